@@ -1,0 +1,123 @@
+import asyncio
+import os
+import socket
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+MISSING_PROGRAM = """
+import pytest
+
+@pytest.mark.requires_program("no-such-program")
+def test_it(): raise AssertionError("ran")
+"""
+FAILING_PROBE = """
+import pytest
+
+@pytest.mark.requires_program("sh", "-c", "echo not here >&2; exit 3")
+def test_it(): raise AssertionError("ran")
+"""
+PRESENT = """
+import pytest
+
+@pytest.mark.requires_program("sh", "-c", "exit 0")
+def test_it(): pass
+"""
+
+
+@pytest.fixture
+def suite(pytester: pytest.Pytester) -> pytest.Pytester:
+    """A suite of its own that has our conftest and our markers."""
+    pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
+    pytester.makeini(
+        "[pytest]\nmarkers =\n  requires_program: x\n  may_block: x\n"
+        "asyncio_default_fixture_loop_scope = function\n"
+    )
+    return pytester
+
+
+@pytest.mark.parametrize(
+    ("source", "reason"),
+    [(MISSING_PROGRAM, "*needs `no-such-program`*make deps*"), (FAILING_PROBE, "*to work: not here*")],
+)
+def test_a_test_without_its_program_is_skipped_with_a_remedy(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, source: str, reason: str
+) -> None:
+    monkeypatch.delenv("CI", raising=False)
+    suite.makepyfile(source)
+
+    result = suite.runpytest_inprocess("-rs")
+
+    result.assert_outcomes(skipped=1)
+    result.stdout.fnmatch_lines([reason])
+
+
+@pytest.mark.parametrize("source", [MISSING_PROGRAM, FAILING_PROBE])
+def test_in_ci_leaving_a_test_out_is_a_failure(
+    suite: pytest.Pytester, monkeypatch: pytest.MonkeyPatch, source: str
+) -> None:
+    monkeypatch.setenv("CI", "true")
+    suite.makepyfile(source)
+
+    result = suite.runpytest_inprocess()
+
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(["*left out, which CI=true forbids*"])
+
+
+def test_a_test_with_its_program_runs(suite: pytest.Pytester) -> None:
+    suite.makepyfile(PRESENT)
+
+    result = suite.runpytest_inprocess()
+
+    result.assert_outcomes(passed=1)
+
+
+def test_a_test_that_swallows_a_refused_connection_fails_all_the_same(suite: pytest.Pytester) -> None:
+    suite.makepyfile("""
+        import contextlib, socket
+
+        def test_it():
+            with contextlib.suppress(Exception):
+                socket.create_connection(("192.0.2.1", 80), timeout=1)
+    """)
+
+    result = suite.runpytest_inprocess()
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*tried to reach*192.0.2.1*"])
+
+
+async def test_loopback_is_reachable() -> None:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        port = server.sockets[0].getsockname()[1]
+        reader, writer = await asyncio.open_connection("localhost", port, family=socket.AF_INET)
+
+        assert await reader.read() == b""
+
+        writer.close()
+        await writer.wait_closed()
+
+
+def test_keys_and_proxies_of_the_machine_are_not_seen(suite: pytest.Pytester) -> None:
+    with pytest.MonkeyPatch.context() as outside:
+        outside.setenv("OPENAI_API_KEY", "sk-real")
+        outside.setenv("HTTPS_PROXY", "http://proxy.invalid")
+        suite.makepyfile("""
+            import os, urllib.request
+
+            def test_it():
+                assert "OPENAI_API_KEY" not in os.environ
+                assert "https" not in urllib.request.getproxies()
+        """)
+
+        result = suite.runpytest_inprocess()
+
+        assert os.environ["OPENAI_API_KEY"] == "sk-real"
+    result.assert_outcomes(passed=1)
+    assert "https" not in urllib.request.getproxies()
