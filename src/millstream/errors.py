@@ -1,0 +1,332 @@
+"""The error family: one root, a branch per stage of a run.
+
+    AgentsException                        root; `.run_data` says how far the run got
+    ├── UserError                          the program asks for something impossible
+    │   ├── DuplicateToolError             two tools of one agent answer to one name
+    │   ├── SchemaError                    a signature or type has no JSON schema
+    │   ├── UnknownModelError              nobody serves a model of that name
+    │   ├── MissingKeyError                no API key, and no way to guess one
+    │   ├── InputItemError                 an input item the models cannot take
+    │   ├── NestedLoopError                a synchronous door used inside a running loop (also RuntimeError)
+    │   ├── NoRunningLoopError             an asynchronous door used outside any loop (also RuntimeError)
+    │   └── NotSupportedError              a part of the API that this version does not have
+    ├── MaxTurnsExceeded                   the model was asked `max_turns` times and was not done
+    ├── ModelBehaviorError                 the model answered something that cannot be used
+    │   ├── ModelProtocolError             the server broke the wire protocol
+    │   └── ModelResponseError             the model's server reported that it failed
+    ├── ModelRefusalError                  the model refused to answer
+    ├── ModelTimeoutError                  the model took too long, or fell silent
+    ├── ToolTimeoutError                   a tool took longer than it may
+    ├── InputGuardrailTripwireTriggered    a guardrail stopped the run
+    ├── OutputGuardrailTripwireTriggered
+    ├── ToolInputGuardrailTripwireTriggered
+    ├── ToolOutputGuardrailTripwireTriggered
+    ├── RunCancelledError                  the result of a cancelled run was asked for
+    ├── LogError                           the run's log
+    │   ├── RunClosedError                 an append after the terminal event
+    │   ├── PositionConflictError          an append that is not the next one
+    │   ├── LogGapError                    a position that is no longer held
+    │   ├── LogFullError                   a run went over the cap of its log
+    │   └── UnknownRunError                no run of that id in this log
+    └── DecodeError                        bytes that are not an event or entry of ours
+
+The names of the OpenAI Agents SDK keep their spelling and their attributes.
+
+Errors of libraries (an HTTP client's, say) pass through a run unchanged: whatever its
+class, an exception that ends a run carries `run_data` (see `RunErrorDetails`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.context import RunContextWrapper
+    from millstream.guardrail import (
+        InputGuardrailResult,
+        OutputGuardrailResult,
+        ToolGuardrailFunctionOutput,
+        ToolInputGuardrail,
+        ToolInputGuardrailResult,
+        ToolOutputGuardrail,
+        ToolOutputGuardrailResult,
+    )
+    from millstream.items import ModelResponse, RunItem, TResponseInputItem
+
+
+@dataclass
+class RunErrorDetails:
+    """How far a run had come when its exception was raised."""
+
+    input: str | list[TResponseInputItem]
+    new_items: list[RunItem]
+    raw_responses: list[ModelResponse]
+    last_agent: Agent[Any]
+    context_wrapper: RunContextWrapper[Any]
+    input_guardrail_results: list[InputGuardrailResult]
+    output_guardrail_results: list[OutputGuardrailResult]
+    tool_input_guardrail_results: list[ToolInputGuardrailResult] = field(default_factory=list)
+    tool_output_guardrail_results: list[ToolOutputGuardrailResult] = field(default_factory=list)
+    partial_text: str = ""
+    """Text of a model call that had not ended: shown to readers, but in no item."""
+    run_id: str | None = None
+
+    def __str__(self) -> str:
+        return (
+            f"RunErrorDetails: last agent {self.last_agent.name!r}, {len(self.new_items)} new item(s), "
+            f"{len(self.raw_responses)} model response(s)"
+        )
+
+
+class AgentsException(Exception):
+    """Root of every exception that Millstream itself raises."""
+
+    code: ClassVar[str] = "internal"
+    """What the terminal event of a run that ends with this exception says."""
+    public: ClassVar[str] = "The run failed."
+    """What a client is told: never a detail of the exception."""
+    retryable: ClassVar[bool] = False
+    """Whether the same run may well succeed when it is started again."""
+
+    run_data: RunErrorDetails | None
+
+    def __init__(self, *args: object) -> None:
+        super().__init__(*args)
+        self.run_data = None
+
+
+class _MessageError(AgentsException):
+    message: str
+
+    def __init__(self, message: str) -> None:
+        self.message = message
+        super().__init__(message)
+
+
+class UserError(_MessageError):
+    """The program uses the library in a way that cannot work; the message says what to change."""
+
+    code = "user_error"
+    public = "The agent is not set up correctly."
+
+
+class DuplicateToolError(UserError):
+    """Two tools, or a tool and a handoff, of one agent answer to the same name."""
+
+
+class SchemaError(UserError):
+    """A function signature or an output type has no (strict) JSON schema."""
+
+
+class UnknownModelError(UserError):
+    """Nobody serves a model of that name."""
+
+
+class MissingKeyError(UserError):
+    """A model needs an API key and none was given."""
+
+
+class InputItemError(UserError):
+    """An input item is not of a type that models take."""
+
+
+class NestedLoopError(UserError, RuntimeError):
+    """A synchronous door (`run_sync`) was used while an event loop runs in this thread."""
+
+
+class NoRunningLoopError(UserError, RuntimeError):
+    """`run_streamed` was used where no event loop runs."""
+
+
+class NotSupportedError(UserError):
+    """An argument of the API that this version does not act on, refused rather than ignored."""
+
+
+class MaxTurnsExceeded(_MessageError):
+    """The run took more model calls than `max_turns` allows."""
+
+    code = "max_turns"
+    public = "The run took more turns than it may."
+
+
+class ModelBehaviorError(_MessageError):
+    """The model answered something that cannot be used: an unknown tool, malformed arguments or output."""
+
+    code = "model_behavior"
+    public = "The model gave an answer that cannot be used."
+    retryable = True
+
+
+class ModelProtocolError(ModelBehaviorError):
+    """The model's server broke its wire protocol: malformed frames, or an end without a terminal event."""
+
+    code = "model_protocol"
+    public = "The model's answer was cut off or damaged."
+    retryable = True
+
+
+class ModelResponseError(ModelBehaviorError):
+    """The model's server ended the response by reporting a failure of its own."""
+
+    code = "model_failed"
+    public = "The model reported a failure."
+    retryable = True
+
+    def __init__(self, message: str, *, error_code: str | None = None) -> None:
+        super().__init__(message)
+        self.error_code = error_code
+
+
+class ModelRefusalError(AgentsException):
+    """The model refused to answer, and no handler turned the refusal into an output."""
+
+    code = "model_refusal"
+    public = "The model declined to answer."
+
+    def __init__(self, refusal: str) -> None:
+        self.refusal = refusal
+        super().__init__(f"Model refused to respond: {refusal}")
+
+
+class ModelTimeoutError(AgentsException):
+    """The model did not answer within `timeout_seconds`, or sent nothing for that long."""
+
+    code = "model_timeout"
+    public = "The model took too long to answer."
+    retryable = True
+
+    def __init__(self, timeout_seconds: float, *, idle: bool = False) -> None:
+        self.timeout_seconds = timeout_seconds
+        self.idle = idle
+        what = "sent nothing for" if idle else "did not finish within"
+        super().__init__(f"The model {what} {timeout_seconds:g} s.")
+
+
+class ToolTimeoutError(AgentsException):
+    """A tool ran longer than its timeout, and its `timeout_behavior` is to raise."""
+
+    code = "tool_timeout"
+    public = "A tool took too long."
+
+    def __init__(self, tool_name: str, timeout_seconds: float) -> None:
+        self.tool_name = tool_name
+        self.timeout_seconds = timeout_seconds
+        super().__init__(f"Tool '{tool_name}' timed out after {timeout_seconds:g} seconds.")
+
+
+class _TripwireError(AgentsException):
+    code = "tripwire"
+    public = "A guardrail stopped the run."
+
+
+class InputGuardrailTripwireTriggered(_TripwireError):
+    """An input guardrail stopped the run."""
+
+    def __init__(self, guardrail_result: InputGuardrailResult) -> None:
+        self.guardrail_result = guardrail_result
+        super().__init__(f"Guardrail {type(guardrail_result.guardrail).__name__} triggered tripwire")
+
+
+class OutputGuardrailTripwireTriggered(_TripwireError):
+    """An output guardrail stopped the run."""
+
+    def __init__(self, guardrail_result: OutputGuardrailResult) -> None:
+        self.guardrail_result = guardrail_result
+        super().__init__(f"Guardrail {type(guardrail_result.guardrail).__name__} triggered tripwire")
+
+
+class ToolInputGuardrailTripwireTriggered(_TripwireError):
+    """A guardrail on a tool's input stopped the run."""
+
+    def __init__(self, guardrail: ToolInputGuardrail[Any], output: ToolGuardrailFunctionOutput) -> None:
+        self.guardrail = guardrail
+        self.output = output
+        super().__init__(f"Tool input guardrail {type(guardrail).__name__} triggered tripwire")
+
+
+class ToolOutputGuardrailTripwireTriggered(_TripwireError):
+    """A guardrail on a tool's output stopped the run."""
+
+    def __init__(self, guardrail: ToolOutputGuardrail[Any], output: ToolGuardrailFunctionOutput) -> None:
+        self.guardrail = guardrail
+        self.output = output
+        super().__init__(f"Tool output guardrail {type(guardrail).__name__} triggered tripwire")
+
+
+class RunCancelledError(_MessageError):
+    """The result of a run was awaited, and the run had been cancelled."""
+
+    code = "cancelled"
+    public = "The run was cancelled."
+
+
+class LogError(_MessageError):
+    """Something about the log of a run."""
+
+    code = "log"
+    public = "The record of the run could not be kept."
+
+
+class RunClosedError(LogError):
+    """An append to a run whose terminal event has been written."""
+
+
+class PositionConflictError(LogError):
+    """An append whose position is not the next one, or that differs from what stands there."""
+
+
+class LogGapError(LogError):
+    """A reader asked for a position that the log no longer holds.
+
+    Attributes:
+        requested: the first position that was asked for.
+        first: the first position that is still held.
+    """
+
+    def __init__(self, run_id: str, requested: int, first: int) -> None:
+        self.run_id = run_id
+        self.requested = requested
+        self.first = first
+        super().__init__(
+            f"Run {run_id}: position {requested} is no longer held; the first one held is {first}. "
+            f"Read on from after={first - 1}."
+        )
+
+
+class LogFullError(LogError):
+    """A run wrote more events or bytes than the caps of its log allow."""
+
+    code = "log_full"
+    public = "The run produced more output than it may."
+
+
+class UnknownRunError(LogError):
+    """The log holds no run of that id."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"No run {run_id!r} in this log.")
+
+
+class DecodeError(_MessageError):
+    """Bytes that are not an event or an entry of this vocabulary."""
+
+    code = "decode"
+
+
+@dataclass(frozen=True)
+class PublicError:
+    """What may be said of an exception outside the process: see promise 11 in the design."""
+
+    code: str
+    message: str
+    retryable: bool
+
+
+def public_error(error: BaseException) -> PublicError:
+    """Tell what a client may know of `error`: its code, a fixed message, and whether to try again."""
+    if isinstance(error, AgentsException):
+        return PublicError(error.code, error.public, error.retryable)
+    return PublicError(AgentsException.code, AgentsException.public, retryable=False)

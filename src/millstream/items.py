@@ -1,0 +1,289 @@
+"""Items: what a run has produced so far, one object per message, call and result.
+
+`raw_item` is the payload as the model's wire has it (`openai.types.responses` objects for
+what a model said, plain dicts for what a run answered). `to_input_item()` is that payload
+as input of the next model call.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
+
+from millstream.errors import AgentsException
+from millstream.usage import Usage
+
+if TYPE_CHECKING:
+    from openai.types.responses import (
+        ResponseFunctionToolCall,
+        ResponseInputItemParam,
+        ResponseOutputItem,
+        ResponseOutputMessage,
+        ResponseReasoningItem,
+        ResponseStreamEvent,
+    )
+    from openai.types.responses.response_input_item_param import FunctionCallOutput
+
+    from millstream.agent import Agent
+
+    TResponseInputItem: TypeAlias = ResponseInputItemParam
+    TResponseOutputItem: TypeAlias = ResponseOutputItem
+    TResponseStreamEvent: TypeAlias = ResponseStreamEvent
+else:
+    TResponseInputItem: TypeAlias = dict
+    TResponseOutputItem: TypeAlias = object
+    TResponseStreamEvent: TypeAlias = object
+
+
+@dataclass(frozen=True)
+class AgentRef:
+    """Stands for an agent in what was read back from JSON, where only its name is known."""
+
+    name: str
+
+
+def as_input_item(raw: Any) -> TResponseInputItem:
+    """`raw` as a plain dict that models take as input; a dict is copied, a model dumped as it was sent."""
+    if isinstance(raw, Mapping):
+        return cast("TResponseInputItem", copy.copy(raw))
+    if hasattr(raw, "model_dump"):
+        return cast("TResponseInputItem", raw.model_dump(exclude_unset=True))
+    raise AgentsException(f"Unexpected raw item type: {type(raw)}")
+
+
+@dataclass
+class RunItemBase:
+    """What all items share."""
+
+    agent: Agent[Any]
+    """The agent whose turn produced the item."""
+    raw_item: Any
+    """The payload, as the wire has it."""
+
+    def to_input_item(self) -> TResponseInputItem:
+        """The item as input of the next model call."""
+        return as_input_item(self.raw_item)
+
+    def _raw(self, name: str) -> Any:
+        if isinstance(self.raw_item, Mapping):
+            return cast("Mapping[str, Any]", self.raw_item).get(name)
+        return getattr(self.raw_item, name, None)
+
+
+@dataclass
+class MessageOutputItem(RunItemBase):
+    """A message of the model."""
+
+    raw_item: ResponseOutputMessage
+    type: Literal["message_output_item"] = "message_output_item"
+
+
+@dataclass
+class ReasoningItem(RunItemBase):
+    """A piece of the model's reasoning."""
+
+    raw_item: ResponseReasoningItem
+    type: Literal["reasoning_item"] = "reasoning_item"
+
+
+@dataclass
+class ToolCallItem(RunItemBase):
+    """A call of a tool: one of ours, or one that the model's host runs."""
+
+    raw_item: Any
+    type: Literal["tool_call_item"] = "tool_call_item"
+    description: str | None = None
+    title: str | None = None
+
+    @property
+    def tool_name(self) -> str | None:
+        """The name that the model called."""
+        return self._raw("name")
+
+    @property
+    def call_id(self) -> str | None:
+        """Ties the call to its output; calls of hosted tools have an `id` instead."""
+        return self._raw("call_id") or self._raw("id")
+
+
+@dataclass
+class ToolCallOutputItem(RunItemBase):
+    """The result of a tool call."""
+
+    raw_item: FunctionCallOutput | Any
+    output: Any
+    """What the tool returned: the object itself, not its text."""
+    type: Literal["tool_call_output_item"] = "tool_call_output_item"
+    custom_data: dict[str, Any] | None = None
+
+    @property
+    def call_id(self) -> str | None:
+        """The call that this is the output of."""
+        return self._raw("call_id")
+
+
+@dataclass
+class HandoffCallItem(RunItemBase):
+    """The model's request to hand over to another agent."""
+
+    raw_item: ResponseFunctionToolCall
+    type: Literal["handoff_call_item"] = "handoff_call_item"
+
+
+@dataclass
+class HandoffOutputItem(RunItemBase):
+    """A handover that took place."""
+
+    raw_item: Any
+    source_agent: Agent[Any]
+    target_agent: Agent[Any]
+    type: Literal["handoff_output_item"] = "handoff_output_item"
+
+
+@dataclass
+class ToolApprovalItem(RunItemBase):
+    """A tool call that waits for somebody's approval."""
+
+    raw_item: Any
+    tool_name: str | None = None
+    type: Literal["tool_approval_item"] = "tool_approval_item"
+
+    @property
+    def name(self) -> str | None:
+        """The tool's name."""
+        return self.tool_name or self._raw("name")
+
+    @property
+    def arguments(self) -> str | None:
+        """The arguments of the call, as JSON text."""
+        return self._raw("arguments")
+
+    @property
+    def call_id(self) -> str | None:
+        """The call that waits."""
+        return self._raw("call_id")
+
+
+@dataclass
+class InputItem(RunItemBase):
+    """Input that came in while the run was going on."""
+
+    raw_item: Any
+    type: Literal["input_item"] = "input_item"
+
+
+RunItem: TypeAlias = (
+    MessageOutputItem
+    | ReasoningItem
+    | ToolCallItem
+    | ToolCallOutputItem
+    | HandoffCallItem
+    | HandoffOutputItem
+    | ToolApprovalItem
+    | InputItem
+)
+
+ITEM_TYPES: dict[str, type[Any]] = {
+    "message_output_item": MessageOutputItem,
+    "reasoning_item": ReasoningItem,
+    "tool_call_item": ToolCallItem,
+    "tool_call_output_item": ToolCallOutputItem,
+    "handoff_call_item": HandoffCallItem,
+    "handoff_output_item": HandoffOutputItem,
+    "tool_approval_item": ToolApprovalItem,
+    "input_item": InputItem,
+}
+"""Item classes by their `type`: the closed set."""
+
+
+@dataclass
+class ModelResponse:
+    """One whole answer of a model."""
+
+    output: list[TResponseOutputItem]
+    usage: Usage
+    response_id: str | None
+    """Names the response in later calls; None where the model keeps no responses."""
+    request_id: str | None = None
+    """Names the request in the server's logs."""
+    raw_usage: dict[str, Any] | None = field(default=None)
+
+    def to_input_items(self) -> list[TResponseInputItem]:
+        """The answer as input of a later call."""
+        return [as_input_item(item) for item in self.output]
+
+
+class ItemHelpers:
+    """Small readers of items."""
+
+    _TEXT: ClassVar[str] = "output_text"
+
+    @classmethod
+    def extract_last_content(cls, message: TResponseOutputItem) -> str:
+        """The text or refusal that ends a message; empty for anything else.
+
+        Raises:
+            ModelBehaviorError: the last part is neither text nor a refusal.
+        """
+        from millstream.errors import ModelBehaviorError
+
+        parts = _message_parts(message)
+        if not parts:
+            return ""
+        last = parts[-1]
+        if last.type == cls._TEXT:
+            return last.text or ""
+        if last.type == "refusal":
+            return last.refusal or ""
+        raise ModelBehaviorError(f"Unexpected content type: {type(last)}")
+
+    @classmethod
+    def extract_last_text(cls, message: TResponseOutputItem) -> str | None:
+        """The text that ends a message, or None where it ends otherwise."""
+        parts = _message_parts(message)
+        return parts[-1].text if parts and parts[-1].type == cls._TEXT else None
+
+    @classmethod
+    def extract_text(cls, message: TResponseOutputItem) -> str | None:
+        """All text of a message in order, or None where it has none."""
+        return "".join(part.text or "" for part in _message_parts(message) if part.type == cls._TEXT) or None
+
+    @classmethod
+    def extract_refusal(cls, message: TResponseOutputItem) -> str | None:
+        """All refusals of a message in order, or None where it has none."""
+        return "".join(part.refusal for part in _message_parts(message) if part.type == "refusal") or None
+
+    @classmethod
+    def input_to_new_input_list(cls, input: str | Sequence[TResponseInputItem]) -> list[TResponseInputItem]:
+        """Input of a run as a list of items that the caller may change."""
+        if isinstance(input, str):
+            return [cast("TResponseInputItem", {"content": input, "role": "user"})]
+        return list(copy.deepcopy(input))
+
+    @classmethod
+    def text_message_outputs(cls, items: Sequence[RunItem]) -> str:
+        """The text of all messages among `items`, joined."""
+        return "".join(cls.text_message_output(i) for i in items if isinstance(i, MessageOutputItem))
+
+    @classmethod
+    def text_message_output(cls, message: MessageOutputItem) -> str:
+        """The text of one message, joined."""
+        return cls.extract_text(message.raw_item) or ""
+
+    @classmethod
+    def tool_call_output_item(cls, tool_call: ResponseFunctionToolCall, output: Any) -> FunctionCallOutput:
+        """The input item that answers `tool_call` with `output`: text, or parts of text, image and file."""
+        from millstream.tool import tool_output_parts
+
+        return {
+            "call_id": tool_call.call_id,
+            "output": tool_output_parts(output),
+            "type": "function_call_output",
+        }
+
+
+def _message_parts(message: Any) -> list[Any]:
+    # Duck-typed: the openai classes cost half a second to import, and `type` says it all.
+    return list(message.content or ()) if getattr(message, "type", None) == "message" else []

@@ -1,0 +1,209 @@
+"""The log in memory: for library use and for tests. It lives as long as somebody holds it.
+
+Written by one event loop at a time, read from any thread: the batches are a list that only
+grows, and a lock guards the moment between looking for a batch and waiting for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import bisect
+import threading
+from collections.abc import Iterable
+from typing import ClassVar, Literal
+
+from millstream.errors import LogFullError, LogGapError, PositionConflictError, RunClosedError, UnknownRunError
+from millstream.events import Event
+from millstream.log.promise import Batch, Cursor, EventLog, LogInfo, Payload, live
+
+MAX_EVENTS = 5_000_000
+"""Default cap on the events of one run."""
+MAX_BYTES = 1 << 30
+"""Default cap on the bytes of raw model events of one run."""
+
+
+class MemoryLog(EventLog):
+    """Keeps runs in this process.
+
+    Args:
+        max_events: cap on the events of one run.
+        max_bytes: cap on the bytes of raw model events of one run.
+    """
+
+    durability: ClassVar[Literal["memory", "process", "power"]] = "memory"
+
+    def __init__(self, *, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
+        self._max_events = max_events
+        self._max_bytes = max_bytes
+        self._runs: dict[str, _Run] = {}
+
+    async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+        """Write `batch`. Never suspends: what is appended is visible when the call returns."""
+        run = self._run(run_id)
+        if batch.first != run.last + 1:
+            batch_or_none = run.rest_of(batch)
+            if batch_or_none is None:
+                return
+            batch = batch_or_none
+        if not batch.payloads:
+            return
+        if run.sealed:
+            raise RunClosedError(f"Run {run_id} has ended; nothing more can be written to its log.")
+        sealed = batch.ends(run_id)
+        run.bytes += sum(len(p) for p in batch.payloads if p.__class__ is bytes)  # pyright: ignore[reportArgumentType]
+        # The terminal event goes in even so: a run at its cap must be able to end.
+        if not sealed and (batch.last > self._max_events or run.bytes > self._max_bytes):
+            raise LogFullError(
+                f"Run {run_id} reached the cap of its log ({self._max_events} events, {self._max_bytes} bytes)."
+            )
+        run.add(batch, sealed=sealed)
+
+    def cursor(self, run_id: str, after: int = 0) -> Cursor:
+        """A cursor behind position `after`."""
+        return _MemoryCursor(run_id, self._run(run_id), after)
+
+    async def info(self, run_id: str) -> LogInfo:
+        """How far the log reaches."""
+        run = self._runs.get(run_id)
+        if run is None or run.last == 0:
+            raise UnknownRunError(run_id)
+        return LogInfo(run.first, run.last, run.sealed)
+
+    async def trim(self, run_id: str, first: int) -> None:
+        """Forget the positions before `first`."""
+        self._run(run_id).trim(first)
+
+    def _run(self, run_id: str) -> _Run:
+        run = self._runs.get(run_id)
+        if run is None:
+            run = self._runs[run_id] = _Run()
+        return run
+
+
+class _Run:
+    """The batches of one run, and who waits for more."""
+
+    def __init__(self) -> None:
+        self.batches: list[Batch] = []
+        self.first = 1
+        self.last = 0
+        self.bytes = 0
+        self.sealed = False
+        self._dropped = 0
+        self._lock = threading.Lock()
+        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+
+    def add(self, batch: Batch, *, sealed: bool) -> None:
+        with self._lock:
+            self.batches.append(batch)
+            self.last = batch.last
+            self.sealed = sealed
+            waiting = self._waiting
+            if waiting:
+                self._waiting = set()
+        if waiting:
+            _wake(waiting)
+
+    def rest_of(self, batch: Batch) -> Batch | None:
+        """What of `batch` is new, given that all that is not new equals what stands here."""
+        overlap = self.last - batch.first + 1
+        if overlap <= 0 or batch.first < self.first:
+            raise PositionConflictError(f"Position {batch.first} is not the next one: that is {self.last + 1}.")
+        for offset, payload in enumerate(batch.payloads[:overlap]):
+            if not _same(self._at(batch.first + offset), payload):
+                raise PositionConflictError(f"Position {batch.first + offset} holds another event already.")
+        if overlap >= len(batch.payloads):
+            return None
+        return Batch(self.last + 1, batch.stamp, batch.payloads[overlap:], batch.raw_only)
+
+    def trim(self, first: int) -> None:
+        with self._lock:
+            self.first = min(max(first, self.first), self.last + 1)
+            keep = 0
+            while keep < len(self.batches) and self.batches[keep].last < self.first:
+                keep += 1
+            del self.batches[:keep]
+            self._dropped += keep
+
+    def index_after(self, position: int) -> int:
+        """The running number of the batch that holds the position behind `position`."""
+        return self._dropped + bisect.bisect_right(self.batches, position, key=lambda b: b.last)
+
+    def get(self, index: int) -> Batch | None:
+        """The batch of running number `index`, or None where it is not written yet."""
+        place = index - self._dropped
+        return self.batches[place] if place < len(self.batches) else None
+
+    async def wait_for(self, index: int) -> None:
+        """Return when the batch of running number `index` is there, or the run is sealed."""
+        loop = asyncio.get_running_loop()
+        waiter = (loop, loop.create_future())
+        with self._lock:
+            if self.sealed or self.get(index) is not None:
+                return
+            self._waiting.add(waiter)
+        try:
+            await waiter[1]
+        finally:
+            self._waiting.discard(waiter)
+
+    def _at(self, position: int) -> Payload:
+        batch = self.batches[bisect.bisect_left(self.batches, position, key=lambda b: b.last)]
+        return batch.payloads[position - batch.first]
+
+
+class _MemoryCursor(Cursor):
+    __slots__ = ("_after", "_index", "_run", "_run_id")
+
+    def __init__(self, run_id: str, run: _Run, after: int) -> None:
+        self._run_id = run_id
+        self._run = run
+        self._after = after
+        self._index = -1
+
+    async def next(self) -> Batch | None:
+        run = self._run
+        while True:
+            if self._after + 1 < run.first:
+                raise LogGapError(self._run_id, self._after + 1, run.first)
+            if self._index < 0:
+                self._index = run.index_after(self._after)
+            batch = run.get(self._index)
+            if batch is not None:
+                if batch.last > self._after:  # a cursor may stand ahead of what is written
+                    self._after = batch.last
+                    self._index += 1
+                    return batch
+                self._index += 1
+                continue
+            if run.sealed:
+                return None
+            await run.wait_for(self._index)
+
+
+def _same(one: Payload, other: Payload) -> bool:
+    if one is other:
+        return True
+    left: Event = live(one)
+    right: Event = live(other)
+    return left.to_json() == right.to_json()
+
+
+def _wake(waiting: Iterable[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
+    try:
+        here = asyncio.get_running_loop()
+    except RuntimeError:
+        here = None
+    for loop, future in waiting:
+        if loop is here:
+            _set(future)
+        else:
+            try:
+                loop.call_soon_threadsafe(_set, future)
+            except RuntimeError:  # that loop is closed, and its reader gone with it
+                continue
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)

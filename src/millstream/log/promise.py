@@ -1,0 +1,131 @@
+"""What a log promises. A run writes one log; whatever reads a run is a cursor in it.
+
+Positions count 1, 2, 3 … without holes over a run and all runs nested in it. What is
+written together (the model events of one socket read, say) is written as one `Batch`, and a
+cursor gives it as one: the costs of writing, waking and reading are paid per batch.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass
+from typing import ClassVar, Literal, TypeAlias
+
+from millstream.events import TERMINAL_TYPES, Entry, Event, RawResponsesStreamEvent, Stamp
+
+Payload: TypeAlias = bytes | Event
+"""One event of a batch. Bytes are the wire JSON of a raw model event, not yet made an object."""
+
+
+def live(payload: Payload) -> Event:
+    """The event that `payload` is."""
+    return RawResponsesStreamEvent.from_wire(payload) if payload.__class__ is bytes else payload  # pyright: ignore[reportArgumentType, reportReturnType]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Events written together: they share a stamp and stand at `first`, `first + 1`, …"""
+
+    first: int
+    stamp: Stamp
+    payloads: list[Payload]
+    raw_only: bool = False
+    """Whether every payload is a raw model event, so that a reader need not look at each."""
+
+    @property
+    def last(self) -> int:
+        """The position of the last event."""
+        return self.first + len(self.payloads) - 1
+
+    def entries(self, after: int = 0) -> Iterator[Entry]:
+        """The events beyond position `after`, in their envelopes."""
+        start = max(0, after - self.first + 1)
+        for offset, payload in enumerate(self.payloads[start:], start):
+            yield Entry(self.first + offset, self.stamp, live(payload))
+
+    def ends(self, run_id: str) -> bool:
+        """Whether the last event ends the run `run_id`; the end of a nested run does not."""
+        if self.stamp.run_id != run_id:
+            return False
+        final = self.payloads[-1]
+        return final.__class__ is not bytes and final.type in TERMINAL_TYPES  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@dataclass(frozen=True, slots=True)
+class LogInfo:
+    """How far a run's log reaches."""
+
+    first: int
+    """The first position still held; `last + 1` where none is."""
+    last: int
+    """The last position written; 0 where none is."""
+    sealed: bool
+    """Whether the last position holds the run's terminal event."""
+
+
+class Cursor(ABC):
+    """A place in a log. Any number of cursors may read one run, in any task, thread or loop."""
+
+    @abstractmethod
+    async def next(self) -> Batch | None:
+        """The next events: waits for them, or returns None once the terminal event was given.
+
+        May be cancelled at any time and called again: nothing is lost. The first batch may
+        begin before the position that was asked for; the caller drops what it has.
+
+        Raises:
+            LogGapError: the next position is no longer held.
+        """
+
+
+class EventLog(ABC):
+    """Keeps the entries of runs."""
+
+    durability: ClassVar[Literal["memory", "process", "power"]]
+    """What a written event survives: nothing, the end of the process, or the loss of power."""
+
+    @abstractmethod
+    async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+        """Write `batch` to the log of `run_id`; visible to readers once it is as durable as promised.
+
+        Appends that are called in order are written in order, even if the earlier one is still
+        being awaited. Appending again what stands there already changes nothing, so that an
+        append may be repeated when its outcome is unknown.
+
+        Raises:
+            PositionConflictError: the position is not the next one, and does not hold this event.
+            RunClosedError: the run's terminal event has been written.
+            LogFullError: the run reached the cap of this log.
+        """
+
+    @abstractmethod
+    def cursor(self, run_id: str, after: int = 0) -> Cursor:
+        """A cursor that stands behind position `after`. A run that has not begun is waited for."""
+
+    @abstractmethod
+    async def info(self, run_id: str) -> LogInfo:
+        """How far the log reaches.
+
+        Raises:
+            UnknownRunError: nothing was ever written for that run.
+        """
+
+    @abstractmethod
+    async def trim(self, run_id: str, first: int) -> None:
+        """Forget the positions before `first`. Who asks for one of them gets a `LogGapError`."""
+
+    async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Entry]:
+        """Every entry beyond `after`, in order and without holes, up to and with the terminal one.
+
+        Raises:
+            LogGapError: a position is no longer held.
+        """
+        cursor = self.cursor(run_id, after)
+        while (batch := await cursor.next()) is not None:
+            for entry in batch.entries(after):
+                yield entry
+            after = batch.last
+
+    async def aclose(self) -> None:
+        """Release what the log holds. Safe to call twice."""

@@ -1,0 +1,143 @@
+"""What a model promises to a run, and how a name becomes a model."""
+
+from __future__ import annotations
+
+import enum
+from abc import ABC, abstractmethod
+from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+if TYPE_CHECKING:
+    from millstream.agent import AgentOutputSchemaBase
+    from millstream.config import ModelSettings
+    from millstream.handoff import Handoff
+    from millstream.items import ModelResponse, TResponseInputItem, TResponseStreamEvent
+    from millstream.tool import Tool
+
+
+class ModelTracing(enum.Enum):
+    """How much of a model call goes into a trace."""
+
+    DISABLED = 0
+    ENABLED = 1
+    ENABLED_WITHOUT_DATA = 2
+
+    def is_disabled(self) -> bool:
+        """Whether nothing is traced."""
+        return self is ModelTracing.DISABLED
+
+    def include_data(self) -> bool:
+        """Whether inputs and outputs are traced too."""
+        return self is ModelTracing.ENABLED
+
+
+class RawBatch(NamedTuple):
+    """The model events that arrived with one read of the model's socket, in order.
+
+    `types[i]` is the type of `events[i]`. An event is its wire JSON (checked: one line of
+    strict UTF-8, `codec.is_clean`) or a typed object.
+    """
+
+    events: list[bytes | TResponseStreamEvent]
+    types: list[str]
+
+
+class Model(ABC):
+    """A model: asked with everything it is to know, it answers whole or as a stream.
+
+    A stream is the events of the OpenAI Responses API, whatever the wire beneath: it ends
+    with exactly one of `response.completed`, `response.incomplete` or `response.failed`, or
+    it raises. Closing the iterator closes the connection to the model.
+    """
+
+    @abstractmethod
+    async def get_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        *,
+        previous_response_id: str | None,
+        conversation_id: str | None,
+        prompt: Any | None,
+    ) -> ModelResponse:
+        """Ask for the whole answer."""
+
+    @abstractmethod
+    def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        *,
+        previous_response_id: str | None,
+        conversation_id: str | None,
+        prompt: Any | None,
+    ) -> AsyncIterator[TResponseStreamEvent]:
+        """Ask for the answer as it forms, one typed event at a time."""
+
+    async def stream_batches(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        *,
+        previous_response_id: str | None,
+        conversation_id: str | None,
+        prompt: Any | None,
+    ) -> AsyncIterator[RawBatch]:
+        """The same stream, one item per read of the socket: this is what a run reads.
+
+        A model of your own need not have it: by default each event of `stream_response` is a
+        batch of one. A model that reads a socket gives what one read brought, undecoded, and
+        so pays per read what would else be paid per token.
+        """
+        stream = self.stream_response(
+            system_instructions,
+            input,
+            model_settings,
+            tools,
+            output_schema,
+            handoffs,
+            tracing,
+            previous_response_id=previous_response_id,
+            conversation_id=conversation_id,
+            prompt=prompt,
+        )
+        try:
+            async for event in stream:
+                yield RawBatch([event], [event.type])
+        finally:
+            aclose = getattr(stream, "aclose", None)
+            if aclose is not None:
+                await aclose()
+
+    async def close(self) -> None:
+        """Release what the model holds. Safe to call twice."""
+
+
+class ModelProvider(ABC):
+    """Finds models by name."""
+
+    @abstractmethod
+    def get_model(self, model_name: str | None) -> Model:
+        """The model of that name; the default one for None.
+
+        Raises:
+            UnknownModelError: nobody serves it.
+        """
+
+    async def aclose(self) -> None:
+        """Release what the provider's models hold. Safe to call twice."""

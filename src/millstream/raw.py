@@ -1,0 +1,184 @@
+"""Raw model events: wire JSON to the `openai.types.responses` classes and back.
+
+Rules of this file:
+
+1. What comes out is a real instance of the one class whose `type` the event carries; an
+   event of an unknown type is an `UnknownRawEvent`, never an error.
+2. An event whose values are all flat (text, numbers, an empty list) is filled into its
+   class unvalidated: validation costs ten times the rest. `tests/test_raw.py` holds every
+   filled event against a validated one and so notices when `openai` or `pydantic` change.
+3. Any other event is validated as that one class; where a compatible server left fields out
+   that the class requires, it is built from what is there, as the `openai` client does.
+
+The types cost half a second to import: that is paid when the first event is looked at.
+"""
+
+from __future__ import annotations
+
+import functools
+import types
+import typing
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from millstream import codec
+from millstream.errors import DecodeError
+
+if TYPE_CHECKING:
+    from openai.types.responses import ResponseStreamEvent
+
+_decode_json = codec.decode
+
+
+def decode(json: bytes) -> ResponseStreamEvent:
+    """The typed event of one JSON object.
+
+    Raises:
+        DecodeError: not a JSON object with a `type`.
+    """
+    values: dict[str, Any] = _decode_json(json)
+    try:
+        kind = values["type"]
+    except (KeyError, TypeError):
+        raise DecodeError("A model event is a JSON object with a `type`.") from None
+    filler = _fillers().get(kind)
+    if filler is None:
+        return _unknown_class().construct(None, **values)
+    return filler(values)
+
+
+def encode(event: Any) -> bytes:
+    """`event` as one line of strict UTF-8 JSON, with the fields that were sent."""
+    if event is None:
+        return b"null"
+    if hasattr(event, "model_dump"):
+        try:
+            return codec.encode(event.model_dump(mode="json", exclude_unset=True, warnings=False))
+        except Exception:  # noqa: BLE001  # a field that pydantic cannot write: encode total, field by field
+            return codec.encode(event)
+    return codec.encode(event)
+
+
+def item_from(plain: Any) -> Any:
+    """The typed output item of a plain dict, where its type is one a model may output; else the dict."""
+    if not isinstance(plain, dict):
+        return plain
+    cls = _item_classes().get(typing.cast("dict[str, Any]", plain).get("type", ""))
+    return plain if cls is None else build(cls, typing.cast("dict[str, Any]", plain))
+
+
+def build(cls: type[Any], values: dict[str, Any]) -> Any:
+    """`values` as an instance of `cls`: validated, or as the server sent them where they do not validate."""
+    from pydantic import ValidationError
+
+    try:
+        return cls.model_validate(values)
+    except ValidationError:
+        return cls.construct(None, **values)
+
+
+class _Shape(NamedTuple):
+    """How a set of keys fits a class."""
+
+    extra: tuple[str, ...]
+    missing: tuple[tuple[str, Any], ...]
+    fields_set: set[str]
+
+
+def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
+    """A function that turns the values of one event into `cls`."""
+    from pydantic import BaseModel
+
+    nested = tuple(name for name, field in cls.model_fields.items() if not _is_flat(field.annotation))
+    required_nested = [n for n in nested if cls.model_fields[n].is_required()]
+    if any(n != "logprobs" for n in required_nested):
+        return functools.partial(build, cls)
+
+    slots: Any = BaseModel.__dict__
+    set_fields_set = slots["__pydantic_fields_set__"].__set__
+    set_extra = slots["__pydantic_extra__"].__set__
+    set_private = slots["__pydantic_private__"].__set__
+    set_dict = slots["__dict__"].__set__
+    new = object.__new__
+    shapes: dict[tuple[str, ...], _Shape] = {}
+
+    def fill(values: dict[str, Any]) -> Any:
+        for name in nested:
+            if values.get(name):
+                return build(cls, values)
+        keys = tuple(values)
+        shape = shapes.get(keys)
+        if shape is None:
+            if len(shapes) > 64:  # a server that invents keys must not grow this for ever
+                return build(cls, values)
+            shape = shapes[keys] = _shape(cls, keys)
+        extra = {name: values.pop(name) for name in shape.extra} if shape.extra else _NO_EXTRA.copy()
+        if shape.missing:
+            values |= shape.missing
+        event = new(cls)
+        set_dict(event, values)
+        set_fields_set(event, shape.fields_set)
+        set_extra(event, extra)
+        set_private(event, None)
+        return event
+
+    return fill
+
+
+_NO_EXTRA: dict[str, Any] = {}
+
+
+def _shape(cls: type[Any], keys: tuple[str, ...]) -> _Shape:
+    model_fields: dict[str, Any] = cls.model_fields
+    missing = tuple(
+        (name, [] if name == "logprobs" else field.get_default(call_default_factory=True))
+        for name, field in model_fields.items()
+        if name not in keys and (name == "logprobs" or not field.is_required())
+    )
+    return _Shape(tuple(k for k in keys if k not in model_fields), missing, set(keys))
+
+
+def _is_flat(annotation: Any) -> bool:
+    if annotation in (str, int, float, bool, None, type(None)):
+        return True
+    origin = typing.get_origin(annotation)
+    if origin is typing.Literal:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return all(_is_flat(arg) for arg in typing.get_args(annotation))
+    return False
+
+
+@functools.cache
+def _fillers() -> dict[str, Callable[[dict[str, Any]], Any]]:
+    from openai.types.responses import ResponseStreamEvent
+
+    return {kind: _filler(cls) for kind, cls in _classes_by_type(ResponseStreamEvent).items()}
+
+
+@functools.cache
+def _item_classes() -> dict[str, type[Any]]:
+    from openai.types.responses import ResponseOutputItem
+
+    return _classes_by_type(ResponseOutputItem)
+
+
+def _classes_by_type(union: Any) -> dict[str, type[Any]]:
+    """The member classes of a discriminated union, by the value of their `type`."""
+    found: dict[str, type[Any]] = {}
+    for member in typing.get_args(typing.get_args(union)[0]):
+        for kind in typing.get_args(member.model_fields["type"].annotation):
+            found[kind] = member
+    return found
+
+
+@functools.cache
+def _unknown_class() -> type[Any]:
+    from openai import BaseModel
+
+    class UnknownRawEvent(BaseModel):
+        """A model event of a type that the installed `openai` package does not know."""
+
+        type: str
+
+    return UnknownRawEvent
