@@ -39,7 +39,7 @@ fmt: $(VENV)/.dev ## format, and fix what can be fixed
 lint: $(VENV)/.dev ## style, format, who may import whom, spelling
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/lint-imports --no-cache
+	$(BIN)/lint-imports --no-cache --no-logo
 	git ls-files -z | xargs -0 $(BIN)/codespell
 
 types: $(VENV)/.dev ## the type checker, strict

@@ -21,7 +21,9 @@ settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # The variables that change what our code, or a client library, would do.
-LEAKY = re.compile(r"^(OPENAI|AZURE|ANTHROPIC|MILLSTREAM)_|_PROXY$|^(FORCE_COLOR|NO_COLOR|COLUMNS)$", re.I)
+LEAKY = re.compile(
+    r"^(OPENAI|AZURE|ANTHROPIC|MILLSTREAM)_|_PROXY$|^(FORCE_COLOR|NO_COLOR|COLUMNS)$", re.IGNORECASE
+)
 
 
 def leave_out_or_fail(reason: str) -> NoReturn:
@@ -45,7 +47,9 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         if probe:
             tried = subprocess.run([name, *probe], capture_output=True, check=False, stdin=subprocess.DEVNULL)
             if tried.returncode != 0:
-                leave_out_or_fail(f"needs `{name} {' '.join(probe)}` to work: {tried.stderr.decode().strip()}")
+                leave_out_or_fail(
+                    f"needs `{name} {' '.join(probe)}` to work: {tried.stderr.decode().strip()}"
+                )
 
 
 @pytest.fixture(scope="session")

@@ -3,8 +3,12 @@ import os
 import socket
 import urllib.request
 from pathlib import Path
+from typing import Any
 
 import pytest
+from blockbuster import BlockingError
+
+import millstream
 
 MISSING_PROGRAM = """
 import pytest
@@ -87,6 +91,26 @@ def test_a_test_that_swallows_a_refused_connection_fails_all_the_same(suite: pyt
 
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(["*tried to reach*192.0.2.1*"])
+
+
+async def test_our_code_may_not_block_the_loop(tmp_path: Path) -> None:
+    source = "import time\n\ndef wait() -> None:\n    time.sleep(0.001)\n"
+    ours: dict[str, Any] = {}
+    theirs: dict[str, Any] = {}
+    exec(compile(source, str(Path(*millstream.__path__) / "imagined.py"), "exec"), ours)
+    exec(compile(source, str(tmp_path / "app.py"), "exec"), theirs)
+
+    with pytest.raises(BlockingError):
+        ours["wait"]()
+    theirs["wait"]()
+
+
+@pytest.mark.may_block
+async def test_a_test_may_ask_to_block_it() -> None:
+    ours: dict[str, Any] = {}
+    source = "import time\ntime.sleep(0.001)\n"
+
+    exec(compile(source, str(Path(*millstream.__path__) / "imagined.py"), "exec"), ours)
 
 
 async def test_loopback_is_reachable() -> None:

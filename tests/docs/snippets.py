@@ -84,5 +84,6 @@ def run_console(block: Block, folder: Path) -> None:
         )  # fmt: skip
         assert done.returncode == 0, f"$ {command}\n{done.stdout}{done.stderr}"
         flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-        if shown.strip() and not doctest.OutputChecker().check_output(shown.strip(), done.stdout.strip(), flags):
+        same = doctest.OutputChecker().check_output(shown.strip(), done.stdout.strip(), flags)
+        if shown.strip() and not same:
             pytest.fail(f"$ {command}\nprints\n{done.stdout}\nbut the page shows\n{shown}", pytrace=False)
