@@ -209,7 +209,7 @@ def test_the_demo_needs_no_network_once_it_is_set_up(
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_the_wheel_alone_runs_the_demo(
+def test_the_wheel_alone_runs_the_demo_and_a_prompt(
     root: Path, tmp_path: Path, leave_out: Callable[[str], NoReturn]
 ) -> None:
     built = run(sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path, cwd=root)
@@ -223,9 +223,12 @@ def test_the_wheel_alone_runs_the_demo(
         leave_out("needs the package index")
     assert installed.returncode == 0, installed.stderr
     demo = run(python.with_name("millstream"), "demo", cwd=tmp_path)
+    hello = run(python.with_name("millstream"), "run", "hello", cwd=tmp_path)
     files = run(python, "-c", "import millstream as m; print(m.__path__[0])", cwd=tmp_path).stdout.strip()
 
     assert demo.returncode == 0, demo.stderr
     assert demo.stdout.strip()
+    assert hello.returncode == 0, hello.stderr
+    assert hello.stdout.strip()
     assert (Path(files) / "py.typed").exists()
     assert str(root) not in files
