@@ -54,7 +54,7 @@ def encode(event: Any) -> bytes:
     if hasattr(event, "model_dump"):
         try:
             return codec.encode(event.model_dump(mode="json", exclude_unset=True, warnings=False))
-        except Exception:  # noqa: BLE001  # a field that pydantic cannot write: encode total, field by field
+        except Exception:  # a field that pydantic cannot write: encode total, field by field
             return codec.encode(event)
     return codec.encode(event)
 
