@@ -40,14 +40,19 @@ class RawBatch(NamedTuple):
 
     events: list[bytes | TResponseStreamEvent]
     types: list[str]
+    request_id: str | None = None
+    """What the server calls the request, where it says so: `ModelResponse.request_id`."""
 
 
 class Model(ABC):
     """A model: asked with everything it is to know, it answers whole or as a stream.
 
-    A stream is the events of the OpenAI Responses API, whatever the wire beneath: it ends
-    with exactly one of `response.completed`, `response.incomplete` or `response.failed`, or
-    it raises. Closing the iterator closes the connection to the model.
+    A stream is the events of the OpenAI Responses API, whatever the wire beneath. Its last
+    event is `response.completed` or `response.incomplete`, or it raises; where a server reports
+    a failure, its `response.failed` or `error` event comes first, then `ModelResponseError`.
+
+    Closing the iterator closes the connection to the model at once. Iterate past the last
+    event to its end: only then can the connection be used for the next call.
     """
 
     @abstractmethod

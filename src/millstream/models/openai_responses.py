@@ -1,0 +1,437 @@
+"""Models behind the OpenAI Responses API, and behind the many servers that speak it."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+import msgspec
+
+from millstream import codec, raw
+from millstream.errors import (
+    DecodeError,
+    InputItemError,
+    ModelProtocolError,
+    ModelResponseError,
+    NotSupportedError,
+    UserError,
+)
+from millstream.items import ModelResponse
+from millstream.models.promise import Model, ModelTracing, RawBatch
+from millstream.models.transport import IDLE_TIMEOUT, Request, Transport
+from millstream.models.wire import FrameReader, excerpt, response_error
+from millstream.usage import Usage
+
+if TYPE_CHECKING:
+    from openai import AsyncOpenAI
+    from openai.types.responses import Response
+
+    from millstream.agent import AgentOutputSchemaBase
+    from millstream.config import ModelSettings
+    from millstream.handoff import Handoff
+    from millstream.items import TResponseInputItem, TResponseStreamEvent
+    from millstream.tool import Tool
+
+
+class _Event(msgspec.Struct, gc=False):
+    """All that is read of an event on its way."""
+
+    type: str
+
+
+_events = msgspec.json.Decoder(list[_Event])
+
+_DONE = frozenset({"response.completed", "response.incomplete"})
+_FAILED = frozenset({"response.failed", "error", "response.error"})
+_TERMINAL = _DONE | _FAILED
+
+HOSTED_TOOLS = frozenset(
+    {
+        "file_search",
+        "web_search",
+        "web_search_preview",
+        "code_interpreter",
+        "image_generation",
+        "mcp",
+        "computer",
+        "computer_use_preview",
+        "shell",
+        "apply_patch",
+    }
+)
+"""Names that, as a `tool_choice`, mean the tool that the model's host runs."""
+
+
+class OpenAIResponsesModel(Model):
+    """A model of the OpenAI Responses API, reached through an `AsyncOpenAI`.
+
+    The client keeps its say in everything about the connection: key, base URL, headers,
+    Azure, retries, and its HTTP client if it was given one.
+
+    Args:
+        model: the model's name, as the server knows it.
+        openai_client: the client; it is not closed with the model.
+        model_is_explicit: False where the name is only a default, which a prompt may replace.
+        idle_timeout: seconds without a byte in a stream after which it ends with
+            `ModelTimeoutError`; None for never.
+    """
+
+    def __init__(
+        self,
+        model: str,
+        openai_client: AsyncOpenAI,
+        *,
+        model_is_explicit: bool = True,
+        idle_timeout: float | None = IDLE_TIMEOUT,
+    ) -> None:
+        self.model = model
+        self._explicit = model_is_explicit
+        self._transport = Transport(openai_client, idle_timeout=idle_timeout)
+
+    def __repr__(self) -> str:
+        return f"OpenAIResponsesModel({self.model!r})"
+
+    async def get_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any | None = None,
+    ) -> ModelResponse:
+        """Ask for the whole answer.
+
+        Raises:
+            ModelResponseError: the server reported that it failed.
+            ModelProtocolError: the answer is not a response.
+            ModelTimeoutError: `model_settings.timeout` is over.
+            openai.OpenAIError: what the client says of connections and statuses.
+        """
+        request = self._request(
+            system_instructions,
+            input,
+            model_settings,
+            tools,
+            output_schema,
+            handoffs,
+            previous_response_id=previous_response_id,
+            conversation_id=conversation_id,
+            prompt=prompt,
+            stream=False,
+        )
+        data, request_id = await self._transport.fetch(request)
+        response = _response(data)
+        if response.status == "failed":
+            raise response_error(_plain(response.error))
+        usage = response.usage
+        keep = getattr(model_settings, "preserve_raw_usage", None) and usage is not None
+        return ModelResponse(
+            output=response.output or [],
+            usage=Usage.from_response(usage),
+            response_id=response.id,
+            request_id=request_id,
+            raw_usage=_plain(usage) if keep else None,
+        )
+
+    async def stream_response(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any | None = None,
+    ) -> AsyncGenerator[TResponseStreamEvent]:
+        """Ask for the answer as it forms, one typed event at a time."""
+        batches = self.stream_batches(
+            system_instructions,
+            input,
+            model_settings,
+            tools,
+            output_schema,
+            handoffs,
+            tracing,
+            previous_response_id=previous_response_id,
+            conversation_id=conversation_id,
+            prompt=prompt,
+        )
+        try:
+            async for batch in batches:
+                for event in typed_events(batch):
+                    yield event
+        finally:
+            await batches.aclose()
+
+    async def stream_batches(
+        self,
+        system_instructions: str | None,
+        input: str | list[TResponseInputItem],
+        model_settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        tracing: ModelTracing,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        prompt: Any | None = None,
+    ) -> AsyncGenerator[RawBatch]:
+        """The same, one item per read of the socket.
+
+        Raises:
+            ModelResponseError: the server reported that it failed; the event that says so comes first.
+            ModelProtocolError: a broken frame, a cut connection, or an end without a terminal event.
+            ModelTimeoutError: silence, or `model_settings.timeout` is over.
+            openai.OpenAIError: what the client says of connections and statuses.
+        """
+        request = self._request(
+            system_instructions,
+            input,
+            model_settings,
+            tools,
+            output_schema,
+            handoffs,
+            previous_response_id=previous_response_id,
+            conversation_id=conversation_id,
+            prompt=prompt,
+            stream=True,
+        )
+        stream = await self._transport.stream(request, FrameReader(_events))
+        try:
+            while (frames := await stream.next()) is not None:
+                types = [event.type for event in frames.values]
+                if _TERMINAL.isdisjoint(types):
+                    yield RawBatch(cast("list[Any]", frames.payloads), types, stream.request_id)
+                    continue
+                last = next(i for i, kind in enumerate(types) if kind in _TERMINAL)
+                payloads = frames.payloads[: last + 1]
+                yield RawBatch(cast("list[Any]", payloads), types[: last + 1], stream.request_id)
+                if types[last] in _FAILED:
+                    raise _failure(payloads[last])
+                await stream.finish()
+                return
+            raise ModelProtocolError(
+                f"The model's stream ended without response.completed, after {stream.count} events."
+            )
+        finally:
+            await stream.close()
+
+    async def close(self) -> None:
+        """Close the connections that were opened for the model's client, except its own HTTP client's."""
+        await self._transport.close()
+
+    def _request(
+        self,
+        instructions: str | None,
+        input: str | list[TResponseInputItem],
+        settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        *,
+        previous_response_id: str | None,
+        conversation_id: str | None,
+        prompt: Any | None,
+        stream: bool,
+    ) -> Request:
+        definitions, include = tool_definitions(tools, handoffs)
+        if settings.response_include:
+            include = [*include, *(i for i in settings.response_include if i not in include)]
+        if settings.top_logprobs is not None and "message.output_text.logprobs" not in include:
+            include = [*include, "message.output_text.logprobs"]
+        choice = tool_choice(settings.tool_choice)
+        # A prompt on the server may bring its own tools: an empty list would take them away,
+        # and a choice by name would look for it in ours.
+        theirs = prompt is not None and not definitions
+        body: dict[str, Any] = {
+            "model": None if prompt is not None and not self._explicit else self.model,
+            "input": input_items(input),
+            "instructions": instructions,
+            "include": include,
+            "tools": None if theirs else definitions,
+            "tool_choice": None if theirs and isinstance(choice, dict) else choice,
+            "parallel_tool_calls": settings.parallel_tool_calls if definitions or prompt is not None else None,
+            "previous_response_id": previous_response_id,
+            "conversation": conversation_id,
+            "prompt": prompt,
+            "stream": True if stream else None,
+            "text": _text(output_schema, settings.verbosity),
+            "temperature": settings.temperature,
+            "top_p": settings.top_p,
+            "top_logprobs": settings.top_logprobs,
+            "truncation": settings.truncation,
+            "max_output_tokens": settings.max_tokens,
+            "reasoning": settings.reasoning,
+            "metadata": settings.metadata,
+            "store": settings.store,
+            "prompt_cache_retention": settings.prompt_cache_retention,
+            "prompt_cache_options": getattr(settings, "prompt_cache_options", None),
+            "context_management": getattr(settings, "context_management", None),
+        }
+        return build_request("/responses", body, settings)
+
+
+def build_request(path: str, body: dict[str, Any], settings: ModelSettings) -> Request:
+    """The request of `body` and of what `settings` add to any request; None in `body` means left out."""
+    body = {name: value for name, value in body.items() if value is not None}
+    extra_args: Mapping[str, Any] = settings.extra_args or {}
+    twice = sorted(body.keys() & extra_args.keys())
+    if twice:
+        raise UserError(f"ModelSettings.extra_args sets {', '.join(twice)}, which the request has already.")
+    extra_args = dict(extra_args)
+    client_timeout = extra_args.pop("timeout", None)
+    body |= extra_args
+    body |= cast("Mapping[str, Any]", settings.extra_body or {})
+    return Request(
+        path=path,
+        body=body,
+        headers=cast("Mapping[str, Any] | None", settings.extra_headers),
+        query=cast("Mapping[str, Any] | None", settings.extra_query),
+        timeout=settings.timeout,
+        client_timeout=client_timeout,
+    )
+
+
+def typed_events(batch: RawBatch) -> Iterable[TResponseStreamEvent]:
+    """The events of a batch as the classes of `openai`; a terminal one carries the request's id."""
+    for event, kind in zip(batch.events, batch.types, strict=True):
+        typed = raw.decode(event) if isinstance(event, bytes) else event
+        if batch.request_id is not None and kind in _TERMINAL:
+            response = getattr(typed, "response", None)
+            if response is not None:
+                response._request_id = batch.request_id
+        yield typed
+
+
+def input_items(input: str | list[TResponseInputItem]) -> list[Any]:
+    """Input as plain JSON objects.
+
+    Raises:
+        InputItemError: an element is neither a dict nor a model of `openai`.
+    """
+    if isinstance(input, str):
+        return [{"content": input, "role": "user"}]
+    items: list[Any] = []
+    for index, item in enumerate(cast("list[Any]", input)):
+        if isinstance(item, dict):
+            items.append(_wire_item(cast("dict[str, Any]", item)))
+        elif hasattr(item, "model_dump"):
+            items.append(_wire_item(item.model_dump(mode="json", exclude_unset=True, warnings=False)))
+        else:
+            raise InputItemError(
+                f"Input item {index} is a {type(item).__name__}; items are dicts such as "
+                "{'role': 'user', 'content': '…'}, or what an earlier run gave as to_input_list()."
+            )
+    return items
+
+
+def _wire_item(item: dict[str, Any]) -> dict[str, Any]:
+    # What another kind of model left in the item is not for this server: ids that we made
+    # up ourselves, and notes of other providers.
+    if item.get("id") != FAKE_ID and "provider_data" not in item:
+        return item
+    return {k: v for k, v in item.items() if k != "provider_data" and not (k == "id" and v == FAKE_ID)}
+
+
+FAKE_ID = "__fake_id__"
+"""The id of items that a model without ids of its own produced: kept in history, never sent."""
+
+
+def tool_definitions(tools: Iterable[Tool], handoffs: Iterable[Handoff[Any, Any]]) -> tuple[list[Any], list[str]]:
+    """Tools and handoffs as the Responses API takes them, and what the request must `include` for them."""
+    definitions: list[Any] = []
+    include: list[str] = []
+    for tool in cast("Iterable[Any]", tools):
+        if hasattr(tool, "params_json_schema"):
+            definitions.append(
+                {
+                    "type": "function",
+                    "name": tool.name,
+                    "description": tool.description,
+                    "parameters": tool.params_json_schema,
+                    "strict": tool.strict_json_schema,
+                }
+            )
+        elif hasattr(tool, "to_responses_tool"):
+            definitions.append(tool.to_responses_tool())
+            if getattr(tool, "include_search_results", False):
+                include.append("file_search_call.results")
+        else:
+            raise UserError(f"{tool!r} is not a tool that the Responses API takes.")
+    definitions.extend(
+        {
+            "type": "function",
+            "name": handoff.tool_name,
+            "description": handoff.tool_description,
+            "parameters": handoff.input_json_schema,
+            "strict": handoff.strict_json_schema,
+        }
+        for handoff in handoffs
+    )
+    return definitions, include
+
+
+def tool_choice(choice: Any) -> Any:
+    """A `tool_choice` setting as the Responses API takes it: a plain name becomes that tool."""
+    if choice is None or choice in ("auto", "required", "none"):
+        return choice
+    if isinstance(choice, str):
+        return {"type": choice} if choice in HOSTED_TOOLS else {"type": "function", "name": choice}
+    server_label = getattr(choice, "server_label", None)
+    if server_label is not None:
+        return {"type": "mcp", "server_label": server_label, "name": choice.name}
+    if isinstance(choice, Mapping):
+        return choice
+    raise NotSupportedError(f"ModelSettings.tool_choice={choice!r}: give the name of a tool, or a dict.")
+
+
+def _text(output_schema: AgentOutputSchemaBase | None, verbosity: str | None) -> dict[str, Any] | None:
+    text: dict[str, Any] = {}
+    if output_schema is not None and not output_schema.is_plain_text():
+        text["format"] = {
+            "type": "json_schema",
+            "name": "final_output",
+            "schema": output_schema.json_schema(),
+            "strict": output_schema.is_strict_json_schema(),
+        }
+    if verbosity is not None:
+        text["verbosity"] = verbosity
+    return text or None
+
+
+def _response(data: bytes) -> Response:
+    from openai.types.responses import Response
+
+    try:
+        plain = codec.decode(codec.clean(data))
+    except DecodeError as error:
+        raise ModelProtocolError(f"The model's server sent no JSON: {excerpt(data)} ({error})") from None
+    if not isinstance(plain, dict):
+        raise ModelProtocolError(f"The model's server sent no response: {excerpt(data)}")
+    values = cast("dict[str, Any]", plain)
+    if "output" not in values and values.get("error"):
+        raise response_error(values["error"])
+    if "output" not in values:
+        raise ModelProtocolError(f"The model's server sent no response: {excerpt(data)}")
+    return raw.build(Response, values)
+
+
+def _failure(payload: bytes) -> ModelResponseError:
+    """The exception for an event that ends a response with a failure."""
+    event = cast("dict[str, Any]", codec.decode(payload))
+    response = event.get("response")
+    if isinstance(response, dict):
+        return response_error(cast("dict[str, Any]", response).get("error") or {})
+    return response_error(event.get("error") or {"code": event.get("code"), "message": event.get("message")})
+
+
+def _plain(value: Any) -> Any:
+    return value.model_dump(mode="json", exclude_unset=True) if hasattr(value, "model_dump") else value

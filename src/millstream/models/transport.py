@@ -1,0 +1,416 @@
+"""How a request goes out through an `AsyncOpenAI`, and how its answer is read.
+
+The client does what it is there for: key, base URL, headers, Azure routing, retries, and
+its own errors for connections and statuses. What it would do to each event and to each
+input item is passed by: we hand it bytes and take the open response.
+
+Rules of this file:
+
+1. A client that was given an HTTP client of its own is used with it. One that was not gets
+   an aiohttp pool from us, whose parser is written in C, one for each event loop.
+2. A pool ends with whatever comes first: `close`, the end of its loop, the end of the client.
+3. Limits cost one timer a stream, not one a read, and no time counts in which nobody reads.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import copy
+import functools
+import json
+import weakref
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+import msgspec
+
+from millstream import codec
+from millstream.errors import AgentsException, ModelProtocolError, ModelTimeoutError, UserError
+from millstream.models.wire import FrameReader, Frames
+
+if TYPE_CHECKING:
+    import ssl
+
+    import httpx2
+    from openai import AsyncOpenAI
+
+T = TypeVar("T")
+
+IDLE_TIMEOUT = 300.0
+"""Seconds for which a model may send nothing in the middle of an answer, unless told otherwise.
+
+Long, because a model that reasons says nothing meanwhile; short enough that a dead
+connection is noticed. The wait for the first byte is the client's own read timeout.
+"""
+
+_REUSE_GRACE = 0.1
+"""Seconds to wait, after the last event, for the server to end the answer: then the connection can be kept."""
+
+_LIBRARIES = frozenset({"aiohttp", "anyio", "h11", "h2", "httpcore", "httpcore2", "httpx", "httpx2", "ssl"})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """One request of a model.
+
+    `timeout` bounds all of it, in seconds; `client_timeout` is for the HTTP client to
+    interpret, and replaces what the client was made with.
+    """
+
+    path: str
+    body: Mapping[str, Any]
+    headers: Mapping[str, Any] | None = None
+    query: Mapping[str, Any] | None = None
+    timeout: float | None = None
+    client_timeout: Any = None
+
+
+class Transport:
+    """Sends requests through one `AsyncOpenAI`.
+
+    Args:
+        client: the client, which stays its owner's: `close` does not close it.
+        idle_timeout: seconds of silence in a stream after which it is given up; None for never.
+    """
+
+    def __init__(self, client: AsyncOpenAI, *, idle_timeout: float | None = IDLE_TIMEOUT) -> None:
+        self.client = client
+        self.idle_timeout = idle_timeout
+
+    async def fetch(self, request: Request) -> tuple[bytes, str | None]:
+        """Send `request`; the whole answer, and the id that the server gave the request.
+
+        Raises:
+            ModelTimeoutError: `request.timeout` is over.
+            openai.OpenAIError: what the client itself says of connections and statuses.
+        """
+        try:
+            async with asyncio.timeout(request.timeout) as limit:
+                response = await self._send(request, stream=False)
+        except TimeoutError:
+            _raise_if_over(limit, request.timeout)
+            raise
+        return response.content, response.headers.get("x-request-id")
+
+    async def stream(self, request: Request, reader: FrameReader[T]) -> Stream[T]:
+        """Send `request`; its answer as frames. The same errors as `fetch`; `Stream.next` has more."""
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        try:
+            async with asyncio.timeout(request.timeout) as limit:
+                response = await self._send(request, stream=True)
+        except TimeoutError:
+            _raise_if_over(limit, request.timeout)
+            raise
+        patience = _Patience(loop, self.idle_timeout, request.timeout, spent=loop.time() - started)
+        return Stream(response, reader, patience)
+
+    async def close(self) -> None:
+        """Close the connections that were opened for the client and are not its own. Safe to call twice."""
+        pools = _pools.pop(self.client, None)
+        if pools is not None:
+            await pools.close()
+
+    async def _send(self, request: Request, *, stream: bool) -> httpx2.Response:
+        import httpx2
+        from openai import AsyncStream
+
+        client = await self._with_pool()
+        headers: dict[str, Any] = dict(request.headers or {})
+        options: dict[str, Any] = {"headers": headers, "security": {"bearer_auth": True}}
+        if request.query:
+            options["params"] = request.query
+        if request.client_timeout is not None:
+            options["timeout"] = request.client_timeout
+        payload: dict[str, Any] = {"body": request.body}
+        if _takes_bytes(client):
+            payload = {"content": _encode(request.body)}
+            headers.setdefault("Content-Type", "application/json")
+        try:
+            return await cast("Any", client).post(
+                request.path,
+                cast_to=httpx2.Response,
+                options=options,
+                stream=stream,
+                stream_cls=AsyncStream if stream else None,
+                **payload,
+            )
+        finally:
+            # Found out once in a thread: the next copy need not.
+            self.client._platform = client._platform
+
+    async def _with_pool(self) -> AsyncOpenAI:
+        """The client itself, or a copy of it that uses our pool where it would use its default one."""
+        from openai._base_client import AsyncHttpxClientWrapper
+
+        client = self.client
+        if type(client._client) is not AsyncHttpxClientWrapper or client.is_closed():
+            return client
+        pools = _pools.get(client)
+        if pools is None:
+            pools = _pools[client] = _Pools()
+        http = await pools.get()
+        # Shallow, and anew for each request: what its owner changes on the client holds at once.
+        twin = copy.copy(client)
+        twin._client = http
+        return twin
+
+
+def _takes_bytes(client: AsyncOpenAI) -> bool:
+    """Whether the client sends a body as it is; Azure's, and those of others, look into it to route it."""
+    from openai import AsyncOpenAI
+
+    return type(client) is AsyncOpenAI and getattr(client, "_provider", None) is None
+
+
+def _encode(body: Mapping[str, Any]) -> bytes:
+    """`body` as JSON, whole: unlike an event it is never cut or marked, so what has no JSON is refused."""
+    try:
+        return _encode_json(body)
+    except UnicodeError:  # half a surrogate pair, from a tool's output say: it becomes U+FFFD
+        return codec.clean(json.dumps(body, default=_plain).encode())
+
+
+def _plain(value: Any) -> Any:
+    if hasattr(value, "model_dump"):
+        return value.model_dump(mode="json", exclude_unset=True, by_alias=True, warnings=False)
+    if isinstance(value, Mapping):
+        return dict(cast("Mapping[str, Any]", value))
+    raise UserError(f"A request to a model holds a {type(value).__name__}, which has no JSON: {value!r:.200}")
+
+
+_encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
+
+
+def _raise_if_over(limit: asyncio.Timeout, seconds: float | None) -> None:
+    if limit.expired() and seconds is not None:
+        raise ModelTimeoutError(seconds) from None
+
+
+class Stream(Generic[T]):
+    """The frames of one answer, as they arrive."""
+
+    def __init__(self, response: httpx2.Response, reader: FrameReader[T], patience: _Patience) -> None:
+        self._response = response
+        self._reader = reader
+        self._patience = patience
+        self._read = _direct_reader(response) or _plain_reader(response)
+        self.request_id: str | None = response.headers.get("x-request-id")
+
+    @property
+    def count(self) -> int:
+        """How many frames have come."""
+        return self._reader.count
+
+    async def next(self) -> Frames[T] | None:
+        """What the next read of the socket brought; None at the end.
+
+        Raises:
+            ModelProtocolError: the connection was cut, or a frame is broken.
+            ModelResponseError: the server sent its failure as a frame of no type.
+            ModelTimeoutError: nothing came for too long, or the answer took too long.
+        """
+        reader = self._reader
+        while reader.error is None:
+            try:
+                data = await self._patience.wait(self._read)
+            except AgentsException:
+                raise
+            except Exception as error:
+                translated = self._translated(error)
+                if translated is None:
+                    raise
+                raise translated from error
+            frames = reader.feed(data) if data else reader.finish()
+            if frames is not None:
+                return frames
+            if not data and reader.error is None:
+                return None
+        raise reader.error
+
+    async def finish(self) -> None:
+        """Read what little may follow the last event, so that the connection can be used again."""
+        try:
+            async with asyncio.timeout(_REUSE_GRACE):
+                while await self._read():
+                    pass
+        except Exception:  # noqa: BLE001  # the answer is whole: what happens to its connection is nobody's loss
+            pass
+
+    async def close(self) -> None:
+        """Close the answer, and its connection where the answer has not been read to its end."""
+        self._patience.close()
+        await self._response.aclose()
+
+    def _translated(self, error: Exception) -> AgentsException | None:
+        kind = type(error)
+        if isinstance(error, TimeoutError) or "Timeout" in kind.__name__:
+            seconds = (self._response.request.extensions.get("timeout") or {}).get("read")
+            return ModelTimeoutError(seconds or 0, idle=True)
+        if isinstance(error, (OSError, EOFError)) or kind.__module__.partition(".")[0] in _LIBRARIES:
+            what = f"{kind.__name__}: {error}" if str(error) else kind.__name__
+            return ModelProtocolError(
+                f"The connection to the model's server was cut after {self._reader.count} events ({what})."
+            )
+        return None
+
+
+def _direct_reader(response: httpx2.Response) -> Callable[[], Awaitable[bytes]] | None:
+    """The body's own `readany` where aiohttp carries the response as it is.
+
+    It gives all that has arrived in one piece, where httpx's iterators pass on each piece
+    through three generators. The names are private: `test_transport.py` notices when they go.
+    """
+    if response.headers.get("content-encoding", "identity") != "identity":
+        return None
+    stream: Any = getattr(response.stream, "_stream", None)
+    body = getattr(getattr(stream, "_aiohttp_response", None), "content", None)
+    return getattr(body, "readany", None)
+
+
+def _plain_reader(response: httpx2.Response) -> Callable[[], Awaitable[bytes]]:
+    pieces = response.aiter_bytes().__aiter__()
+
+    async def read() -> bytes:
+        async for piece in pieces:
+            if piece:
+                return piece
+        return b""
+
+    return read
+
+
+class _Patience:
+    """Ends a read that takes too long, and adds up how long the model made us wait."""
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, idle: float | None, total: float | None, *, spent: float
+    ) -> None:
+        self._time = loop.time
+        self._loop = loop
+        self._idle = idle
+        self._total = total
+        self._spent = spent
+        self._since = 0.0
+        self._reader: asyncio.Task[Any] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._over: ModelTimeoutError | None = None
+
+    async def wait(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+        if self._idle is None and self._total is None:
+            return await read()
+        # What asyncio.timeout does, but for a timer that outlives the read.
+        self._since = since = self._time()
+        self._reader = task = asyncio.current_task()
+        cancelling = 0 if task is None else task.cancelling()
+        if self._timer is None:
+            self._arm()
+        try:
+            return await read()
+        except asyncio.CancelledError:
+            if self._over is not None and task is not None and task.uncancel() <= cancelling:
+                raise self._over from None
+            raise
+        finally:
+            self._reader = None
+            self._spent += self._time() - since
+
+    def _left(self) -> float:
+        waited = self._time() - self._since
+        idle = float("inf") if self._idle is None else self._idle - waited
+        total = float("inf") if self._total is None else self._total - self._spent - waited
+        return min(idle, total)
+
+    def _arm(self) -> None:
+        self._timer = self._loop.call_later(max(self._left(), 0.0), self._look)
+
+    def _look(self) -> None:
+        self._timer = None
+        task = self._reader
+        if task is None:
+            return
+        if self._left() > 0:
+            self._arm()
+            return
+        waited = self._time() - self._since
+        if self._total is not None and self._spent + waited >= self._total:
+            self._over = ModelTimeoutError(self._total)
+        else:
+            self._over = ModelTimeoutError(self._idle or 0.0, idle=True)
+        task.cancel()
+
+    def close(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+
+class _Pools:
+    """The HTTP clients of one `AsyncOpenAI`: one for each event loop, since no connection outlives its loop."""
+
+    def __init__(self) -> None:
+        self._by_loop: dict[asyncio.AbstractEventLoop, tuple[httpx2.AsyncClient, AsyncGenerator[None]]] = {}
+
+    async def get(self) -> httpx2.AsyncClient:
+        loop = asyncio.get_running_loop()
+        pool = self._by_loop.get(loop)
+        if pool is not None and not pool[0].is_closed:
+            return pool[0]
+        self._forget_closed_loops()
+        from openai import DefaultAioHttpClient
+
+        http = DefaultAioHttpClient(verify=_ssl_context())
+        keeper = _close_with_loop(http)
+        self._by_loop[loop] = http, keeper
+        await anext(keeper)
+        return http
+
+    async def close(self) -> None:
+        here = asyncio.get_running_loop()
+        for loop, (_, keeper) in list(self._by_loop.items()):
+            del self._by_loop[loop]
+            if loop is here:
+                await keeper.aclose()
+            elif loop.is_running():
+                asyncio.run_coroutine_threadsafe(_aclose(keeper), loop)
+
+    def _forget_closed_loops(self) -> None:
+        for loop in list(self._by_loop):
+            if loop.is_closed():
+                http, _ = self._by_loop.pop(loop)
+                _run_without_loop(http.aclose())
+
+
+async def _close_with_loop(http: httpx2.AsyncClient) -> AsyncGenerator[None]:
+    """Waits at its `yield` until its loop shuts down its generators, or nobody holds it; then closes `http`."""
+    try:
+        yield
+    finally:
+        await http.aclose()
+
+
+async def _aclose(generator: AsyncGenerator[None]) -> None:
+    await generator.aclose()
+
+
+def _run_without_loop(coroutine: Any) -> None:
+    """Run a coroutine whose loop is gone, so that it has nothing left to wait for."""
+    try:
+        coroutine.send(None)
+    except StopIteration:
+        return
+    except RuntimeError:  # it wanted its loop after all: there is nothing left to close
+        return
+    coroutine.close()
+
+
+@functools.cache
+def _ssl_context() -> ssl.SSLContext:
+    """Reading the certificates takes some 20 ms: once a process, not once a loop."""
+    import httpx2
+
+    return httpx2.create_ssl_context()
+
+
+_pools: weakref.WeakKeyDictionary[AsyncOpenAI, _Pools] = weakref.WeakKeyDictionary()
