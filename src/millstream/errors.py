@@ -187,7 +187,7 @@ class ModelRefusalError(AgentsException):
 
     def __init__(self, refusal: str) -> None:
         self.refusal = refusal
-        super().__init__(f"Model refused to respond: {refusal}")
+        super().__init__(f"Model refused to produce output: {refusal}")
 
 
 class ModelTimeoutError(AgentsException):

@@ -50,7 +50,7 @@ class MemoryLog(EventLog):
         if run.sealed:
             raise RunClosedError(f"Run {run_id} has ended; nothing more can be written to its log.")
         sealed = batch.ends(run_id)
-        run.bytes += sum(len(p) for p in batch.payloads if p.__class__ is bytes)  # pyright: ignore[reportArgumentType]
+        run.bytes += batch.size
         # The terminal event goes in even so: a run at its cap must be able to end.
         if not sealed and (batch.last > self._max_events or run.bytes > self._max_bytes):
             raise LogFullError(

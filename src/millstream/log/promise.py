@@ -32,6 +32,8 @@ class Batch:
     payloads: list[Payload]
     raw_only: bool = False
     """Whether every payload is a raw model event, so that a reader need not look at each."""
+    size: int = 0
+    """Bytes of the raw model events among the payloads, for caps and for flow control."""
 
     @property
     def last(self) -> int:

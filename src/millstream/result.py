@@ -1,0 +1,487 @@
+"""What a caller holds: the result of a run that is over, and the handle of one that streams.
+
+A handle shows a run and lets it be read, awaited and stopped; it does not drive it. Any
+number of readers may read a run, at once and one after another, from any task, thread and
+loop; each sees the whole stream. Leaving a reader leaves the run alone; `aclose()`, leaving
+`async with`, and cancelling a task that awaits the handle stop it (promise 10).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Generator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from millstream.errors import NotSupportedError, RunCancelledError, UserError
+from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
+from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+from millstream.stream.order import EventOrder
+from millstream.stream.text import text_delta
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.context import RunContextWrapper
+    from millstream.log.promise import Batch, Payload
+    from millstream.run.active import ActiveRun
+    from millstream.run.state import RunProgress
+
+T = TypeVar("T")
+
+
+class RunResultBase:
+    """What the results of plain and streamed runs have in common."""
+
+    input: str | list[TResponseInputItem]
+    """The input of the run, as handoff filters have left it."""
+    new_items: list[RunItem]
+    """Everything the run produced, in order."""
+    raw_responses: list[ModelResponse]
+    """The model's whole answers, one per call."""
+    final_output: Any
+    """The output; None while there is none."""
+    context_wrapper: RunContextWrapper[Any]
+    input_guardrail_results: list[Any]
+    output_guardrail_results: list[Any]
+    tool_input_guardrail_results: list[Any]
+    tool_output_guardrail_results: list[Any]
+    interruptions: list[Any]
+    """Tool calls that wait for approval."""
+    max_turns: int | None
+    _progress: RunProgress
+
+    @property
+    def last_agent(self) -> Agent[Any]:
+        """The agent that acted last."""
+        return self._progress.current_agent
+
+    @property
+    def last_response_id(self) -> str | None:
+        """The id of the model's last response, for `previous_response_id` of a later run."""
+        return self.raw_responses[-1].response_id if self.raw_responses else None
+
+    @property
+    def run_id(self) -> str:
+        """Names the run in its log and in every line that is logged of it."""
+        return self._progress.run_id
+
+    def final_output_as(self, cls: type[T], raise_if_incorrect_type: bool = False) -> T:
+        """The final output, typed as `cls`.
+
+        Raises:
+            TypeError: it is not one, and `raise_if_incorrect_type` is set.
+        """
+        if raise_if_incorrect_type and not isinstance(self.final_output, cls):
+            raise TypeError(f"Final output is not of type {cls.__name__}")
+        return cast("T", self.final_output)
+
+    def to_input_list(
+        self, *, mode: Literal["preserve_all", "normalized"] = "preserve_all"
+    ) -> list[TResponseInputItem]:
+        """Input and everything new, as input of a run that goes on from here.
+
+        Args:
+            mode: "preserve_all" has every item; "normalized" what the model was given, where
+                a handoff filter changed that.
+        """
+        items = self.new_items if mode == "preserve_all" else self._progress.model_items
+        return [
+            *ItemHelpers.input_to_new_input_list(self.input),
+            *(item.to_input_item() for item in items if item.type != "tool_approval_item"),
+        ]
+
+    def to_state(self) -> Any:
+        """Not in this version: the state of a run that waits for approval."""
+        raise NotSupportedError("to_state() is not supported in this version: runs cannot be paused yet.")
+
+
+@dataclass
+class RunResult(RunResultBase):
+    """The result of a run that is over."""
+
+    input: str | list[TResponseInputItem]
+    new_items: list[RunItem]
+    raw_responses: list[ModelResponse]
+    final_output: Any
+    context_wrapper: RunContextWrapper[Any]
+    max_turns: int | None
+    _progress: RunProgress = field(repr=False)
+    input_guardrail_results: list[Any] = field(default_factory=list[Any])
+    output_guardrail_results: list[Any] = field(default_factory=list[Any])
+    tool_input_guardrail_results: list[Any] = field(default_factory=list[Any])
+    tool_output_guardrail_results: list[Any] = field(default_factory=list[Any])
+    interruptions: list[Any] = field(default_factory=list[Any])
+
+    @classmethod
+    def of(cls, progress: RunProgress) -> RunResult:
+        """The result that `progress` has come to."""
+        return cls(
+            input=progress.input,
+            new_items=progress.new_items,
+            raw_responses=progress.raw_responses,
+            final_output=progress.final_output,
+            context_wrapper=progress.context_wrapper,
+            max_turns=progress.max_turns,
+            interruptions=progress.interruptions,
+            _progress=progress,
+        )
+
+    def __str__(self) -> str:
+        return _describe(self)
+
+
+class RunResultStreaming(RunResultBase):
+    """The handle of a run that streams.
+
+    ```python
+    async for event in Runner.run_streamed(agent, "Hello"):
+        ...
+    ```
+
+    The run goes on by itself, whether anybody reads or not. Every attribute may be read on
+    the way and after the end.
+    """
+
+    def __init__(self, run: ActiveRun) -> None:
+        self._run = run
+        self._progress = run.progress
+        self.input_guardrail_results = []
+        self.output_guardrail_results = []
+        self.tool_input_guardrail_results = []
+        self.tool_output_guardrail_results = []
+
+    # --- looking ---------------------------------------------------------------------------
+
+    @property
+    def input(self) -> str | list[TResponseInputItem]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The input of the run, as handoff filters have left it."""
+        return self._progress.input
+
+    @property
+    def new_items(self) -> list[RunItem]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Everything the run has produced so far."""
+        return self._progress.new_items
+
+    @property
+    def raw_responses(self) -> list[ModelResponse]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The model's whole answers so far."""
+        return self._progress.raw_responses
+
+    @property
+    def final_output(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The output; None until the run has one."""
+        return self._progress.final_output
+
+    @property
+    def context_wrapper(self) -> RunContextWrapper[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The context of the run, and its usage so far."""
+        return self._progress.context_wrapper
+
+    @property
+    def interruptions(self) -> list[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """Tool calls that wait for approval."""
+        return self._progress.interruptions
+
+    @property
+    def max_turns(self) -> int | None:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """How many turns the run may take."""
+        return self._progress.max_turns
+
+    @property
+    def current_agent(self) -> Agent[Any]:
+        """The agent that is acting."""
+        return self._progress.current_agent
+
+    @property
+    def current_turn(self) -> int:
+        """The turn that the run is in, from 1; 0 before the first."""
+        return self._progress.current_turn
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the run is over, however it ended."""
+        return self._run.is_done
+
+    @property
+    def is_cancelled(self) -> bool:
+        """Whether the run ended because it was cancelled."""
+        return self._run.terminal is not None and self._run.terminal.type == "run.cancelled"
+
+    @property
+    def run_loop_task(self) -> asyncio.Task[None] | None:
+        """The task of the run."""
+        return self._run.task
+
+    @property
+    def run_loop_exception(self) -> BaseException | None:
+        """What ended the run, where it failed."""
+        self._run.outcome_seen = self._run.outcome_seen or self._run.exception is not None
+        return self._run.exception
+
+    @property
+    def trace(self) -> None:
+        """Always None in this version: nothing is traced."""
+        return
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def stream_events(self, *, early: bool = False) -> AsyncIterator[StreamEvent]:
+        """The run's own events from the first on, in the order of the OpenAI Agents SDK.
+
+        Ends with the run; raises at its end what the run failed with. A cancelled run just ends.
+
+        Args:
+            early: give each item when it exists: a tool call when the model has written it,
+                a tool's output when that tool is done.
+        """
+        return EventReader(self._run, EventOrder(early=early))
+
+    def __aiter__(self) -> AsyncIterator[StreamEvent]:
+        return self.stream_events()
+
+    def entries(self, after: int = 0) -> AsyncIterator[Entry]:
+        """Every entry beyond position `after`, nested runs included, to the terminal one.
+
+        Never raises for a failed run: its terminal entry says so.
+
+        Raises:
+            UserError: `after` is negative.
+        """
+        if after < 0:
+            raise UserError(f"entries(after={after}): positions count from 1; after=0 reads from the start.")
+        return EntryReader(self._run, after)
+
+    def text(self) -> AsyncIterator[str]:
+        """The text of the answer as it forms: the deltas of the run itself, not of runs nested in it.
+
+        Raises at its end what the run failed with.
+        """
+        return TextReader(self._run)
+
+    def __await__(self) -> Generator[Any, None, RunResult]:
+        return self._result().__await__()
+
+    async def _result(self) -> RunResult:
+        return await result_of(self._run)
+
+    # --- stopping --------------------------------------------------------------------------
+
+    def cancel(self, mode: CancelMode | Literal["immediate"] = "immediate") -> None:
+        """Stop the run. May be called at any time, from any thread, any number of times.
+
+        Args:
+            mode: "now" (also spelled "immediate") closes the model's connection and cancels
+                running tools; "after_tool" lets tools that run finish; "after_turn" lets the
+                model finish too, and the tools that it calls.
+
+        Partial text and usage are kept, and every open tool call is answered in the history.
+
+        Raises:
+            UserError: no such mode.
+        """
+        if mode not in ("immediate", "now", "after_tool", "after_turn"):
+            raise UserError(f"cancel(mode={mode!r}): the modes are 'now', 'after_tool' and 'after_turn'.")
+        self._run.cancel("now" if mode == "immediate" else mode)
+
+    async def aclose(self) -> None:
+        """Stop the run now and wait until it has ended. Never raises for how it ended."""
+        self._run.cancel("now")
+        self._run.outcome_seen = True
+        self._run.readers.awaited(+1)
+        try:
+            await self._run.wait_done()
+        finally:
+            self._run.readers.awaited(-1)
+
+    async def __aenter__(self) -> RunResultStreaming:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        run = self.__dict__.get("_run")
+        if run is not None:
+            run.handle_gone()
+
+    def __str__(self) -> str:
+        return _describe(self)
+
+
+async def result_of(run: ActiveRun) -> RunResult:
+    """Wait for the end of `run` and return its result. To be cancelled meanwhile cancels the run.
+
+    Raises:
+        Exception: what the run failed with.
+        RunCancelledError: it was cancelled.
+    """
+    run.readers.awaited(+1)
+    try:
+        await run.wait_done()
+    except asyncio.CancelledError:
+        run.cancel("now")
+        await run.wait_done()
+        raise
+    finally:
+        run.readers.awaited(-1)
+    run.outcome_seen = True
+    if run.exception is not None:
+        raise run.exception
+    if run.terminal is not None and run.terminal.type == "run.cancelled":
+        error = RunCancelledError(f"Run {run.run_id} was cancelled and has no result.")
+        error.run_data = run.progress.error_details()
+        raise error
+    return RunResult.of(run.progress)
+
+
+class _Reader:
+    """A cursor in a run's log that gives one thing at a time."""
+
+    __slots__ = ("__weakref__", "_at", "_batch", "_began", "_cursor", "_ready", "_run", "taken", "taken_bytes")
+
+    def __init__(self, run: ActiveRun, after: int = 0) -> None:
+        self._run = run
+        self._cursor = run.log.cursor(run.run_id, after)
+        self._ready: list[Any] = []
+        self._at = 0
+        self._batch: Batch | None = None
+        self._began = False
+        self.taken = after
+        self.taken_bytes = 0
+        run.readers.attach(self)
+
+    def __aiter__(self) -> Any:
+        return self
+
+    @property
+    def has_more(self) -> bool:
+        """Whether the next thing is at hand, so that asking for it will not wait."""
+        return self._at < len(self._ready)
+
+    async def aclose(self) -> None:
+        """Leave the stream. The run goes on."""
+        self._close()
+
+    def _close(self) -> None:
+        self._ready = []
+        self._at = 0
+        self._cursor = None
+        self._run.readers.detach(self)
+
+    async def _refill(self, *, raises: bool) -> None:
+        """Put what comes next into `_ready`.
+
+        Raises:
+            StopAsyncIteration: the run is over, or the reader was closed.
+        """
+        if not self._began:
+            self._begin()
+        self._ready = []
+        while not self._ready:
+            cursor = self._cursor
+            if cursor is None:
+                raise StopAsyncIteration
+            batch = self._batch
+            if batch is not None:
+                self.taken = batch.last
+                self.taken_bytes += batch.size
+                self._batch = None
+                self._run.readers.moved()
+            batch = self._batch = await cursor.next()
+            if batch is None:
+                self._end(raises=raises)
+            else:
+                self._ready = self._look(batch)
+        self._at = 0
+
+    def _begin(self) -> None:
+        self._began = True
+
+    def _look(self, batch: Batch) -> list[Any]:
+        """What `batch` gives."""
+        raise NotImplementedError
+
+    def _end(self, *, raises: bool) -> None:
+        run = self._run
+        self._close()
+        if run.exception is not None:
+            run.outcome_seen = True
+            if raises:
+                raise run.exception
+
+
+class EventReader(_Reader):
+    """Gives the events of `stream_events()`."""
+
+    __slots__ = ("_order",)
+
+    def __init__(self, run: ActiveRun, order: EventOrder) -> None:
+        super().__init__(run)
+        self._order = order
+
+    async def __anext__(self) -> StreamEvent:
+        if self._at >= len(self._ready):
+            await self._refill(raises=True)
+        payload = self._ready[self._at]
+        self._at += 1
+        return RawResponsesStreamEvent.from_wire(payload) if payload.__class__ is bytes else payload
+
+    def _begin(self) -> None:
+        super()._begin()
+        self._run.readers.begin(self)
+
+    def _look(self, batch: Batch) -> list[Payload]:
+        if batch.stamp.run_id != self._run.run_id:
+            return []
+        if batch.raw_only:
+            return batch.payloads
+        order = self._order
+        ready: list[Payload] = []
+        for payload in batch.payloads:
+            if payload.__class__ is bytes:
+                ready.append(payload)
+            else:
+                ready.extend(order.feed(cast("Any", payload)))
+        return ready
+
+
+class EntryReader(_Reader):
+    """Gives the entries of the log."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> Entry:
+        if self._at >= len(self._ready):
+            await self._refill(raises=False)
+        entry = self._ready[self._at]
+        self._at += 1
+        return entry
+
+    def _look(self, batch: Batch) -> list[Entry]:
+        return list(batch.entries(self.taken))
+
+
+class TextReader(_Reader):
+    """Gives the text deltas of the run itself."""
+
+    __slots__ = ()
+
+    async def __anext__(self) -> str:
+        if self._at >= len(self._ready):
+            await self._refill(raises=True)
+        delta = self._ready[self._at]
+        self._at += 1
+        return delta
+
+    def _look(self, batch: Batch) -> list[str]:
+        if batch.stamp.run_id != self._run.run_id:
+            return []
+        return [delta for payload in batch.payloads if (delta := text_delta(payload))]
+
+
+def _describe(result: RunResultBase) -> str:
+    return (
+        f"{type(result).__name__}: run {result.run_id}, last agent {result.last_agent.name!r}, "
+        f"{len(result.new_items)} new item(s), {len(result.raw_responses)} model response(s)\n"
+        f"Final output ({type(result.final_output).__name__}): {result.final_output}"
+    )

@@ -1,0 +1,270 @@
+"""A run that is under way: its log, its cancellation, its readers. The loop writes, all others look.
+
+One `ActiveRun` belongs to one task, that of its loop. Everything else (the handle, readers,
+tools that are running) refers to it; it refers to none of them strongly, so that dropping the
+handle and the last reader can be noticed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import weakref
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from millstream.errors import AgentsException, public_error
+from millstream.events import (
+    CancelMode,
+    Event,
+    RunCancelled,
+    RunCompleted,
+    RunFailed,
+    Stamp,
+    TerminalEvent,
+)
+from millstream.log.promise import Batch
+from millstream.run.readers import Readers, is_running_on
+
+if TYPE_CHECKING:
+    from millstream.config import RunConfig
+    from millstream.log.promise import EventLog, Payload
+    from millstream.run.state import RunProgress
+
+logger = logging.getLogger("millstream")
+
+
+class ActiveRun:
+    """One run under way.
+
+    Args:
+        progress: the state that the loop changes.
+        config: how the run was asked to be run.
+        log: where its events go.
+        streamed: whether the model is asked for a stream or for a response.
+        loop: the loop that it runs on.
+    """
+
+    def __init__(
+        self,
+        progress: RunProgress,
+        config: RunConfig,
+        log: EventLog,
+        *,
+        streamed: bool,
+        loop: asyncio.AbstractEventLoop,
+    ) -> None:
+        self.progress = progress
+        self.config = config
+        self.log = log
+        self.streamed = streamed
+        self.loop = loop
+        nobody_left = weakref.WeakMethod(self.nobody_left)
+        self.readers = Readers(loop, lambda: (call := nobody_left()) and call())
+        self.run_id = progress.run_id
+        self.position = 0
+        """The last position written."""
+        self.written_bytes = 0
+        self.terminal: TerminalEvent | None = None
+        self.exception: BaseException | None = None
+        """What ended the run, where it failed."""
+        self.outcome_seen = False
+        """Whether anybody was told of that exception."""
+        self.cancel_mode: CancelMode | None = None
+        self.task: asyncio.Task[None] | None = None
+        self.began = False
+        self._stoppable = False
+        self._has_handle = True
+        self._done: set[asyncio.Future[None]] = set()
+
+    # --- writing ---------------------------------------------------------------------------
+
+    async def write(self, *events: Event) -> None:
+        """Append `events` under one stamp."""
+        await self._append(list(events), raw_only=False, size=0)
+
+    async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
+        """Append what one read of the model's socket brought."""
+        size = sum([len(p) for p in payloads if p.__class__ is bytes])  # pyright: ignore[reportArgumentType]
+        await self._append(payloads, raw_only=raw_only, size=size)
+        limit = self.config.ahead
+        if isinstance(limit, int):
+            await self.readers.have_taken_bytes(self.written_bytes - limit)
+
+    async def _append(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
+        if not payloads:
+            return
+        batch = Batch(self.position + 1, self._stamp(), payloads, raw_only, size)
+        self.position = batch.last
+        self.written_bytes += size
+        try:
+            await self.log.append(self.run_id, batch)
+        except BaseException:
+            self.position = min(self.position, batch.first - 1)  # it was not written: the place is free
+            raise
+
+    def _stamp(self) -> Stamp:
+        progress = self.progress
+        return Stamp(
+            run_id=self.run_id,
+            agent=progress.current_agent.name,
+            turn=progress.current_turn,
+            time=self.config.clock.time(),
+        )
+
+    # --- the end ---------------------------------------------------------------------------
+
+    @property
+    def is_done(self) -> bool:
+        """Whether the terminal event is written, or the run is paused."""
+        return self.terminal is not None
+
+    async def complete(self) -> None:
+        """Write that the run has its output."""
+        progress = self.progress
+        await self._end(RunCompleted(output=progress.final_output, usage=self._usage()))
+
+    async def fail(self, error: BaseException) -> None:
+        """Write that the run failed, and keep `error` for whoever asks for the result."""
+        with contextlib.suppress(AttributeError):  # an exception with slots, or one that is frozen
+            error.run_data = self.progress.error_details()  # pyright: ignore[reportAttributeAccessIssue]
+        self.exception = error
+        public = public_error(error)
+        error_id = f"err_{secrets.token_hex(8)}"
+        logger.debug("run %s failed: %s (%s)", self.run_id, public.code, error_id, exc_info=error)
+        await self._end(
+            RunFailed(
+                code=public.code,
+                message=public.message,
+                retryable=public.retryable,
+                error_id=error_id,
+                partial=self.progress.partial_text,
+                usage=self._usage(),
+            )
+        )
+
+    async def end_cancelled(self) -> None:
+        """Write that the run was stopped."""
+        mode = self.cancel_mode or "now"
+        await self._end(RunCancelled(mode=mode, partial=self.progress.partial_text, usage=self._usage()))
+
+    async def _end(self, event: TerminalEvent) -> None:
+        batch = Batch(self.position + 1, self._stamp(), [event])
+        while True:
+            try:
+                # Idempotent by position, so an append that was interrupted is simply repeated.
+                await self.log.append(self.run_id, batch)
+                break
+            except asyncio.CancelledError:
+                continue
+            except Exception:
+                logger.exception("run %s: its end (%s) could not be written to its log", self.run_id, event.type)
+                break
+        self.position = batch.last
+        self.terminal = event
+        self._wake()
+        self.log_unseen_failure()
+
+    def abandon(self) -> None:
+        """End a run whose task was cancelled before its first step, by a loop that shuts down."""
+        if self.terminal is None:
+            step = self.end_cancelled()
+            with contextlib.suppress(StopIteration, RuntimeError):
+                step.send(None)
+            step.close()
+            self._wake()
+
+    def _usage(self) -> dict[str, Any]:
+        return self.progress.context_wrapper.usage.to_dict()
+
+    async def wait_done(self) -> None:
+        """Return when the run has ended. May be called from any loop."""
+        loop = asyncio.get_running_loop()
+        while self.terminal is None:
+            future = loop.create_future()
+            self._done.add(future)
+            try:
+                if self.terminal is None:  # pyright: ignore[reportUnnecessaryComparison]  # another thread
+                    await future
+            finally:
+                self._done.discard(future)
+
+    def _wake(self) -> None:
+        self.readers.moved()
+        for future in list(self._done):
+            with contextlib.suppress(RuntimeError):  # a loop that is closed takes no calls
+                future.get_loop().call_soon_threadsafe(_set, future)
+
+    # --- cancelling ------------------------------------------------------------------------
+
+    def cancel(self, mode: CancelMode) -> None:
+        """Ask the run to stop. A second call may only make it stop sooner; after the end it does nothing."""
+        if self.terminal is not None:
+            return
+        if self.cancel_mode is None or _SOONER.index(mode) < _SOONER.index(self.cancel_mode):
+            self.cancel_mode = mode
+        if is_running_on(self.loop):
+            self._stop_if_due()
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and the run with it
+                self.loop.call_soon_threadsafe(self._stop_if_due)
+
+    def stops_after(self, *modes: CancelMode) -> bool:
+        """Whether the run was asked to stop in one of `modes`."""
+        return self.cancel_mode in modes
+
+    @contextlib.contextmanager
+    def stoppable(self, *, by: Sequence[CancelMode]) -> Any:
+        """A stretch of the loop that a cancellation in one of the modes `by` interrupts."""
+        previous, self._interrupts = self._interrupts, tuple(by)
+        try:
+            if self.cancel_mode in self._interrupts:
+                raise asyncio.CancelledError
+            yield
+        finally:
+            self._interrupts = previous
+
+    _interrupts: tuple[CancelMode, ...] = ("now",)
+
+    def _stop_if_due(self) -> None:
+        self.readers.moved()
+        # A task that has not taken its first step would never take it: it looks at
+        # `cancel_mode` when it begins.
+        if self.began and self.task is not None and self.cancel_mode in self._interrupts:
+            self.task.cancel()
+
+    # --- who is there ----------------------------------------------------------------------
+
+    def handle_gone(self) -> None:
+        """The handle was collected."""
+        self._has_handle = False
+        self.nobody_left()
+
+    def nobody_left(self) -> None:
+        """Apply `when_unread` if neither a handle nor a reader is left, and tell of an unseen failure."""
+        if self._has_handle or len(self.readers):
+            return
+        if self.terminal is None:
+            if self.config.when_unread == "cancel":
+                self.cancel("now")
+        else:
+            self.log_unseen_failure()
+
+    def log_unseen_failure(self) -> None:
+        """Log, once, that the run failed, unless somebody was told or still may ask."""
+        if self.exception is None or self.outcome_seen or self._has_handle or len(self.readers):
+            return
+        self.outcome_seen = True
+        code = self.exception.code if isinstance(self.exception, AgentsException) else type(self.exception).__name__
+        logger.error("run %s failed (%s) and nobody asked for its result", self.run_id, code, exc_info=self.exception)
+
+
+_SOONER: tuple[CancelMode, ...] = ("now", "after_tool", "after_turn")
+
+
+def _set(future: asyncio.Future[None]) -> None:
+    if not future.done():
+        future.set_result(None)
+

@@ -1,0 +1,65 @@
+"""How far a run has come: what its loop changes and its handle shows."""
+
+from __future__ import annotations
+
+import secrets
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from millstream.errors import RunErrorDetails
+from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.context import RunContextWrapper
+
+
+@dataclass
+class RunProgress:
+    """The state of one run. Changed by its loop alone, read by anybody at any time."""
+
+    run_id: str
+    input: str | list[TResponseInputItem]
+    """The input, as handoff filters have left it."""
+    current_agent: Agent[Any]
+    context_wrapper: RunContextWrapper[Any]
+    max_turns: int | None
+    new_items: list[RunItem] = field(default_factory=list["RunItem"])
+    """Everything the run produced, whatever filters kept from the model."""
+    model_items: list[RunItem] = field(default_factory=list["RunItem"])
+    """What of it the model is given in its next call."""
+    raw_responses: list[ModelResponse] = field(default_factory=list["ModelResponse"])
+    current_turn: int = 0
+    final_output: Any = None
+    interruptions: list[Any] = field(default_factory=list[Any])
+    partial_text: str = ""
+    tools_used: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
+    """Names of the tools that an agent has called in this run, by the `id()` of the agent."""
+
+    def add(self, item: RunItem) -> None:
+        """Take in a new item."""
+        self.new_items.append(item)
+        self.model_items.append(item)
+
+    def input_items(self) -> list[TResponseInputItem]:
+        """The input of the next model call."""
+        return [*ItemHelpers.input_to_new_input_list(self.input), *(i.to_input_item() for i in self.model_items)]
+
+    def error_details(self) -> RunErrorDetails:
+        """What an exception that ends the run carries as `run_data`."""
+        return RunErrorDetails(
+            input=self.input,
+            new_items=list(self.new_items),
+            raw_responses=list(self.raw_responses),
+            last_agent=self.current_agent,
+            context_wrapper=self.context_wrapper,
+            input_guardrail_results=[],
+            output_guardrail_results=[],
+            partial_text=self.partial_text,
+            run_id=self.run_id,
+        )
+
+
+def new_run_id() -> str:
+    """An id that cannot be guessed: 128 random bits."""
+    return f"run_{secrets.token_hex(16)}"

@@ -1,0 +1,248 @@
+"""The tools of one turn: run side by side, each result in the log when it exists.
+
+Rules of this file:
+
+1. Every call that was started gets exactly one output item, whatever becomes of it: also a
+   tool that was cancelled, timed out or raised. The history stays valid for the next call.
+2. Items stand in the log in the order in which tools end; the history has them in the order
+   of the calls.
+3. The first error that ends the run cancels the other tools. A tool that will not be
+   cancelled is waited for `GRACE` seconds, then left behind with a warning.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from millstream.context import ToolContext
+from millstream.errors import AgentsException, ModelBehaviorError, ToolTimeoutError, UserError
+from millstream.events import RunItemStreamEvent, ToolFinished, ToolStarted
+from millstream.items import ItemHelpers, ToolCallOutputItem
+from millstream.tool import FunctionTool, FunctionToolResult, invoke_function_tool
+
+if TYPE_CHECKING:
+    from openai.types.responses import ResponseFunctionToolCall
+
+    from millstream.agent import Agent
+    from millstream.run.active import ActiveRun
+    from millstream.run.seams import Seams
+    from millstream.tool import Tool
+
+logger = logging.getLogger("millstream")
+
+GRACE = 2.0
+"""Seconds that a cancelled tool has to stop."""
+
+CANCELLED_OUTPUT = "The tool call was cancelled before it finished."
+"""What the history says of a call that was stopped."""
+
+FAILED_OUTPUT = "The tool failed."
+"""What the history says of a call whose exception ends the run."""
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call of the model, and the tool that answers to it."""
+
+    raw: ResponseFunctionToolCall
+    tool: FunctionTool
+
+
+@dataclass
+class ToolFailure(Exception):
+    """Wraps the exception of a tool on its way out of the tool's task, so that its class cannot matter."""
+
+    error: BaseException
+
+
+async def resolve(
+    run: ActiveRun, calls: Sequence[ResponseFunctionToolCall], tools: Mapping[str, Tool]
+) -> tuple[list[ToolCall], dict[str, str]]:
+    """Find the tool of each call; answers for the calls that have none, by call id.
+
+    Raises:
+        ModelBehaviorError: an unknown tool, where the policy is to raise.
+    """
+    found: list[ToolCall] = []
+    answers: dict[str, str] = {}
+    for call in calls:
+        tool = tools.get(call.name)
+        if isinstance(tool, FunctionTool):
+            found.append(ToolCall(call, tool))
+        elif run.config.tool_not_found_behavior == "return_error_to_model":
+            message = f"Tool '{call.name}' not found."
+            answers[call.call_id] = await run.config.format_tool_error(
+                kind="tool_not_found",
+                tool_name=call.name,
+                call_id=call.call_id,
+                default_message=message,
+                run_context=run.progress.context_wrapper,
+            )
+        else:
+            raise ModelBehaviorError(f"Tool {call.name} not found in agent {run.progress.current_agent.name}")
+    return found, answers
+
+
+async def answer(run: ActiveRun, call: ResponseFunctionToolCall, output: Any) -> ToolCallOutputItem:
+    """Write `output` as the answer to `call`, without a tool having run."""
+    item = output_item(run.progress.current_agent, call, output)
+    await run.write(RunItemStreamEvent(item=item))
+    return item
+
+
+def output_item(agent: Agent[Any], call: ResponseFunctionToolCall, output: Any) -> ToolCallOutputItem:
+    """The item that answers `call` with `output`."""
+    return ToolCallOutputItem(agent, ItemHelpers.tool_call_output_item(call, output), output)
+
+
+class ToolRunner:
+    """Runs the tool calls of one turn.
+
+    Args:
+        run: the run that they belong to.
+        agent: the agent that called them.
+        seams: who takes part.
+    """
+
+    def __init__(self, run: ActiveRun, agent: Agent[Any], seams: Seams) -> None:
+        self._run = run
+        self._agent = agent
+        self._seams = seams
+        limit = run.config.tool_execution.max_function_tool_concurrency if run.config.tool_execution else None
+        self._slots = asyncio.Semaphore(limit) if limit else None
+        self._unfinished: dict[str, ToolCall] = {}
+        self._stopped = False
+        self.items: dict[str, ToolCallOutputItem] = {}
+        """Output items so far, by call id."""
+
+    async def run_all(self, calls: Sequence[ToolCall]) -> list[FunctionToolResult]:
+        """Run `calls` side by side and return their results in the order of the calls.
+
+        Raises:
+            Exception: what the first failing tool raised; the others are cancelled and answered.
+        """
+        if not calls:
+            return []
+        tasks = [asyncio.create_task(self._run_one(call)) for call in calls]
+        for task in tasks:
+            task.add_done_callback(_look_at)
+        try:
+            await _wait_first_failure(tasks)
+        except asyncio.CancelledError:
+            await self._stop(tasks, calls)
+            raise
+        failure = next((t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None)
+        if failure is not None:
+            await self._stop(tasks, calls)
+            raise failure.error if isinstance(failure, ToolFailure) else failure
+        return [task.result() for task in tasks]
+
+    async def _run_one(self, call: ToolCall) -> FunctionToolResult:
+        if self._slots is None:
+            return await self._call(call)
+        async with self._slots:
+            return await self._call(call)
+
+    async def _call(self, call: ToolCall) -> FunctionToolResult:
+        run, raw, tool = self._run, call.raw, call.tool
+        context = self._context(raw)
+        clock = run.config.clock
+        began = clock.monotonic()
+        self._unfinished[raw.call_id] = call
+        await run.write(ToolStarted(call_id=raw.call_id, name=tool.name))
+        status, code, failure, output = "ok", None, None, None
+        try:
+            async with self._seams.tool_span(run, context):
+                await self._seams.tool_start(run, context, tool)
+                output = await invoke_function_tool(tool, context, raw.arguments)
+                output = await self._seams.tool_end(run, context, tool, output)
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():
+                raise
+            # Nobody cancelled this task: the tool raised the error by itself.
+            status, code, failure = "error", "tool_cancelled_itself", error
+        except ToolTimeoutError as error:
+            status, code, failure = "timeout", error.code, error
+        except (Exception, SystemExit) as error:
+            status, code, failure = "error", "tool_failed", error
+        if self._stopped:  # it would not be cancelled, was answered for, and comes too late
+            raise asyncio.CancelledError
+        ms = (clock.monotonic() - began) * 1000
+        finished = ToolFinished(call_id=raw.call_id, name=tool.name, status=status, code=code, ms=round(ms, 3))
+        del self._unfinished[raw.call_id]
+        item = output_item(self._agent, raw, FAILED_OUTPUT if failure is not None else output)
+        self.items[raw.call_id] = item
+        await run.write(finished, RunItemStreamEvent(item=item))
+        if failure is not None:
+            raise ToolFailure(_as_run_error(tool, failure)) from failure
+        return FunctionToolResult(tool=tool, output=output, run_item=item)
+
+    def _context(self, raw: ResponseFunctionToolCall) -> ToolContext[Any]:
+        run = self._run
+        return ToolContext.from_agent_context(
+            run.progress.context_wrapper,
+            raw.call_id,
+            tool_call=raw,
+            agent=self._agent,
+            run_config=run.config,
+            idempotency_key=f"{run.run_id}/{raw.call_id}",
+        )
+
+    async def _stop(self, tasks: Sequence[asyncio.Task[Any]], calls: Sequence[ToolCall]) -> None:
+        """Cancel what still runs and answer every call that has no answer."""
+        for task in tasks:
+            task.cancel()
+        pending = await _wait_bounded(tasks, GRACE)
+        self._stopped = True
+        for task, call in zip(tasks, calls, strict=True):
+            raw = call.raw
+            if task in pending:
+                logger.warning(
+                    "run %s: tool %s did not stop when it was cancelled and is left behind",
+                    self._run.run_id,
+                    call.tool.name,
+                )
+            if raw.call_id in self.items:
+                continue
+            item = self.items[raw.call_id] = output_item(self._agent, raw, CANCELLED_OUTPUT)
+            if self._unfinished.pop(raw.call_id, None) is not None:
+                await self._run.write(
+                    ToolFinished(call_id=raw.call_id, name=call.tool.name, status="cancelled", code="cancelled")
+                )
+            await self._run.write(RunItemStreamEvent(item=item))
+
+
+def _as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
+    if isinstance(error, AgentsException):
+        return error
+    wrapped = UserError(f"Error running tool {tool.name}: {error}")
+    wrapped.__cause__ = error
+    return wrapped
+
+
+async def _wait_first_failure(tasks: Sequence[asyncio.Task[Any]]) -> None:
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+
+
+async def _wait_bounded(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> set[asyncio.Task[Any]]:
+    """Wait for all to end, however often the waiting itself is cancelled; what has not ended by then."""
+    loop = asyncio.get_running_loop()
+    deadline = loop.time() + seconds
+    pending = {task for task in tasks if not task.done()}
+    while pending and (left := deadline - loop.time()) > 0:
+        try:
+            _, pending = await asyncio.wait(pending, timeout=left)
+        except asyncio.CancelledError:
+            pending = {task for task in pending if not task.done()}
+    return pending
+
+
+def _look_at(task: asyncio.Task[Any]) -> None:
+    # Who is answerable for the exception gets it from `run_all`; asyncio need not log it too.
+    if not task.cancelled():
+        task.exception()

@@ -1,0 +1,306 @@
+"""The door: starts runs. Joins loop, log and handle; all four ways run the same loop."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import weakref
+from collections.abc import Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from millstream.agent import Agent, refuse_unsupported
+from millstream.config import DEFAULT_MAX_TURNS, RunConfig
+from millstream.context import RunContextWrapper
+from millstream.errors import NestedLoopError, NoRunningLoopError, NotSupportedError, UserError
+from millstream.log.memory import MemoryLog
+from millstream.result import RunResult, RunResultStreaming, result_of
+from millstream.run.active import ActiveRun
+from millstream.run.input import check_input
+from millstream.run.loop import Conversation, Loop
+from millstream.run.seams import Seams
+from millstream.run.state import RunProgress, new_run_id
+from millstream.sync import SyncStream
+
+if TYPE_CHECKING:
+    from millstream.config import RunErrorHandlers
+    from millstream.items import TResponseInputItem
+
+T = TypeVar("T")
+
+
+class Runner:
+    """Runs agents.
+
+    `run` gives the result, `run_streamed` a handle that streams; `run_sync` and
+    `run_streamed_sync` are the same for programs without an event loop. Same agent and same
+    input: same items, outputs, usage and exceptions, whichever door is used.
+    """
+
+    @classmethod
+    async def run(
+        cls,
+        starting_agent: Agent[Any],
+        input: str | list[TResponseInputItem],
+        *,
+        context: Any = None,
+        max_turns: int | None = DEFAULT_MAX_TURNS,
+        hooks: Any = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        error_handlers: RunErrorHandlers[Any] | None = None,
+        previous_response_id: str | None = None,
+        auto_previous_response_id: bool = False,
+        conversation_id: str | None = None,
+        session: Any = None,
+    ) -> RunResult:
+        """Run `starting_agent` to its output. To cancel the task that awaits this cancels the run.
+
+        Args:
+            starting_agent: the agent that acts first.
+            input: a message of the user, or a list of input items.
+            context: an object of the program's own for tools and callbacks; models never see it.
+            max_turns: how often a model may be asked; None for no limit.
+            hooks: not in this version.
+            run_config: settings for the whole run, also as a dict.
+            error_handlers: turn an error of a kind into an output.
+            previous_response_id: go on from a response that the model's server keeps.
+            auto_previous_response_id: let the server keep the history of this run.
+            conversation_id: go on with a conversation that the model's server keeps.
+            session: not in this version.
+
+        Raises:
+            UserError: the agent or the input cannot work; before any model is asked.
+            MaxTurnsExceeded: the run took more turns than it may.
+            AgentsException: see `millstream.errors`. Every exception, of whatever class, has
+                `run_data`, which tells how far the run came.
+        """
+        run = _start(
+            starting_agent,
+            input,
+            context=context,
+            max_turns=max_turns,
+            run_config=run_config,
+            error_handlers=error_handlers,
+            conversation=Conversation(previous_response_id, conversation_id, auto_previous_response_id),
+            streamed=False,
+            unsupported={"hooks": hooks, "session": session},
+        )
+        return await result_of(run)
+
+    @classmethod
+    def run_sync(
+        cls,
+        starting_agent: Agent[Any],
+        input: str | list[TResponseInputItem],
+        *,
+        context: Any = None,
+        max_turns: int | None = DEFAULT_MAX_TURNS,
+        hooks: Any = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        error_handlers: RunErrorHandlers[Any] | None = None,
+        previous_response_id: str | None = None,
+        auto_previous_response_id: bool = False,
+        conversation_id: str | None = None,
+        session: Any = None,
+    ) -> RunResult:
+        """`run`, for a program without an event loop.
+
+        All calls of one thread share a loop, so that connections to the model stay open between them.
+
+        Raises:
+            NestedLoopError: an event loop runs in this thread: await `Runner.run` there.
+        """
+        if _loop_runs():
+            raise NestedLoopError(
+                "Runner.run_sync() was called while an event loop runs in this thread (a notebook or an async "
+                "function): use `await Runner.run(...)`, or `Runner.run_streamed_sync(...)`, there."
+            )
+        return _thread_loop().run(
+            cls.run(
+                starting_agent,
+                input,
+                context=context,
+                max_turns=max_turns,
+                hooks=hooks,
+                run_config=run_config,
+                error_handlers=error_handlers,
+                previous_response_id=previous_response_id,
+                auto_previous_response_id=auto_previous_response_id,
+                conversation_id=conversation_id,
+                session=session,
+            )
+        )
+
+    @classmethod
+    def run_streamed(
+        cls,
+        starting_agent: Agent[Any],
+        input: str | list[TResponseInputItem],
+        context: Any = None,
+        max_turns: int | None = DEFAULT_MAX_TURNS,
+        hooks: Any = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        previous_response_id: str | None = None,
+        auto_previous_response_id: bool = False,
+        conversation_id: str | None = None,
+        session: Any = None,
+        *,
+        error_handlers: RunErrorHandlers[Any] | None = None,
+    ) -> RunResultStreaming:
+        """Start `starting_agent` and return at once with a handle on its run.
+
+        The run belongs to a task of its own, in the caller's context: it goes on whether it is
+        read or not, and readers may come and go. Arguments are those of `run`.
+
+        Raises:
+            NoRunningLoopError: no event loop runs here: use `Runner.run_streamed_sync`.
+            UserError: the agent or the input cannot work.
+        """
+        if not _loop_runs():
+            raise NoRunningLoopError(
+                "Runner.run_streamed() needs a running event loop: call it in an async function, "
+                "or use `for event in Runner.run_streamed_sync(...)`."
+            )
+        run = _start(
+            starting_agent,
+            input,
+            context=context,
+            max_turns=max_turns,
+            run_config=run_config,
+            error_handlers=error_handlers,
+            conversation=Conversation(previous_response_id, conversation_id, auto_previous_response_id),
+            streamed=True,
+            unsupported={"hooks": hooks, "session": session},
+        )
+        return RunResultStreaming(run)
+
+    @classmethod
+    def run_streamed_sync(
+        cls,
+        starting_agent: Agent[Any],
+        input: str | list[TResponseInputItem],
+        context: Any = None,
+        max_turns: int | None = DEFAULT_MAX_TURNS,
+        hooks: Any = None,
+        run_config: RunConfig | Mapping[str, Any] | None = None,
+        previous_response_id: str | None = None,
+        auto_previous_response_id: bool = False,
+        conversation_id: str | None = None,
+        session: Any = None,
+        *,
+        error_handlers: RunErrorHandlers[Any] | None = None,
+    ) -> SyncStream:
+        """`run_streamed` for a plain `for`: in scripts, notebooks, Streamlit.
+
+        The run has a thread and an event loop of its own. Leaving the `for` cancels it.
+        Arguments are those of `run`.
+        """
+
+        def start() -> RunResultStreaming:
+            return cls.run_streamed(
+                starting_agent,
+                input,
+                context,
+                max_turns,
+                hooks,
+                run_config,
+                previous_response_id,
+                auto_previous_response_id,
+                conversation_id,
+                session,
+                error_handlers=error_handlers,
+            )
+
+        return SyncStream(start)
+
+
+def _start(
+    agent: Agent[Any],
+    input: str | list[TResponseInputItem],
+    *,
+    context: Any,
+    max_turns: int | None,
+    run_config: RunConfig | Mapping[str, Any] | None,
+    error_handlers: RunErrorHandlers[Any] | None,
+    conversation: Conversation,
+    streamed: bool,
+    unsupported: dict[str, Any],
+) -> ActiveRun:
+    """Check what can be checked, then start the run's task."""
+    if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
+    for name, value in unsupported.items():
+        if value is not None:
+            raise NotSupportedError(f"{name}= is not supported in this version.")
+    if max_turns is not None and max_turns < 1:
+        raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
+    config = RunConfig.of(run_config)
+    refuse_unsupported(agent, config)
+    wrapper = context if isinstance(context, RunContextWrapper) else RunContextWrapper(context=context)
+    loop = asyncio.get_running_loop()
+    progress = RunProgress(
+        run_id=new_run_id(),
+        input=check_input(input),
+        current_agent=agent,
+        context_wrapper=cast("RunContextWrapper[Any]", wrapper),
+        max_turns=max_turns,
+    )
+    log = config.log if config.log is not None else MemoryLog()
+    run = ActiveRun(progress, config, log, streamed=streamed, loop=loop)
+    task = loop.create_task(
+        Loop(run, Seams(), conversation, error_handlers).main(), name=f"millstream run {run.run_id}"
+    )
+    # A loop that is closed without cancelling its tasks would complain of a run left behind.
+    task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+    run.task = task
+    _LIVE.add(task)
+    task.add_done_callback(_LIVE.discard)
+    task.add_done_callback(_Ended(run))
+    return run
+
+
+_LIVE: set[asyncio.Task[None]] = set()
+"""Runs under way: a loop holds its tasks weakly, and a run must not need a reader to stay alive."""
+
+
+class _Ended:
+    """Ends a run whose task never took its first step, and looks at what ended the task."""
+
+    __slots__ = ("_run",)
+
+    def __init__(self, run: ActiveRun) -> None:
+        self._run = run
+
+    def __call__(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled():
+            task.exception()
+        self._run.abandon()
+
+
+def _loop_runs() -> bool:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
+class _ThreadLoop:
+    """The event loop that the synchronous calls of one thread share."""
+
+    def __init__(self) -> None:
+        self._runner = asyncio.Runner()
+        self._close = weakref.finalize(self, self._runner.close)
+
+    def run(self, main: Coroutine[Any, Any, T]) -> T:
+        """Run `main` to its end; Ctrl-C cancels it."""
+        return self._runner.run(main)
+
+
+_local = threading.local()
+
+
+def _thread_loop() -> _ThreadLoop:
+    loop: _ThreadLoop | None = getattr(_local, "loop", None)
+    if loop is None:
+        loop = _local.loop = _ThreadLoop()
+    return loop

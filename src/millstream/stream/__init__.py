@@ -1,0 +1,1 @@
+"""Ways to look at a stream of events; each is a fold over entries and keeps no run."""

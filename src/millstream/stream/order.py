@@ -1,0 +1,102 @@
+"""The order of `stream_events()`: a pure fold of the log into the three kinds of the SDK.
+
+The log has the natural order: a tool call stands where the model finished it, a tool's
+output where it came to be. Programs written for the OpenAI Agents SDK expect another one:
+
+1. the raw events of a model call first, then the items of that response;
+2. the outputs of a turn's tools together, when the last has ended, in the order of the calls.
+
+Nothing is held back beyond that, and whatever is held is given out before the stream ends.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from millstream.events import (
+    AgentUpdatedStreamEvent,
+    ModelCompleted,
+    ModelStarted,
+    RawResponsesStreamEvent,
+    RunItemStreamEvent,
+    StreamEvent,
+    ToolFinished,
+    ToolStarted,
+)
+
+if TYPE_CHECKING:
+    from millstream.events import Event
+
+_KINDS = (RawResponsesStreamEvent, RunItemStreamEvent, AgentUpdatedStreamEvent)
+
+
+class EventOrder:
+    """Folds the events of one run into those of `stream_events()`.
+
+    Args:
+        early: leave the natural order, and only leave out what is not one of the three kinds.
+    """
+
+    __slots__ = ("_calls", "_early", "_in_model", "_items", "_outputs")
+
+    def __init__(self, *, early: bool = False) -> None:
+        self._early = early
+        self._in_model = False
+        self._items: list[RunItemStreamEvent] = []
+        self._calls: list[str] = []
+        self._outputs: list[RunItemStreamEvent] = []
+
+    def feed(self, event: Event) -> list[StreamEvent]:
+        """What `event` lets out, in order."""
+        if self._early:
+            return [event] if isinstance(event, _KINDS) else []
+        if isinstance(event, RawResponsesStreamEvent):
+            return [event]
+        if isinstance(event, RunItemStreamEvent):
+            return self._item(event)
+        if isinstance(event, ModelStarted):
+            self._in_model = True
+            return self._release_outputs()
+        if isinstance(event, ModelCompleted):
+            self._in_model = False
+            released: list[StreamEvent] = [*self._items]
+            self._items.clear()
+            return released
+        if isinstance(event, AgentUpdatedStreamEvent):
+            return [*self._release_outputs(), event]
+        if isinstance(event, ToolStarted | ToolFinished):
+            return []
+        return self.flush() if event.type.startswith("run.") else []
+
+    def flush(self) -> list[StreamEvent]:
+        """What is still held: to be given out at the end."""
+        released: list[StreamEvent] = [*self._items, *self._release_outputs()]
+        self._items.clear()
+        return released
+
+    def _item(self, event: RunItemStreamEvent) -> list[StreamEvent]:
+        if self._in_model:
+            self._items.append(event)
+            call_id = _call_id(event.item)
+            if call_id is not None and _raw_type(event.item) == "function_call" and event.name == "tool_called":
+                self._calls.append(call_id)
+            return []
+        if event.name == "tool_output":
+            self._outputs.append(event)
+            return self._release_outputs() if len(self._outputs) >= len(self._calls) else []
+        return [*self._release_outputs(), event]
+
+    def _release_outputs(self) -> list[StreamEvent]:
+        place = {call_id: index for index, call_id in enumerate(self._calls)}
+        outputs = sorted(self._outputs, key=lambda e: place.get(_call_id(e.item) or "", len(place)))
+        self._outputs = []
+        self._calls = []
+        return [*outputs]
+
+
+def _call_id(item: Any) -> str | None:
+    return getattr(item, "call_id", None)
+
+
+def _raw_type(item: Any) -> str | None:
+    return getattr(item.raw_item, "type", None)
