@@ -1,0 +1,28 @@
+"""Agents: descriptions of who acts in a run."""
+
+from __future__ import annotations
+
+from millstream.agent.agent import (
+    Agent,
+    AgentBase,
+    StopAtTools,
+    ToolsToFinalOutputFunction,
+    ToolsToFinalOutputResult,
+    ToolUseBehavior,
+)
+from millstream.agent.checks import check_tool_names, refuse_unsupported
+from millstream.agent.output import AgentOutputSchema, AgentOutputSchemaBase, output_schema_of
+
+__all__ = [
+    "Agent",
+    "AgentBase",
+    "AgentOutputSchema",
+    "AgentOutputSchemaBase",
+    "StopAtTools",
+    "ToolUseBehavior",
+    "ToolsToFinalOutputFunction",
+    "ToolsToFinalOutputResult",
+    "check_tool_names",
+    "output_schema_of",
+    "refuse_unsupported",
+]

@@ -1,0 +1,295 @@
+"""Agents: what a model is told, which tools it has, and to whom it may hand over."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import inspect
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias, cast, get_origin
+
+from typing_extensions import TypedDict, TypeVar
+
+from millstream.agent.output import AgentOutputSchemaBase, output_schema_of
+from millstream.config import ModelSettings
+from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
+from millstream.errors import NotSupportedError, UserError
+from millstream.handoff import Handoff, handoff
+from millstream.hooks import AgentHooks
+from millstream.tool import FunctionTool, FunctionToolResult, Tool
+
+if TYPE_CHECKING:
+    from millstream.guardrail import InputGuardrail, OutputGuardrail
+    from millstream.models.promise import Model
+
+E_ = TypeVar("E_", bound=FunctionTool | Handoff[Any, Any])
+
+
+@dataclass
+class ToolsToFinalOutputResult:
+    """What a `tool_use_behavior` function decided."""
+
+    is_final_output: bool
+    """False: the model is asked again, with the results."""
+    final_output: Any | None = None
+
+
+ToolsToFinalOutputFunction: TypeAlias = Callable[
+    [RunContextWrapper[TContext], list[FunctionToolResult]], MaybeAwaitable[ToolsToFinalOutputResult]
+]
+"""Decides, after the tools of a turn, whether the run is done."""
+
+
+class StopAtTools(TypedDict):
+    """Ends the run with the output of the first of these tools that was called."""
+
+    stop_at_tool_names: list[str]
+
+
+Instructions: TypeAlias = (
+    str | Callable[[RunContextWrapper[TContext], "Agent[TContext]"], MaybeAwaitable[str | None]]
+)
+
+ToolUseBehavior: TypeAlias = (
+    Literal["run_llm_again", "stop_on_first_tool"] | StopAtTools | ToolsToFinalOutputFunction[Any]
+)
+
+
+@dataclass(eq=False)
+class AgentBase(Generic[TContext]):
+    """What agents of all kinds have: a name, and tools."""
+
+    name: str
+    handoff_description: str | None = None
+    """Told to the model of an agent that may hand over to this one."""
+    tools: list[Tool] = field(default_factory=list[Tool])
+    mcp_servers: list[Any] = field(default_factory=list[Any])
+    mcp_config: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    async def get_mcp_tools(self, run_context: RunContextWrapper[TContext]) -> list[Tool]:
+        """The tools of the agent's MCP servers: none yet."""
+        return []
+
+    async def get_all_tools(self, run_context: RunContextWrapper[TContext]) -> list[Tool]:
+        """The tools that the model is shown this turn, in order: those that are enabled.
+
+        Raises:
+            UserError: something in `tools` is not a tool.
+        """
+        tools = self.tools
+        for index, tool in enumerate(tools):
+            _check_tool(tool, index)
+        functions = [tool for tool in tools if isinstance(tool, FunctionTool)]
+        off = await self._disabled(functions, run_context)
+        return [tool for tool in tools if id(tool) not in off] if off else list(tools)
+
+    async def _disabled(
+        self, things: Sequence[FunctionTool | Handoff[Any, Any]], run_context: RunContextWrapper[TContext]
+    ) -> set[int]:
+        """The ids of what is not enabled. Callables are asked side by side."""
+        asked = [thing for thing in things if callable(thing.is_enabled)]
+        off = {id(thing) for thing in things if not thing.is_enabled}
+        if asked:
+            answers = await asyncio.gather(
+                *(settle(cast("Any", thing.is_enabled)(run_context, self)) for thing in asked)
+            )
+            off |= {id(thing) for thing, enabled in zip(asked, answers, strict=True) if not enabled}
+        return off
+
+
+@dataclass(eq=False, repr=False)
+class Agent(AgentBase[TContext]):
+    """A model with instructions, tools, and agents to hand over to.
+
+    An agent is a description: runs do not change it, and one agent may take part in many runs
+    at once. Two agents are equal only if they are the same object.
+
+    Raises:
+        TypeError: an argument is of a type that it cannot be.
+        UserError: a tool is not a tool, or a handoff leads to something that is not an agent.
+    """
+
+    instructions: Instructions[TContext] | None = None
+    """The system prompt, or a function (sync or async) of context and agent that gives it."""
+    prompt: None = None
+    handoffs: list[Agent[Any] | Handoff[TContext, Any]] = field(
+        default_factory=list["Agent[Any] | Handoff[TContext, Any]"]
+    )
+    model: str | Model | None = None
+    """A name, which the run's model provider resolves; a model; or None for the default one."""
+    model_settings: ModelSettings = field(default_factory=ModelSettings)
+    input_guardrails: list[InputGuardrail[TContext]] = field(default_factory=list["InputGuardrail[TContext]"])
+    output_guardrails: list[OutputGuardrail[TContext]] = field(default_factory=list["OutputGuardrail[TContext]"])
+    output_type: type[Any] | AgentOutputSchemaBase | None = None
+    """The type of the final output; None for text."""
+    hooks: AgentHooks[TContext] | None = None
+    tool_use_behavior: ToolUseBehavior = "run_llm_again"
+    """What happens after tools ran: ask the model again, or end the run with a tool's output."""
+    reset_tool_choice: bool = True
+    """Whether `tool_choice` holds until the first tool call only, so that no agent calls for ever."""
+
+    def __post_init__(self) -> None:
+        _check_fields(self)
+        self.model_settings = ModelSettings.of(self.model_settings, f"Agent {self.name!r}: model_settings")
+
+    def __repr__(self) -> str:
+        tools = [getattr(tool, "name", "?") for tool in self.tools]
+        handoffs = [getattr(each, "agent_name", None) or getattr(each, "name", "?") for each in self.handoffs]
+        return f"Agent(name={self.name!r}, model={self.model!r}, tools={tools!r}, handoffs={handoffs!r})"
+
+    def clone(self, **kwargs: Any) -> Agent[TContext]:
+        """A copy with some fields replaced. Lists are shared with the original unless they are replaced."""
+        return dataclasses.replace(self, **kwargs)
+
+    async def get_system_prompt(self, run_context: RunContextWrapper[TContext]) -> str | None:
+        """The instructions for this turn.
+
+        Raises:
+            UserError: the function that gives them gave something else than text.
+        """
+        instructions = self.instructions
+        if instructions is None or isinstance(instructions, str):
+            return instructions
+        text: Any = await settle(instructions(run_context, self))
+        if text is not None and not isinstance(text, str):
+            raise UserError(
+                f"Agent {self.name!r}: instructions returned {type(text).__name__}, not a text or None."
+            )
+        return text
+
+    async def get_prompt(self, run_context: RunContextWrapper[TContext]) -> None:
+        """The stored prompt: agents have none in this version."""
+        return None
+
+    async def get_handoffs(self, run_context: RunContextWrapper[TContext]) -> list[Handoff[Any, Any]]:
+        """The handoffs that the model is shown this turn, in order: those that are enabled.
+
+        Raises:
+            UserError: one leads to something that is not an agent.
+        """
+        handoffs = [self._as_handoff(each, index) for index, each in enumerate(self.handoffs)]
+        off = await self._disabled(handoffs, run_context)
+        return [each for each in handoffs if id(each) not in off]
+
+    def get_output_schema(self) -> AgentOutputSchemaBase | None:
+        """What the final output has to be; None for text.
+
+        Raises:
+            SchemaError: `output_type` has no strict JSON schema.
+        """
+        return output_schema_of(self.output_type)
+
+    def as_tool(self, *args: Any, **kwargs: Any) -> NoReturn:
+        """Not supported by this version.
+
+        Raises:
+            NotSupportedError: always.
+        """
+        raise NotSupportedError(
+            f"Agent {self.name!r}: as_tool() is not supported by this version. Hand over to the agent, or "
+            "write a tool that calls Runner.run()."
+        )
+
+    def _as_handoff(self, value: Any, index: int) -> Handoff[Any, Any]:
+        if isinstance(value, Handoff):
+            return cast("Handoff[Any, Any]", value)
+        if isinstance(value, Agent):
+            return handoff(cast("Agent[Any]", value))
+        raise UserError(
+            f"Agent {self.name!r}: handoffs[{index}] is {_described(value)}; it takes an Agent or handoff(agent)."
+        )
+
+
+def _check_fields(agent: Agent[Any]) -> None:
+    for name, kinds, expected in _FIELD_TYPES:
+        value: Any = getattr(agent, name)
+        if not isinstance(value, kinds):
+            raise TypeError(f"Agent {name} must be {expected}, not {type(value).__name__}")
+    if agent.prompt is not None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise NotSupportedError(f"Agent {agent.name!r}: prompt is not supported by this version: use instructions.")
+    model: Any = agent.model
+    if model is not None and not isinstance(model, str) and not hasattr(model, "get_response"):
+        raise TypeError(f"Agent model must be a str, a Model or None, not {type(model).__name__}")
+    output_type: Any = agent.output_type
+    if not (
+        output_type is None
+        or isinstance(output_type, type | AgentOutputSchemaBase)
+        or get_origin(output_type) is not None
+    ):
+        raise TypeError(
+            f"Agent output_type must be a type, an AgentOutputSchema or None, not {type(output_type).__name__}"
+        )
+    _check_instructions(agent)
+    _check_tool_use(agent)
+    for index, tool in enumerate(agent.tools):
+        _check_tool(tool, index)
+    for index, each in enumerate(agent.handoffs):
+        if not isinstance(each, Agent | Handoff):  # pyright: ignore[reportUnnecessaryIsInstance]
+            agent._as_handoff(each, index)  # pyright: ignore[reportPrivateUsage]
+
+
+_FIELD_TYPES: tuple[tuple[str, Any, str], ...] = (
+    ("name", str, "a str"),
+    ("handoff_description", str | None, "a str or None"),
+    ("tools", list, "a list"),
+    ("mcp_servers", list, "a list"),
+    ("mcp_config", dict, "a dict"),
+    ("handoffs", list, "a list"),
+    ("input_guardrails", list, "a list"),
+    ("output_guardrails", list, "a list"),
+    ("hooks", AgentHooks | None, "an AgentHooks or None"),
+    ("reset_tool_choice", bool, "a bool"),
+    ("model_settings", ModelSettings | dict, "a ModelSettings or a dict"),
+)
+
+
+def _check_instructions(agent: Agent[Any]) -> None:
+    instructions: Any = agent.instructions
+    if instructions is None or isinstance(instructions, str):
+        return
+    if not callable(instructions):
+        raise TypeError(
+            f"Agent instructions must be a str, a function or None, not {type(instructions).__name__}"
+        )
+    try:
+        signature = inspect.signature(instructions)
+    except ValueError:
+        return  # written in C: nothing can be known of it
+    try:
+        signature.bind("context", "agent")
+    except TypeError:
+        raise TypeError(
+            f"Agent instructions are called with context and agent: the function takes {signature}"
+        ) from None
+
+
+def _check_tool_use(agent: Agent[Any]) -> None:
+    behavior: Any = agent.tool_use_behavior
+    if behavior in ("run_llm_again", "stop_on_first_tool") or callable(behavior):
+        return
+    if isinstance(behavior, dict) and "stop_at_tool_names" in behavior:
+        return
+    raise TypeError(
+        "Agent tool_use_behavior must be 'run_llm_again', 'stop_on_first_tool', "
+        f"{{'stop_at_tool_names': [...]}} or a function, not {behavior!r}"
+    )
+
+
+def _check_tool(tool: Any, index: int) -> None:
+    if isinstance(tool, Tool):
+        return
+    if isinstance(tool, AgentBase):
+        hint = "an agent goes into handoffs=[...]"
+    elif callable(tool):
+        hint = "decorate the function with @tool"
+    else:
+        hint = "it takes what @tool makes"
+    raise UserError(f"Agent tools[{index}] is {_described(cast('Any', tool))}, not a tool: {hint}.")
+
+
+def _described(value: Any) -> str:
+    if isinstance(value, str):
+        return f"the text {value!r}"
+    name = getattr(value, "__name__", None)
+    return f"the {type(value).__name__} {name}" if isinstance(name, str) else f"of type {type(value).__name__}"

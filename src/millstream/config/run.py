@@ -1,0 +1,184 @@
+"""Run configuration: what holds for one run, whichever agents act in it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, get_args
+
+from millstream.clock import SYSTEM_CLOCK, Clock
+from millstream.config.coerce import from_dict, one_of
+from millstream.config.settings import ModelSettings
+from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
+from millstream.errors import UserError
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.guardrail import InputGuardrail, OutputGuardrail
+    from millstream.handoff import HandoffInputFilter
+    from millstream.items import TResponseInputItem
+    from millstream.log.promise import EventLog
+    from millstream.models.promise import Model, ModelProvider
+
+DEFAULT_MAX_TURNS = 10
+"""How often a run asks models where nobody says otherwise."""
+
+ToolNotFoundBehavior: TypeAlias = Literal["raise_error", "return_error_to_model"]
+ToolNameCollisionPolicy: TypeAlias = Literal["warn", "error"]
+ReasoningItemIdPolicy: TypeAlias = Literal["preserve", "omit"]
+WhenUnread: TypeAlias = Literal["continue", "cancel"]
+ToolErrorKind: TypeAlias = Literal["approval_rejected", "tool_not_found", "tool_exception"]
+
+
+@dataclass
+class ModelInputData:
+    """What a model is about to be given."""
+
+    input: list[TResponseInputItem]
+    instructions: str | None
+
+
+@dataclass
+class CallModelData(Generic[TContext]):
+    """What a `call_model_input_filter` is called with."""
+
+    model_data: ModelInputData
+    agent: Agent[TContext]
+    context: TContext | None
+
+
+CallModelInputFilter: TypeAlias = Callable[[CallModelData[Any]], MaybeAwaitable[ModelInputData]]
+"""Changes what a model is given, for this one call."""
+
+
+@dataclass
+class ToolErrorFormatterArgs(Generic[TContext]):
+    """What a `tool_error_formatter` is called with."""
+
+    kind: ToolErrorKind
+    tool_type: str
+    tool_name: str
+    call_id: str
+    default_message: str
+    run_context: RunContextWrapper[TContext]
+    error: Exception | None = None
+
+
+ToolErrorFormatter: TypeAlias = Callable[[ToolErrorFormatterArgs[Any]], MaybeAwaitable[str | None]]
+"""Makes the text that a model is told of a tool error; None keeps the default."""
+
+
+@dataclass
+class ToolExecutionConfig:
+    """How the tools of one turn run."""
+
+    max_function_tool_concurrency: int | None = None
+    """How many run at once; None for all of them."""
+    pre_approval_tool_input_guardrails: bool = False
+
+    def __post_init__(self) -> None:
+        limit = self.max_function_tool_concurrency
+        if limit is not None and limit < 1:
+            raise ValueError("ToolExecutionConfig.max_function_tool_concurrency must be at least 1, or None.")
+
+
+@dataclass
+class RunConfig:
+    """What holds for one run. `run_config=` also takes a dict of these fields.
+
+    Tracing fields are kept for the tracing that is to come, and have no effect yet.
+    """
+
+    model: str | Model | None = None
+    """The model of every agent, whatever they say themselves."""
+    model_provider: ModelProvider | None = None
+    """Finds models by name; None for the process's `MultiProvider()`."""
+    model_settings: ModelSettings | None = None
+    """Put over the settings of every agent."""
+    handoff_input_filter: HandoffInputFilter | None = None
+    """For handoffs that have no filter of their own."""
+    nest_handoff_history: bool = False
+    handoff_history_mapper: Callable[..., Any] | None = None
+    input_guardrails: list[InputGuardrail[Any]] | None = None
+    output_guardrails: list[OutputGuardrail[Any]] | None = None
+    tracing_disabled: bool = False
+    tracing: Any | None = None
+    trace_include_sensitive_data: bool = True
+    workflow_name: str = "Agent workflow"
+    trace_id: str | None = None
+    group_id: str | None = None
+    trace_metadata: dict[str, Any] | None = None
+    session_input_callback: Callable[..., Any] | None = None
+    call_model_input_filter: CallModelInputFilter | None = None
+    tool_error_formatter: ToolErrorFormatter | None = None
+    session_settings: Any | None = None
+    reasoning_item_id_policy: ReasoningItemIdPolicy | None = None
+    tool_execution: ToolExecutionConfig | None = None
+    tool_not_found_behavior: ToolNotFoundBehavior = "raise_error"
+    """What becomes of a call of a tool that the agent does not have."""
+    tool_name_collision_policy: ToolNameCollisionPolicy = "error"
+    """What becomes of a run in which two tools answer to one name. (The SDK only warns.)"""
+    output_guardrail_blocked_message: str | Callable[..., Any] | None = None
+    ahead: Literal["turn", "free"] | int = "turn"
+    """How far the run may get ahead of its readers in this process.
+
+    `"turn"`: the next turn starts when they have taken this one. `"free"`: as far as it can.
+    A number: by so many bytes; beyond it, the model's socket is no longer read.
+    """
+    when_unread: WhenUnread = "continue"
+    """What becomes of the run when nobody holds its handle or reads it any more."""
+    log: EventLog | None = None
+    """Where the run is written down; None for memory, for as long as the handle lives."""
+    clock: Clock = field(default=SYSTEM_CLOCK, repr=False)
+    """Where the run reads the time."""
+
+    def __post_init__(self) -> None:
+        if self.model_settings is not None:
+            self.model_settings = ModelSettings.of(self.model_settings, "RunConfig.model_settings")
+        if self.tool_execution is not None:
+            self.tool_execution = from_dict(ToolExecutionConfig, self.tool_execution, "RunConfig.tool_execution")
+        one_of(
+            "RunConfig.tool_not_found_behavior",
+            self.tool_not_found_behavior,
+            get_args(ToolNotFoundBehavior),
+        )
+        one_of(
+            "RunConfig.tool_name_collision_policy",
+            self.tool_name_collision_policy,
+            get_args(ToolNameCollisionPolicy),
+        )
+        one_of("RunConfig.when_unread", self.when_unread, get_args(WhenUnread))
+        ahead: Any = self.ahead
+        if ahead not in ("turn", "free") and (
+            isinstance(ahead, bool) or not isinstance(ahead, int) or ahead < 1
+        ):
+            raise UserError(f"RunConfig.ahead is 'turn', 'free' or a number of bytes, not {ahead!r}.")
+
+    @classmethod
+    def of(cls, value: RunConfig | dict[str, Any] | None) -> RunConfig:
+        """The configuration that was given as `run_config=`: an object, a dict, or nothing.
+
+        Raises:
+            UserError: a key of the dict is no field, or a value cannot be one.
+        """
+        return cls() if value is None else from_dict(cls, value, "run_config")
+
+    async def format_tool_error(
+        self,
+        *,
+        kind: ToolErrorKind,
+        tool_name: str,
+        call_id: str,
+        default_message: str,
+        run_context: RunContextWrapper[Any],
+        error: Exception | None = None,
+        tool_type: str = "function",
+    ) -> str:
+        """The text that a model is told of a tool error: `tool_error_formatter`'s, else the default."""
+        if self.tool_error_formatter is None:
+            return default_message
+        args = ToolErrorFormatterArgs(
+            kind, tool_type, tool_name, call_id, default_message, run_context, error
+        )
+        text = await settle(self.tool_error_formatter(args))
+        return default_message if text is None else text

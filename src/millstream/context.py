@@ -1,0 +1,153 @@
+"""Context: what a run hands to the functions of its user, to tools, hooks and callables alike."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, cast
+
+from typing_extensions import TypeVar
+
+from millstream.usage import Usage
+
+if TYPE_CHECKING:
+    from openai.types.responses import ResponseFunctionToolCall
+
+    from millstream.agent import AgentBase
+    from millstream.config import RunConfig
+    from millstream.items import TResponseInputItem
+
+TContext = TypeVar("TContext", default=Any)
+"""The type of the object that a program passes to its run as `context`."""
+
+T = TypeVar("T")
+
+MaybeAwaitable: TypeAlias = Awaitable[T] | T
+"""What a callback may return: the value, or something to await that gives it."""
+
+
+async def settle(value: MaybeAwaitable[T]) -> T:
+    """The value itself: what a callback returned, awaited where it has to be."""
+    return await value if inspect.isawaitable(value) else cast("T", value)
+
+
+@dataclass(eq=False)
+class RunContextWrapper(Generic[TContext]):
+    """The program's own context object, and what is known of the run that carries it.
+
+    The context is never sent to a model. One wrapper lives as long as its run; tools see
+    the same usage and context objects through a `ToolContext`.
+    """
+
+    context: TContext
+    """What the program passed as `context=`, or None."""
+    usage: Usage = field(default_factory=Usage)
+    """Tokens of the run so far. While a response streams, it is not counted yet."""
+    turn_input: list[TResponseInputItem] = field(default_factory=list["TResponseInputItem"])
+    """The input of the model call that the present turn made."""
+    tool_input: Any | None = None
+    """The structured input of a run that was started as a tool."""
+
+
+@dataclass(eq=False)
+class AgentHookContext(RunContextWrapper[TContext]):
+    """The context that hooks on the start and the end of an agent receive."""
+
+
+@dataclass(eq=False, init=False)
+class ToolContext(RunContextWrapper[TContext]):
+    """The context of one tool call: the run's, and which call of which tool this is."""
+
+    tool_name: str
+    """The name that the model called."""
+    tool_call_id: str
+    """Ties the call to its output."""
+    tool_arguments: str
+    """The arguments as the model wrote them: JSON text, unchecked."""
+    tool_call: ResponseFunctionToolCall | None = None
+    agent: AgentBase[Any] | None = None
+    run_config: RunConfig | None = None
+    idempotency_key: str = ""
+    """The same text each time this very call is started, also after a crash and in another process.
+
+    Hand it to a service that must not do the same thing twice.
+    """
+    failure: BaseException | None = None
+    """What the tool raised, where its error function made text of it for the model."""
+
+    def __init__(
+        self,
+        context: TContext,
+        usage: Usage | None = None,
+        tool_name: str | None = None,
+        tool_call_id: str | None = None,
+        tool_arguments: str | None = None,
+        tool_call: ResponseFunctionToolCall | None = None,
+        *,
+        agent: AgentBase[Any] | None = None,
+        run_config: RunConfig | None = None,
+        turn_input: list[TResponseInputItem] | None = None,
+        tool_input: Any | None = None,
+        idempotency_key: str | None = None,
+    ) -> None:
+        """Build the context of a call by hand, as a test of a tool does.
+
+        Raises:
+            ValueError: `tool_name`, `tool_call_id` or `tool_arguments` is missing.
+        """
+        super().__init__(
+            context,
+            Usage() if usage is None else usage,
+            [] if turn_input is None else turn_input,
+            tool_input,
+        )
+        self.tool_name = _given("tool_name", tool_name)
+        self.tool_call_id = _given("tool_call_id", tool_call_id)
+        self.tool_arguments = _given("tool_arguments", tool_arguments)
+        self.tool_call = tool_call
+        self.agent = agent
+        self.run_config = run_config
+        self.idempotency_key = self.tool_call_id if idempotency_key is None else idempotency_key
+        self.failure = None
+
+    @classmethod
+    def from_agent_context(
+        cls,
+        context: RunContextWrapper[TContext],
+        tool_call_id: str,
+        tool_call: ResponseFunctionToolCall | None = None,
+        agent: AgentBase[Any] | None = None,
+        *,
+        tool_name: str | None = None,
+        tool_arguments: str | None = None,
+        run_config: RunConfig | None = None,
+        idempotency_key: str | None = None,
+    ) -> ToolContext[TContext]:
+        """The context of one call within the run of `context`: usage, input and context are shared.
+
+        Name and arguments come from `tool_call` where they are not given.
+        """
+        if tool_call is not None:
+            tool_name = tool_call.name if tool_name is None else tool_name
+            tool_arguments = tool_call.arguments if tool_arguments is None else tool_arguments
+        return cls(
+            context.context,
+            context.usage,
+            tool_name,
+            tool_call_id,
+            tool_arguments,
+            tool_call,
+            agent=agent,
+            run_config=run_config,
+            turn_input=context.turn_input,
+            tool_input=context.tool_input,
+            idempotency_key=idempotency_key,
+        )
+
+
+def _given(name: str, value: str | None) -> str:
+    # The SDK's order of parameters puts `usage`, which has a default, before them.
+    if value is None:
+        raise ValueError(f"{name} must be passed to ToolContext")
+    return value

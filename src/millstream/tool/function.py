@@ -1,0 +1,354 @@
+"""Function tools: a Python function that a model may call."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import inspect
+import math
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast, get_args, overload
+
+from pydantic import ValidationError
+from typing_extensions import Unpack
+
+from millstream.context import MaybeAwaitable, RunContextWrapper, ToolContext, settle
+from millstream.errors import ModelBehaviorError, NotSupportedError, ToolTimeoutError, UserError
+from millstream.schema import DocstringStyle, FuncSchema, ensure_strict_json_schema, function_schema
+from millstream.tool.threads import in_thread
+
+if TYPE_CHECKING:
+    from millstream.agent import AgentBase
+    from millstream.guardrail import ToolInputGuardrail, ToolOutputGuardrail
+    from millstream.items import RunItem
+
+ToolErrorFunction: TypeAlias = Callable[[RunContextWrapper[Any], Exception], MaybeAwaitable[str]]
+"""Makes of a tool's exception the text that the model is told."""
+
+ToolTimeoutBehavior: TypeAlias = Literal["error_as_result", "raise_exception"]
+"""What becomes of a tool that took too long: the model is told, or the run ends."""
+
+ToolFunction: TypeAlias = Callable[..., Any]
+
+IsEnabled: TypeAlias = bool | Callable[[RunContextWrapper[Any], "AgentBase[Any]"], MaybeAwaitable[bool]]
+NeedsApproval: TypeAlias = bool | Callable[[RunContextWrapper[Any], dict[str, Any], str], Awaitable[bool]]
+
+
+@dataclass
+class FunctionTool:
+    """A tool that runs in this program. Usually made by `@tool`; by hand where the schema comes from elsewhere."""
+
+    name: str
+    description: str
+    params_json_schema: dict[str, Any]
+    on_invoke_tool: Callable[[ToolContext[Any], str], Awaitable[Any]]
+    """Called with the arguments as JSON text; returns text, `ToolOutput*` objects, or anything with a `str()`."""
+    strict_json_schema: bool = True
+    is_enabled: IsEnabled = True
+    """Whether the model is shown the tool, asked once a turn."""
+    tool_input_guardrails: list[ToolInputGuardrail[Any]] | None = None
+    tool_output_guardrails: list[ToolOutputGuardrail[Any]] | None = None
+    needs_approval: NeedsApproval = False
+    timeout_seconds: float | None = None
+    timeout_behavior: ToolTimeoutBehavior = "error_as_result"
+    timeout_error_function: ToolErrorFunction | None = None
+
+    def __post_init__(self) -> None:
+        if self.strict_json_schema:
+            self.params_json_schema = ensure_strict_json_schema(self.params_json_schema)
+        self.timeout_seconds = _checked_timeout(self.timeout_seconds)
+        if self.timeout_behavior not in get_args(ToolTimeoutBehavior):
+            choices = ", ".join(get_args(ToolTimeoutBehavior))
+            raise ValueError(f"Tool {self.name}: timeout_behavior must be one of: {choices}.")
+
+    def to_responses_tool(self) -> dict[str, Any]:
+        """The tool as the Responses API takes it."""
+        return {
+            "type": "function",
+            "name": self.name,
+            "description": self.description,
+            "parameters": self.params_json_schema,
+            "strict": self.strict_json_schema,
+        }
+
+
+@dataclass
+class FunctionToolResult:
+    """What came of one call of a function tool."""
+
+    tool: FunctionTool
+    output: Any
+    run_item: RunItem | None
+
+
+def default_tool_error_function(ctx: RunContextWrapper[Any], error: Exception) -> str:
+    """Tell the model that the tool failed.
+
+    What was wrong with the model's own arguments is said, so that it can do better. What
+    went wrong inside the tool is not: it would be in the history, for every client to see.
+    """
+    text = "An error occurred while running the tool. Please try again."
+    return f"{text} Error: {error}" if isinstance(error, ModelBehaviorError) else text
+
+
+async def invoke_function_tool(tool: FunctionTool, context: ToolContext[Any], arguments: str) -> Any:
+    """Run `tool` once, within its timeout, and return its output.
+
+    An exception that the tool's error function made text of is left in `context.failure`.
+    A synchronous tool that times out or is cancelled is left running in its thread.
+
+    Raises:
+        ToolTimeoutError: it took too long, and its `timeout_behavior` is to raise.
+        Exception: whatever the tool raised, if it has no `failure_error_function`.
+    """
+    limit = tool.timeout_seconds
+    try:
+        if limit is None:
+            return await tool.on_invoke_tool(context, arguments)
+        try:
+            async with asyncio.timeout(limit) as deadline:
+                return await tool.on_invoke_tool(context, arguments)
+        except TimeoutError:
+            if not deadline.expired():
+                raise
+        return await _timed_out(tool, context, ToolTimeoutError(tool.name, limit))
+    except asyncio.CancelledError as error:
+        task = asyncio.current_task()
+        if (task is not None and task.cancelling()) or not isinstance(tool.on_invoke_tool, _Invoker):
+            raise
+        # Nobody cancelled this call: something that the tool awaited was. That is its failure.
+        return await tool.on_invoke_tool.failed(context, error)
+
+
+async def _timed_out(tool: FunctionTool, context: ToolContext[Any], error: ToolTimeoutError) -> Any:
+    if tool.timeout_behavior == "raise_exception":
+        raise error
+    context.failure = error
+    if tool.timeout_error_function is not None:
+        return await settle(tool.timeout_error_function(context, error))
+    return str(error)
+
+
+class _Invoker:
+    """Calls a Python function with the arguments that a model wrote."""
+
+    def __init__(
+        self, func: ToolFunction, schema: FuncSchema, failure_error_function: ToolErrorFunction | None
+    ) -> None:
+        self._func = func
+        self._schema = schema
+        self._failure_error_function = failure_error_function
+        self._is_async = _is_async(func)
+        # Bound here, so that a call costs one validation and nothing else.
+        self._validate = schema.params_pydantic_model.__pydantic_validator__.validate_json
+
+    async def __call__(self, context: ToolContext[Any], arguments: str) -> Any:
+        try:
+            args, kwargs = self._schema.to_call_args(self._parse(arguments))
+            if self._schema.takes_context:
+                args.insert(0, context)
+            if self._is_async:
+                return await self._func(*args, **kwargs)
+            result = await in_thread(functools.partial(self._func, *args, **kwargs), self._schema.name)
+            # A plain function may return a coroutine: one that a decorator wrapped, say.
+            return await settle(result)
+        except Exception as error:
+            return await self.failed(context, error)
+
+    def _parse(self, arguments: str) -> Any:
+        try:
+            return self._validate(arguments if arguments.strip() else "{}")
+        except ValidationError as error:
+            problems = "; ".join(
+                ".".join(map(str, each["loc"])) + ": " + each["msg"] if each["loc"] else each["msg"]
+                for each in error.errors(include_url=False, include_context=False, include_input=False)
+            )
+        except UnicodeError:
+            problems = "not valid Unicode"
+        # Neither raised from the error nor while it is handled: it carries the arguments themselves.
+        raise ModelBehaviorError(f"Invalid JSON input for tool {self._schema.name}: {problems}")
+
+    async def failed(self, context: ToolContext[Any], error: BaseException) -> Any:
+        """What the model is told of `error`; raises it where it is to end the run."""
+        tell = self._failure_error_function
+        if tell is None:
+            raise error
+        context.failure = error
+        text = await settle(tell(context, cast("Exception", error)))
+        config = context.run_config
+        if config is None or tell is not default_tool_error_function:
+            return text
+        return await config.format_tool_error(
+            kind="tool_exception",
+            tool_name=context.tool_name,
+            call_id=context.tool_call_id,
+            default_message=text,
+            run_context=context,
+            error=cast("Exception", error),
+        )
+
+
+class ToolOptions(TypedDict, total=False):
+    """The keyword arguments of `@tool`."""
+
+    name_override: str | None
+    description_override: str | None
+    docstring_style: DocstringStyle | None
+    use_docstring_info: bool
+    failure_error_function: ToolErrorFunction | None
+    strict_mode: bool
+    is_enabled: IsEnabled
+    needs_approval: NeedsApproval
+    tool_input_guardrails: list[ToolInputGuardrail[Any]] | None
+    tool_output_guardrails: list[ToolOutputGuardrail[Any]] | None
+    timeout: float | None
+    timeout_behavior: ToolTimeoutBehavior
+    timeout_error_function: ToolErrorFunction | None
+    defer_loading: bool
+    custom_data_extractor: Any
+    allowed_callers: Any
+    output_type: Any
+    output_json_schema: Any
+
+
+@overload
+def function_tool(func: ToolFunction, /, **options: Unpack[ToolOptions]) -> FunctionTool: ...
+@overload
+def function_tool(
+    func: None = None, /, **options: Unpack[ToolOptions]
+) -> Callable[[ToolFunction], FunctionTool]: ...
+def function_tool(
+    func: ToolFunction | None = None,
+    *,
+    name_override: str | None = None,
+    description_override: str | None = None,
+    docstring_style: DocstringStyle | None = None,
+    use_docstring_info: bool = True,
+    failure_error_function: ToolErrorFunction | None = default_tool_error_function,
+    strict_mode: bool = True,
+    is_enabled: IsEnabled = True,
+    needs_approval: NeedsApproval = False,
+    tool_input_guardrails: list[ToolInputGuardrail[Any]] | None = None,
+    tool_output_guardrails: list[ToolOutputGuardrail[Any]] | None = None,
+    timeout: float | None = None,
+    timeout_behavior: ToolTimeoutBehavior = "error_as_result",
+    timeout_error_function: ToolErrorFunction | None = None,
+    defer_loading: bool = False,
+    custom_data_extractor: Any = None,
+    allowed_callers: Any = None,
+    output_type: Any = None,
+    output_json_schema: Any = None,
+) -> FunctionTool | Callable[[ToolFunction], FunctionTool]:
+    """Make a function a tool: `@tool`, `@tool(...)` or `tool(function, ...)`.
+
+    Name, description and parameters come from the function's name, docstring and signature.
+    A first parameter annotated `RunContextWrapper` or `ToolContext` receives the context and
+    is not shown to the model. An async function runs on the event loop, any other one in a
+    thread of its own, with the caller's context variables.
+
+    Args:
+        func: the function, method, `functools.partial` or callable object.
+        name_override: the tool's name, where it is not the function's.
+        description_override: the description, where it is not the docstring's.
+        docstring_style: google, numpy or sphinx; found out where it is not given.
+        use_docstring_info: False leaves the docstring alone.
+        failure_error_function: makes an exception the text that the model is told; None lets
+            it end the run.
+        strict_mode: whether the schema keeps to what strict mode of the model's API takes.
+        is_enabled: whether the model is shown the tool; a callable is asked once a turn.
+        needs_approval: not supported yet.
+        tool_input_guardrails: not supported yet.
+        tool_output_guardrails: not supported yet.
+        timeout: seconds that one call may take. A synchronous function cannot be stopped: it
+            runs on in its thread, and what it returns is dropped.
+        timeout_behavior: whether the model is told of a timeout, or the run ends.
+        timeout_error_function: makes the text that the model is told.
+        defer_loading: not supported.
+        custom_data_extractor: not supported.
+        allowed_callers: not supported.
+        output_type: not supported.
+        output_json_schema: not supported.
+
+    Raises:
+        SchemaError: a parameter has no (strict) JSON schema.
+        NotSupportedError: an option that this version does not act on.
+    """
+    _refuse(
+        defer_loading=defer_loading,
+        custom_data_extractor=custom_data_extractor,
+        allowed_callers=allowed_callers,
+        output_type=output_type,
+        output_json_schema=output_json_schema,
+    )
+
+    def make(func: ToolFunction) -> FunctionTool:
+        _check_function(func)
+        schema = function_schema(
+            func,
+            docstring_style=docstring_style,
+            name_override=name_override,
+            description_override=description_override,
+            use_docstring_info=use_docstring_info,
+            strict_json_schema=strict_mode,
+        )
+        return FunctionTool(
+            name=schema.name,
+            description=schema.description or "",
+            params_json_schema=schema.params_json_schema,
+            on_invoke_tool=_Invoker(func, schema, failure_error_function),
+            strict_json_schema=strict_mode,
+            is_enabled=is_enabled,
+            tool_input_guardrails=tool_input_guardrails,
+            tool_output_guardrails=tool_output_guardrails,
+            needs_approval=needs_approval,
+            timeout_seconds=timeout,
+            timeout_behavior=timeout_behavior,
+            timeout_error_function=timeout_error_function,
+        )
+
+    return make if func is None else make(func)
+
+
+tool = function_tool
+"""The short name of `function_tool`."""
+
+
+def _check_function(func: Any) -> None:
+    if isinstance(func, FunctionTool):
+        raise UserError(f"{func.name} is a tool already: decorate it once.")
+    if not callable(func):
+        raise UserError(f"tool() takes a function, not {type(func).__name__}.")
+    target = func.func if isinstance(func, functools.partial) else func
+    if any(map(inspect.isgeneratorfunction, _bodies(target))) or any(
+        map(inspect.isasyncgenfunction, _bodies(target))
+    ):
+        raise NotSupportedError(
+            f"Tool {getattr(target, '__name__', target)!r} yields: return the whole result instead, as a list say."
+        )
+
+
+def _is_async(func: Any) -> bool:
+    target = func.func if isinstance(func, functools.partial) else func
+    return any(map(inspect.iscoroutinefunction, _bodies(target)))
+
+
+def _bodies(func: Any) -> tuple[Any, Any]:
+    """The function itself and, of a callable object, the method that runs when it is called."""
+    return func, getattr(type(func), "__call__", None)
+
+
+def _checked_timeout(timeout: Any) -> float | None:
+    if timeout is None:
+        return None
+    if isinstance(timeout, bool) or not isinstance(timeout, int | float):
+        raise TypeError("A tool's timeout is a positive number of seconds, or None.")
+    if not (timeout > 0 and math.isfinite(timeout)):
+        raise ValueError("A tool's timeout must be greater than 0, and finite.")
+    return float(timeout)
+
+
+def _refuse(**options: Any) -> None:
+    for name, value in options.items():
+        if value is not None and value is not False:
+            raise NotSupportedError(f"tool({name}=...) is not supported by this version: leave it out.")
