@@ -1,0 +1,112 @@
+"""What our users' type checkers see. Read by `make types`, never run."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, assert_type
+
+from openai.types.responses import ResponseTextDeltaEvent
+from pydantic import BaseModel
+
+from millstream import (
+    Agent,
+    AgentUpdatedStreamEvent,
+    FunctionTool,
+    ModelSettings,
+    RawResponsesStreamEvent,
+    RunConfig,
+    RunContextWrapper,
+    RunItemStreamEvent,
+    Runner,
+    RunResult,
+    RunResultStreaming,
+    StreamEvent,
+    Usage,
+    function_tool,
+    handoff,
+)
+from millstream.testing import ScriptedModel
+
+
+@dataclass
+class Shop:
+    name: str
+
+
+class Order(BaseModel):
+    item: str
+
+
+@function_tool
+async def stock(context: RunContextWrapper[Shop], item: str) -> int:
+    """How many are left.
+
+    Args:
+        item: what to look for.
+    """
+    return len(context.context.name + item)
+
+
+@function_tool(name_override="clock", timeout=2.0)
+def now() -> str:
+    return "noon"
+
+
+def instructions(context: RunContextWrapper[Shop], agent: Agent[Shop]) -> str:
+    return f"You serve {context.context.name} as {agent.name}."
+
+
+clerk = Agent[Shop](name="clerk", instructions=instructions, tools=[stock, now], output_type=Order)
+door = Agent[Shop](
+    name="door",
+    handoffs=[clerk, handoff(clerk, tool_name_override="to_the_clerk")],
+    model=ScriptedModel(),
+    model_settings=ModelSettings(temperature=0),
+)
+
+assert_type(stock, FunctionTool)
+assert_type(now, FunctionTool)
+assert_type(door.clone(name="side door"), Agent[Shop])
+
+
+async def plain() -> None:
+    result = await Runner.run(door, "hello", context=Shop("ours"), run_config=RunConfig())
+    assert_type(result, RunResult)
+    assert_type(result.final_output, Any)
+    assert_type(result.final_output_as(Order), Order)
+    assert_type(result.context_wrapper.usage, Usage)
+
+    await Runner.run(door, "hello", context=Shop("ours"), run_config={"workflow_name": "sale"})
+
+
+async def streamed() -> None:
+    stream = Runner.run_streamed(door, "hello", context=Shop("ours"))
+    assert_type(stream, RunResultStreaming)
+
+    async for event in stream.stream_events():
+        assert_type(event, StreamEvent)
+        if isinstance(event, RawResponsesStreamEvent):
+            if isinstance(event.data, ResponseTextDeltaEvent):
+                assert_type(event.data.delta, str)
+        elif isinstance(event, RunItemStreamEvent):
+            assert_type(event.name, str)
+        else:
+            assert_type(event, AgentUpdatedStreamEvent)
+
+    async with Runner.run_streamed(door, "hello") as handle:
+        assert_type(handle, RunResultStreaming)
+        async for each in handle:
+            assert_type(each, StreamEvent)
+        assert_type(handle.is_complete, bool)
+        assert_type(await handle, RunResultStreaming)
+
+
+async def text(stream: RunResultStreaming) -> AsyncIterator[str]:
+    async for piece in stream.text():
+        assert_type(piece, str)
+        yield piece
+
+
+def on_a_thread() -> None:
+    assert_type(Runner.run_sync(door, "hello"), RunResult)
+    for event in Runner.run_streamed_sync(door, "hello"):
+        assert_type(event, StreamEvent)
