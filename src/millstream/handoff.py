@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, cast
 
 from pydantic import TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
-from pydantic.json_schema import PydanticInvalidForJsonSchema
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from typing_extensions import TypeVar
 
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
@@ -168,7 +167,9 @@ def _check_callback(on_handoff: Any, input_type: Any) -> None:
     try:
         signature.bind(*expected)
     except TypeError:
-        raise UserError(f"on_handoff is called with {' and '.join(expected)}: it takes {signature}.") from None
+        raise UserError(
+            f"on_handoff is called with {' and '.join(expected)}: it takes {signature}."
+        ) from None
 
 
 def _adapter(input_type: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:

@@ -10,7 +10,7 @@ from millstream.agent.agent import (
     ToolsToFinalOutputResult,
     ToolUseBehavior,
 )
-from millstream.agent.checks import check_tool_names, refuse_unsupported
+from millstream.agent.checks import refuse_unsupported
 from millstream.agent.output import AgentOutputSchema, AgentOutputSchemaBase, output_schema_of
 
 __all__ = [
@@ -22,7 +22,6 @@ __all__ = [
     "ToolUseBehavior",
     "ToolsToFinalOutputFunction",
     "ToolsToFinalOutputResult",
-    "check_tool_names",
     "output_schema_of",
     "refuse_unsupported",
 ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias, cast, get_origin
 
-from typing_extensions import TypedDict, TypeVar
+from typing_extensions import TypedDict
 
 from millstream.agent.output import AgentOutputSchemaBase, output_schema_of
 from millstream.config import ModelSettings
@@ -22,8 +22,6 @@ from millstream.tool import FunctionTool, FunctionToolResult, Tool
 if TYPE_CHECKING:
     from millstream.guardrail import InputGuardrail, OutputGuardrail
     from millstream.models.promise import Model
-
-E_ = TypeVar("E_", bound=FunctionTool | Handoff[Any, Any])
 
 
 @dataclass
@@ -120,7 +118,9 @@ class Agent(AgentBase[TContext]):
     """A name, which the run's model provider resolves; a model; or None for the default one."""
     model_settings: ModelSettings = field(default_factory=ModelSettings)
     input_guardrails: list[InputGuardrail[TContext]] = field(default_factory=list["InputGuardrail[TContext]"])
-    output_guardrails: list[OutputGuardrail[TContext]] = field(default_factory=list["OutputGuardrail[TContext]"])
+    output_guardrails: list[OutputGuardrail[TContext]] = field(
+        default_factory=list["OutputGuardrail[TContext]"]
+    )
     output_type: type[Any] | AgentOutputSchemaBase | None = None
     """The type of the final output; None for text."""
     hooks: AgentHooks[TContext] | None = None
@@ -172,7 +172,7 @@ class Agent(AgentBase[TContext]):
         off = await self._disabled(handoffs, run_context)
         return [each for each in handoffs if id(each) not in off]
 
-    def get_output_schema(self) -> AgentOutputSchemaBase | None:
+    def output_schema(self) -> AgentOutputSchemaBase | None:
         """What the final output has to be; None for text.
 
         Raises:
@@ -207,7 +207,9 @@ def _check_fields(agent: Agent[Any]) -> None:
         if not isinstance(value, kinds):
             raise TypeError(f"Agent {name} must be {expected}, not {type(value).__name__}")
     if agent.prompt is not None:  # pyright: ignore[reportUnnecessaryComparison]
-        raise NotSupportedError(f"Agent {agent.name!r}: prompt is not supported by this version: use instructions.")
+        raise NotSupportedError(
+            f"Agent {agent.name!r}: prompt is not supported by this version: use instructions."
+        )
     model: Any = agent.model
     if model is not None and not isinstance(model, str) and not hasattr(model, "get_response"):
         raise TypeError(f"Agent model must be a str, a Model or None, not {type(model).__name__}")
@@ -240,7 +242,7 @@ _FIELD_TYPES: tuple[tuple[str, Any, str], ...] = (
     ("output_guardrails", list, "a list"),
     ("hooks", AgentHooks | None, "an AgentHooks or None"),
     ("reset_tool_choice", bool, "a bool"),
-    ("model_settings", ModelSettings | dict, "a ModelSettings or a dict"),
+    ("model_settings", (ModelSettings, dict), "a ModelSettings or a dict"),
 )
 
 
@@ -292,4 +294,6 @@ def _described(value: Any) -> str:
     if isinstance(value, str):
         return f"the text {value!r}"
     name = getattr(value, "__name__", None)
-    return f"the {type(value).__name__} {name}" if isinstance(name, str) else f"of type {type(value).__name__}"
+    return (
+        f"the {type(value).__name__} {name}" if isinstance(name, str) else f"of type {type(value).__name__}"
+    )

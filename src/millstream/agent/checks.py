@@ -2,50 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from millstream.errors import DuplicateToolError, NotSupportedError
-from millstream.handoff import Handoff
-from millstream.tool import FunctionTool, Tool
+from millstream.errors import NotSupportedError
 
 if TYPE_CHECKING:
     from millstream.agent.agent import Agent
-    from millstream.config import RunConfig, ToolNameCollisionPolicy
-
-logger = logging.getLogger("millstream")
-
-
-def check_tool_names(
-    agent_name: str,
-    tools: Sequence[Tool],
-    handoffs: Sequence[Handoff[Any, Any]],
-    policy: ToolNameCollisionPolicy = "error",
-) -> None:
-    """Check that every name that the model may call means one thing.
-
-    Called with what is enabled this turn: two tools of one name are fine if never both are.
-
-    Raises:
-        DuplicateToolError: two answer to one name, and the policy is not to warn.
-    """
-    seen: dict[str, str] = {}
-    for name, kind in (
-        *((tool.name, "tool") for tool in tools if isinstance(tool, FunctionTool)),
-        *((each.tool_name, "handoff") for each in handoffs),
-    ):
-        if name not in seen:
-            seen[name] = kind
-            continue
-        both = f"two {kind}s are" if seen[name] == kind else f"a {seen[name]} and a {kind} are both"
-        message = (
-            f"Agent {agent_name!r}: {both} called {name!r}. Give one another name, with name_override= or "
-            "tool_name_override=, or enable only one of them at a time with is_enabled=."
-        )
-        if policy == "error":
-            raise DuplicateToolError(message)
-        logger.warning("%s", message)
+    from millstream.config import RunConfig
 
 
 def refuse_unsupported(

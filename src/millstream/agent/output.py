@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import abc
 import functools
-from typing import Any, cast, get_args, get_origin
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from pydantic.errors import PydanticUserError
-from pydantic.json_schema import PydanticInvalidForJsonSchema
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from typing_extensions import TypedDict, is_typeddict
 
 from millstream.errors import ModelBehaviorError, SchemaError, UserError
@@ -62,7 +61,7 @@ class AgentOutputSchema(AgentOutputSchemaBase):
         SchemaError: the type has no (strict) JSON schema.
     """
 
-    output_type: type[Any]
+    output_type: type[Any] | Any
 
     def __init__(self, output_type: type[Any] | Any, strict_json_schema: bool = True) -> None:
         self.output_type = output_type
@@ -75,8 +74,8 @@ class AgentOutputSchema(AgentOutputSchemaBase):
         self._is_wrapped = not _is_object(output_type)
         wrapped: Any = output_type
         if self._is_wrapped:
-            fields = {_WRAPPER_KEY: output_type}
-            wrapped = TypedDict("OutputType", fields)  # type: ignore[misc]  # pyright: ignore
+            make: Any = TypedDict  # a type that is only known now
+            wrapped = make("OutputType", {_WRAPPER_KEY: output_type})
         try:
             self._adapter = TypeAdapter(wrapped)
             schema = self._adapter.json_schema()
@@ -168,8 +167,11 @@ def _is_object(output_type: Any) -> bool:
 
 
 def _spelled(kind: Any) -> str:
-    arguments = get_args(kind)
+    if kind is None or kind is type(None):
+        return "None"
     name = getattr(get_origin(kind) or kind, "__name__", str(kind))
-    if not arguments or not isinstance(name, str):
-        return "None" if kind is None else str(name)
-    return f"{name}[{', '.join(_spelled(each) if isinstance(each, type) or get_origin(each) else repr(each) for each in cast('tuple[Any, ...]', arguments))}]"
+    arguments = [
+        _spelled(each) if isinstance(each, type) or get_origin(each) else repr(each)
+        for each in get_args(kind)
+    ]
+    return f"{name}[{', '.join(arguments)}]" if arguments else str(name)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_args
 
 from millstream.clock import SYSTEM_CLOCK, Clock
 from millstream.config.coerce import from_dict, one_of
@@ -92,7 +93,7 @@ class RunConfig:
     model: str | Model | None = None
     """The model of every agent, whatever they say themselves."""
     model_provider: ModelProvider | None = None
-    """Finds models by name; None for the process's `MultiProvider()`."""
+    """Finds models by name; None for a `MultiProvider()`, made when it is needed."""
     model_settings: ModelSettings | None = None
     """Put over the settings of every agent."""
     handoff_input_filter: HandoffInputFilter | None = None
@@ -136,7 +137,9 @@ class RunConfig:
         if self.model_settings is not None:
             self.model_settings = ModelSettings.of(self.model_settings, "RunConfig.model_settings")
         if self.tool_execution is not None:
-            self.tool_execution = from_dict(ToolExecutionConfig, self.tool_execution, "RunConfig.tool_execution")
+            self.tool_execution = from_dict(
+                ToolExecutionConfig, self.tool_execution, "RunConfig.tool_execution"
+            )
         one_of(
             "RunConfig.tool_not_found_behavior",
             self.tool_not_found_behavior,
@@ -162,6 +165,14 @@ class RunConfig:
             UserError: a key of the dict is no field, or a value cannot be one.
         """
         return cls() if value is None else from_dict(cls, value, "run_config")
+
+    def get_model_provider(self) -> ModelProvider:
+        """Who finds models by name: `model_provider`, which is a `MultiProvider()` unless one was given."""
+        if self.model_provider is None:
+            # By its name, when it is needed: models stand above configuration, and cost much to import.
+            provider = importlib.import_module("millstream.models.provider")
+            self.model_provider = cast("ModelProvider", provider.MultiProvider())
+        return self.model_provider
 
     async def format_tool_error(
         self,

@@ -96,6 +96,10 @@ class ModelSettings:
             changes["extra_args"] = self.extra_args | override.extra_args
         return dataclasses.replace(self, **changes)
 
+    def resolve_tool_choice(self, choice: ToolChoice | None) -> ModelSettings:
+        """These settings, with `choice` in place of their tool choice."""
+        return dataclasses.replace(self, tool_choice=choice)
+
     def to_json_dict(self) -> dict[str, Any]:
         """All settings by name, as JSON values."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
@@ -111,4 +115,12 @@ class ModelSettings:
         return from_dict(cls, value, where)
 
 
-_NUMBERS = ("temperature", "top_p", "frequency_penalty", "presence_penalty", "max_tokens", "top_logprobs", "timeout")
+_NUMBERS = (
+    "temperature",
+    "top_p",
+    "frequency_penalty",
+    "presence_penalty",
+    "max_tokens",
+    "top_logprobs",
+    "timeout",
+)

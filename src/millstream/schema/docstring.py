@@ -10,7 +10,7 @@ from typing import Any, Literal, TypeAlias
 
 DocstringStyle: TypeAlias = Literal["google", "numpy", "sphinx"]
 
-_MAY_HAVE_SECTIONS = re.compile(r"^[ \t]*(:\w+[^:\n]*:|-{3,}[ \t]*$|[A-Z]\w*( \w+)?:[ \t]*$)", re.M)
+_MAY_HAVE_SECTIONS = re.compile(r"^[ \t]*(:\w+[^:\n]*:|-{3,}[ \t]*$|[A-Z]\w*( \w+)?:[ \t]*$)", re.MULTILINE)
 """A field (sphinx), an underline (numpy) or a heading (google). Nothing of these: all is description."""
 
 

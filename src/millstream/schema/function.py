@@ -14,16 +14,15 @@ from __future__ import annotations
 import functools
 import inspect
 import re
-import sys
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
-from pydantic.errors import PydanticUserError
+from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from pydantic.fields import FieldInfo
-from pydantic.json_schema import GenerateJsonSchema, PydanticInvalidForJsonSchema
+from pydantic.json_schema import GenerateJsonSchema
 from pydantic_core import SchemaError as CoreSchemaError
 
 from millstream.context import RunContextWrapper, ToolContext
@@ -56,7 +55,9 @@ class FuncSchema:
         parameters = self.signature.parameters
         self._plan = [
             (name, parameters[name].kind, attribute)
-            for name, attribute in (self.fields or {n: n for n in self.params_pydantic_model.model_fields}).items()
+            for name, attribute in (
+                self.fields or {n: n for n in self.params_pydantic_model.model_fields}
+            ).items()
         ]
 
     def to_call_args(self, data: BaseModel) -> tuple[list[Any], dict[str, Any]]:
@@ -105,7 +106,9 @@ def function_schema(
     """
     target, bound = _unwrapped(func)
     name = name_override or _name(func, target)
-    docs = _documentation(target, docstring_style) if use_docstring_info else FuncDocumentation(name, None, None)
+    docs = (
+        _documentation(target, docstring_style) if use_docstring_info else FuncDocumentation(name, None, None)
+    )
     signature = _signature(func, name)
     hints = _hints(target, name)
     shown = {n: p for n, p in signature.parameters.items() if n not in bound}
@@ -147,7 +150,11 @@ def _name(func: Any, target: Any) -> str:
 
 def _documentation(target: Any, style: DocstringStyle | None) -> FuncDocumentation:
     # The docstring of a callable object's class says what the object is; `__call__`'s, what it does.
-    if not inspect.isroutine(target) and not inspect.isclass(target) and inspect.getdoc(type(target).__call__):
+    if (
+        not inspect.isroutine(target)
+        and not inspect.isclass(target)
+        and inspect.getdoc(type(target).__call__)
+    ):
         target = type(target).__call__
     return generate_func_documentation(target, style)
 
@@ -181,18 +188,19 @@ def _hints(target: Any, name: str) -> dict[str, Any]:
     try:
         return typing.get_type_hints(target, localns=names, include_extras=True)
     except NameError as error:
+        missing = str(error.name)
         culprit = next(
-            (p for p, a in target.__annotations__.items() if isinstance(a, str) and error.name in a), None
+            (p for p, a in target.__annotations__.items() if isinstance(a, str) and missing in a), None
         )
         where = f"parameter {culprit!r}" if culprit else "its signature"
         raise SchemaError(
-            f"Tool {name!r}: {where} is annotated with {error.name!r}, which is not defined where the "
+            f"Tool {name!r}: {where} is annotated with {missing!r}, which is not defined where the "
             "function is. Import it outside `if TYPE_CHECKING:`, or define it at the top of the module."
         ) from None
 
 
 def _locals_of_caller() -> dict[str, Any]:
-    frame = sys._getframe(1)
+    frame = inspect.currentframe()
     while frame is not None and frame.f_globals.get("__name__", "").split(".")[0] == "millstream":
         frame = frame.f_back
     return {} if frame is None else dict(frame.f_locals)
@@ -218,9 +226,7 @@ def _take_context(name: str, shown: dict[str, inspect.Parameter], hints: dict[st
     return taken
 
 
-def _refuse_self(
-    name: str, target: Any, shown: dict[str, inspect.Parameter], hints: dict[str, Any]
-) -> None:
+def _refuse_self(name: str, target: Any, shown: dict[str, inspect.Parameter], hints: dict[str, Any]) -> None:
     first = next(iter(shown), None)
     if first in ("self", "cls") and first not in hints and "." in getattr(target, "__qualname__", ""):
         raise SchemaError(
@@ -295,7 +301,14 @@ def _model(
         raise SchemaError(f"Tool {name!r}: {where} no {kind}. {_first_line(reason)} {remedy}") from error
 
 
-_NO_SCHEMA = (PydanticUserError, PydanticInvalidForJsonSchema, CoreSchemaError, SchemaError, TypeError, NameError)
+_NO_SCHEMA = (
+    PydanticUserError,
+    PydanticInvalidForJsonSchema,
+    CoreSchemaError,
+    SchemaError,
+    TypeError,
+    NameError,
+)
 
 
 def _build(
@@ -303,7 +316,9 @@ def _build(
 ) -> tuple[type[BaseModel], dict[str, Any]]:
     config = ConfigDict(protected_namespaces=())
     create: Any = create_model
-    model: type[BaseModel] = create(f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_args", __config__=config, **fields)
+    model: type[BaseModel] = create(
+        f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_args", __config__=config, **fields
+    )
     schema = model.model_json_schema(schema_generator=_JsonSchema)
     schema["title"] = f"{name}_args"
     return model, ensure_strict_json_schema(schema) if strict else schema

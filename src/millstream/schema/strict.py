@@ -60,14 +60,13 @@ def _strict(schema: Any, root: Schema, path: str, inlined: frozenset[str]) -> An
 
 def _close(schema: Schema, path: str) -> None:
     """Name all that an object may hold, and require it."""
-    if schema.get("type") == "object":
-        if schema.setdefault("additionalProperties", False) is not False:
-            where = f" at {path!r}" if path else ""
-            raise SchemaError(
-                f"An object{where} may hold properties of any name (a dict, **kwargs, or extra fields), "
-                "which strict mode does not take: name its fields, with a TypedDict or a model say, "
-                "or turn strict mode off."
-            )
+    if schema.get("type") == "object" and schema.setdefault("additionalProperties", False) is not False:
+        where = f" at {path!r}" if path else ""
+        raise SchemaError(
+            f"An object{where} may hold properties of any name (a dict, **kwargs, or extra fields), "
+            "which strict mode does not take: name its fields, with a TypedDict or a model say, "
+            "or turn strict mode off."
+        )
     properties = schema.get("properties")
     if isinstance(properties, Mapping):
         schema["required"] = list(cast("Mapping[str, Any]", properties))

@@ -21,6 +21,7 @@ from millstream.tool.hosted import (
     ImageGenerationTool,
     WebSearchTool,
 )
+from millstream.tool.names import tool_names
 from millstream.tool.output import (
     ToolOutput,
     ToolOutputFileContent,
@@ -63,5 +64,6 @@ __all__ = [
     "function_tool",
     "invoke_function_tool",
     "tool",
+    "tool_names",
     "tool_output_parts",
 ]

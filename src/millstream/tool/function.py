@@ -106,8 +106,9 @@ async def invoke_function_tool(tool: FunctionTool, context: ToolContext[Any], ar
     try:
         if limit is None:
             return await tool.on_invoke_tool(context, arguments)
+        deadline = asyncio.timeout(limit)
         try:
-            async with asyncio.timeout(limit) as deadline:
+            async with deadline:
                 return await tool.on_invoke_tool(context, arguments)
         except TimeoutError:
             if not deadline.expired():
@@ -335,7 +336,7 @@ def _is_async(func: Any) -> bool:
 
 def _bodies(func: Any) -> tuple[Any, Any]:
     """The function itself and, of a callable object, the method that runs when it is called."""
-    return func, getattr(type(func), "__call__", None)
+    return func, cast("Any", type(func)).__call__
 
 
 def _checked_timeout(timeout: Any) -> float | None:

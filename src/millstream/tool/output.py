@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal, TypeAlias, cast
+from typing import Any, Literal, NotRequired, TypeAlias, cast
 
 from pydantic import BaseModel, ValidationError, model_validator
-from typing_extensions import NotRequired, TypedDict
+from typing_extensions import TypedDict
 
 
 class ToolOutputText(BaseModel):
@@ -83,7 +83,7 @@ _KINDS: dict[Any, type[ToolOutput]] = {
 }
 
 
-def tool_output_parts(output: Any) -> str | list[dict[str, Any]]:
+def tool_output_parts(output: object) -> str | list[dict[str, Any]]:
     """What the model is told of `output`: a list of text, image and file parts, or text.
 
     Parts are made of `ToolOutput*` objects, of dicts that are like them, and of lists that
@@ -98,10 +98,11 @@ def tool_output_parts(output: Any) -> str | list[dict[str, Any]]:
             return cast("list[dict[str, Any]]", parts)
     elif (part := _part(output)) is not None:
         return [part]
+    value: Any = output
     try:
-        return _valid(str(output))
+        return _valid(str(value))
     except Exception:
-        return f"<{type(output).__name__}: no text>"
+        return f"<{type(value).__name__}: no text>"
 
 
 def _part(value: Any) -> dict[str, Any] | None:
