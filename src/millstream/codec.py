@@ -102,6 +102,7 @@ def decode(data: bytes | bytearray | memoryview | str) -> Any:
         raise DecodeError("Not JSON that can be read: nested too deep.") from None
 
 
+_class_of: Callable[[Any], type[Any]] = type  # not `isinstance`: mocks and proxies lie about their class
 _to_json = msgspec.json.Encoder().encode
 _from_json: Callable[[Any], Any] = msgspec.json.Decoder().decode
 
@@ -115,7 +116,7 @@ def _is_plain(value: Any) -> bool:
     for _ in range(MAX_DEPTH):
         below: list[Any] = []
         for item in level:
-            cls = type(item)
+            cls = _class_of(item)
             if cls is str:
                 text += len(item)
             elif item is None or cls is bool:
@@ -247,7 +248,7 @@ class _Walk:
             return self._placeholder(value)
 
     def _plain(self, value: Any) -> Any:
-        cls = type(value)
+        cls = _class_of(value)
         if value is None or cls is bool:
             return value
         if cls is str:
@@ -321,7 +322,7 @@ class _Walk:
         return self._nodes < 0 or self._text < 0
 
     def _key(self, key: Any) -> str:
-        cls = type(key)
+        cls = _class_of(key)
         if cls is str:
             return self._clean_text(key)
         if cls is int:
@@ -365,7 +366,7 @@ class _Walk:
 
     def _placeholder(self, value: Any, reason: str | None = None) -> dict[str, str]:
         self._note(value)
-        placeholder = {"$unserializable": type_name(type(value))}
+        placeholder = {"$unserializable": type_name(_class_of(value))}
         if reason is not None:
             placeholder["reason"] = reason
         else:
@@ -376,7 +377,7 @@ class _Walk:
         return placeholder
 
     def _note(self, value: Any) -> None:
-        self._report(type_name(type(value)))
+        self._report(type_name(_class_of(value)))
 
     def _report(self, kind: str) -> None:
         if self._bad is not None and len(self._bad) < MAX_BAD:
@@ -391,7 +392,7 @@ def _step(key: Any) -> str:
         return f"[{key[:60]!a}]"
     if type(key) is int and -_BIG < key < _BIG:
         return f"[{str(key)[:60]}]"
-    return f"[<{type_name(type(key))}>]"
+    return f"[<{type_name(_class_of(key))}>]"
 
 
 # --- what stands for a value ----------------------------------------------------------------
@@ -411,7 +412,6 @@ class _Elements(NamedTuple):
 
 def _convert(value: Any, cls: type[Any]) -> Any:
     """What stands for `value` in JSON, one level of it; `_NOTHING` where nothing does."""
-    # `issubclass(cls, …)` throughout, never `isinstance`: mocks and proxies lie about their class.
     hook = getattr(cls, "__millstream_json__", None)
     if hook is not None:
         return hook(value)
@@ -453,7 +453,7 @@ def _pydantic_fields(value: Any, cls: type[Any]) -> Any:
     except Exception:  # one field spoils it: go field by field, and mark that one
         if dataclasses.is_dataclass(cls):
             return _named_fields(value, [field.name for field in dataclasses.fields(cls)])
-        fields = {**value.__dict__, **(value.__pydantic_extra__ or {})}
+        fields: dict[str, Any] = {**value.__dict__, **(value.__pydantic_extra__ or {})}
         if sent_only:
             fields = {name: fields[name] for name in fields if name in value.__pydantic_fields_set__}
         return _Fields(fields.items())
@@ -464,7 +464,7 @@ def _items_of(value: Any) -> _Fields:
 
 
 def _elements_of_set(value: Any) -> _Elements:
-    elements = list(itertools.islice(value, MAX_NODES + 1))
+    elements: list[Any] = list(itertools.islice(value, MAX_NODES + 1))
     if all(type(element) is str for element in elements):
         elements.sort()  # else the same set would read differently in every process
     return _Elements(elements)
@@ -509,7 +509,7 @@ _UNTOLD = (
 _ADDRESS = re.compile(r" at 0x[0-9A-Fa-f]+")
 
 
-def type_name(cls: type[Any]) -> str:
+def type_name(cls: type[object]) -> str:
     """The qualified name of a class, builtins without a module; never raises."""
     try:
         # Past any metaclass of the user's, whose properties may raise.
@@ -520,12 +520,12 @@ def type_name(cls: type[Any]) -> str:
         return "object"
 
 
-_module_of: Callable[[type[Any]], Any] = type.__dict__["__module__"].__get__
-_name_of: Callable[[type[Any]], str] = type.__dict__["__qualname__"].__get__
+_module_of: Callable[[type[object]], Any] = type.__dict__["__module__"].__get__
+_name_of: Callable[[type[object]], str] = type.__dict__["__qualname__"].__get__
 
 
 def _short_repr(value: Any) -> str | None:
-    cls = type(value)
+    cls = _class_of(value)
     try:
         if issubclass(cls, _UNTOLD) or cls.__repr__ is object.__repr__:
             return None
