@@ -149,6 +149,10 @@ def test_every_rule_we_leave_out_says_why(root: Path) -> None:
     assert [line for line in listed[1].splitlines() if "#" not in line] == []
 
 
+def test_the_package_carries_the_readme(root: Path) -> None:
+    assert pyproject(root)["project"].get("readme") == "README.md"
+
+
 def test_the_changelog_tells_what_this_version_brings(root: Path) -> None:
     version = pyproject(root)["project"]["version"]
 

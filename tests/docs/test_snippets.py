@@ -5,7 +5,7 @@ import pytest
 from tests.docs.snippets import blocks, run_console, run_python
 
 ROOT = Path(__file__).parents[2]
-PAGES = [page for page in [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if page.exists()]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 PAGE = """
 ```python title="app.py"
