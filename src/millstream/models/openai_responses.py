@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import typing
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,8 +19,10 @@ from millstream.errors import (
     UserError,
 )
 from millstream.items import ModelResponse
-from millstream.models.promise import Model, ModelTracing, RawBatch
-from millstream.models.transport import IDLE_TIMEOUT, Request, Transport
+from millstream.models.batched import BatchedModel, signed
+from millstream.models.promise import ModelTracing, RawBatch
+from millstream.models.request import FAKE_ID, Request, build_request, item_type, plain_items
+from millstream.models.transport import IDLE_TIMEOUT
 from millstream.models.wire import FrameReader, excerpt, response_error
 from millstream.usage import Usage
 
@@ -29,7 +33,7 @@ if TYPE_CHECKING:
     from millstream.agent import AgentOutputSchemaBase
     from millstream.config import ModelSettings
     from millstream.handoff import Handoff
-    from millstream.items import TResponseInputItem, TResponseStreamEvent
+    from millstream.items import TResponseInputItem
     from millstream.tool import Tool
 
 
@@ -62,7 +66,7 @@ HOSTED_TOOLS = frozenset(
 """Names that, as a `tool_choice`, mean the tool that the model's host runs."""
 
 
-class OpenAIResponsesModel(Model):
+class OpenAIResponsesModel(BatchedModel):
     """A model of the OpenAI Responses API, reached through an `AsyncOpenAI`.
 
     The client keeps its say in everything about the connection: key, base URL, headers,
@@ -84,12 +88,8 @@ class OpenAIResponsesModel(Model):
         model_is_explicit: bool = True,
         idle_timeout: float | None = IDLE_TIMEOUT,
     ) -> None:
-        self.model = model
+        super().__init__(model, openai_client, idle_timeout=idle_timeout)
         self._explicit = model_is_explicit
-        self._transport = Transport(openai_client, idle_timeout=idle_timeout)
-
-    def __repr__(self) -> str:
-        return f"OpenAIResponsesModel({self.model!r})"
 
     async def get_response(
         self,
@@ -129,7 +129,7 @@ class OpenAIResponsesModel(Model):
         if response.status == "failed":
             raise response_error(_plain(response.error))
         usage = response.usage
-        keep = getattr(model_settings, "preserve_raw_usage", None) and usage is not None
+        keep = model_settings.preserve_raw_usage and usage is not None
         return ModelResponse(
             output=response.output or [],
             usage=Usage.from_response(usage),
@@ -137,39 +137,6 @@ class OpenAIResponsesModel(Model):
             request_id=request_id,
             raw_usage=_plain(usage) if keep else None,
         )
-
-    async def stream_response(
-        self,
-        system_instructions: str | None,
-        input: str | list[TResponseInputItem],
-        model_settings: ModelSettings,
-        tools: list[Tool],
-        output_schema: AgentOutputSchemaBase | None,
-        handoffs: list[Handoff[Any, Any]],
-        tracing: ModelTracing,
-        previous_response_id: str | None = None,
-        conversation_id: str | None = None,
-        prompt: Any | None = None,
-    ) -> AsyncGenerator[TResponseStreamEvent]:
-        """Ask for the answer as it forms, one typed event at a time."""
-        batches = self.stream_batches(
-            system_instructions,
-            input,
-            model_settings,
-            tools,
-            output_schema,
-            handoffs,
-            tracing,
-            previous_response_id=previous_response_id,
-            conversation_id=conversation_id,
-            prompt=prompt,
-        )
-        try:
-            async for batch in batches:
-                for event in typed_events(batch):
-                    yield event
-        finally:
-            await batches.aclose()
 
     async def stream_batches(
         self,
@@ -208,14 +175,16 @@ class OpenAIResponsesModel(Model):
         try:
             while (frames := await stream.next()) is not None:
                 types = [event.type for event in frames.values]
+                events = cast("list[Any]", frames.payloads)
                 if _TERMINAL.isdisjoint(types):
-                    yield RawBatch(cast("list[Any]", frames.payloads), types, stream.request_id)
+                    yield RawBatch(events, types)
                     continue
                 last = next(i for i, kind in enumerate(types) if kind in _TERMINAL)
-                payloads = frames.payloads[: last + 1]
-                yield RawBatch(cast("list[Any]", payloads), types[: last + 1], stream.request_id)
+                ending = frames.payloads[last]
                 if types[last] in _FAILED:
-                    raise _failure(payloads[last])
+                    yield RawBatch(events[: last + 1], types[: last + 1])
+                    raise _failure(ending)
+                yield RawBatch([*events[:last], signed(ending, stream.request_id)], types[: last + 1])
                 await stream.finish()
                 return
             raise ModelProtocolError(
@@ -223,10 +192,6 @@ class OpenAIResponsesModel(Model):
             )
         finally:
             await stream.close()
-
-    async def close(self) -> None:
-        """Close the connections that were opened for the model's client, except its own HTTP client's."""
-        await self._transport.close()
 
     def _request(
         self,
@@ -243,10 +208,9 @@ class OpenAIResponsesModel(Model):
         stream: bool,
     ) -> Request:
         definitions, include = tool_definitions(tools, handoffs)
-        if settings.response_include:
-            include = [*include, *(i for i in settings.response_include if i not in include)]
-        if settings.top_logprobs is not None and "message.output_text.logprobs" not in include:
-            include = [*include, "message.output_text.logprobs"]
+        include += settings.response_include or ()
+        if settings.top_logprobs is not None:
+            include.append("message.output_text.logprobs")
         choice = tool_choice(settings.tool_choice)
         # A prompt on the server may bring its own tools: an empty list would take them away,
         # and a choice by name would look for it in ours.
@@ -255,7 +219,7 @@ class OpenAIResponsesModel(Model):
             "model": None if prompt is not None and not self._explicit else self.model,
             "input": input_items(input),
             "instructions": instructions,
-            "include": include,
+            "include": list(dict.fromkeys(include)),
             "tools": None if theirs else definitions,
             "tool_choice": None if theirs and isinstance(choice, dict) else choice,
             "parallel_tool_calls": settings.parallel_tool_calls if definitions or prompt is not None else None,
@@ -273,76 +237,55 @@ class OpenAIResponsesModel(Model):
             "metadata": settings.metadata,
             "store": settings.store,
             "prompt_cache_retention": settings.prompt_cache_retention,
-            "prompt_cache_options": getattr(settings, "prompt_cache_options", None),
-            "context_management": getattr(settings, "context_management", None),
+            "prompt_cache_options": settings.prompt_cache_options,
+            "context_management": settings.context_management,
         }
         return build_request("/responses", body, settings)
 
 
-def build_request(path: str, body: dict[str, Any], settings: ModelSettings) -> Request:
-    """The request of `body` and of what `settings` add to any request; None in `body` means left out."""
-    body = {name: value for name, value in body.items() if value is not None}
-    extra_args: Mapping[str, Any] = settings.extra_args or {}
-    twice = sorted(body.keys() & extra_args.keys())
-    if twice:
-        raise UserError(f"ModelSettings.extra_args sets {', '.join(twice)}, which the request has already.")
-    extra_args = dict(extra_args)
-    client_timeout = extra_args.pop("timeout", None)
-    body |= extra_args
-    body |= cast("Mapping[str, Any]", settings.extra_body or {})
-    return Request(
-        path=path,
-        body=body,
-        headers=cast("Mapping[str, Any] | None", settings.extra_headers),
-        query=cast("Mapping[str, Any] | None", settings.extra_query),
-        timeout=settings.timeout,
-        client_timeout=client_timeout,
-    )
-
-
-def typed_events(batch: RawBatch) -> Iterable[TResponseStreamEvent]:
-    """The events of a batch as the classes of `openai`; a terminal one carries the request's id."""
-    for event, kind in zip(batch.events, batch.types, strict=True):
-        typed = raw.decode(event) if isinstance(event, bytes) else event
-        if batch.request_id is not None and kind in _TERMINAL:
-            response = getattr(typed, "response", None)
-            if response is not None:
-                response._request_id = batch.request_id
-        yield typed
-
-
-def input_items(input: str | list[TResponseInputItem]) -> list[Any]:
-    """Input as plain JSON objects.
+def input_items(input: str | list[TResponseInputItem]) -> list[dict[str, Any]]:
+    """Input as the Responses API takes it.
 
     Raises:
-        InputItemError: an element is neither a dict nor a model of `openai`.
+        InputItemError: an item is of no type that the API knows.
     """
-    if isinstance(input, str):
-        return [{"content": input, "role": "user"}]
-    items: list[Any] = []
-    for index, item in enumerate(cast("list[Any]", input)):
-        if isinstance(item, dict):
-            items.append(_wire_item(cast("dict[str, Any]", item)))
-        elif hasattr(item, "model_dump"):
-            items.append(_wire_item(item.model_dump(mode="json", exclude_unset=True, warnings=False)))
+    items = plain_items(input)
+    for index, item in enumerate(items):
+        kind = item_type(item, index)
+        # What a server gave an id is its own, and it may know more types than we do.
+        if kind not in _known_types() and "id" not in item:
+            raise InputItemError(f"Input item {index} is of type {kind!r}, which the Responses API does not take.")
+    return [_without_notes(item) for item in items if not _is_foreign_reasoning(item)]
+
+
+@functools.cache
+def _known_types() -> frozenset[str]:
+    from openai.types.responses import ResponseInputItem
+
+    found: set[str] = {"message"}
+    for member in typing.get_args(typing.get_args(ResponseInputItem)[0]):
+        found.update(_literals(member.model_fields["type"].annotation))
+    return frozenset(found)
+
+
+def _literals(annotation: Any) -> Iterable[str]:
+    for arg in typing.get_args(annotation):
+        if isinstance(arg, str):
+            yield arg
         else:
-            raise InputItemError(
-                f"Input item {index} is a {type(item).__name__}; items are dicts such as "
-                "{'role': 'user', 'content': '…'}, or what an earlier run gave as to_input_list()."
-            )
-    return items
+            yield from _literals(arg)
 
 
-def _wire_item(item: dict[str, Any]) -> dict[str, Any]:
-    # What another kind of model left in the item is not for this server: ids that we made
-    # up ourselves, and notes of other providers.
-    if item.get("id") != FAKE_ID and "provider_data" not in item:
+def _is_foreign_reasoning(item: Mapping[str, Any]) -> bool:
+    """Whether the item is what a model behind another API thought: it means nothing here."""
+    return bool(item.get("provider_data")) and item.get("type") == "reasoning"
+
+
+def _without_notes(item: dict[str, Any]) -> dict[str, Any]:
+    """The item without notes of other providers, and without the ids that go with them."""
+    if "provider_data" not in item and item.get("id") != FAKE_ID:
         return item
-    return {k: v for k, v in item.items() if k != "provider_data" and not (k == "id" and v == FAKE_ID)}
-
-
-FAKE_ID = "__fake_id__"
-"""The id of items that a model without ids of its own produced: kept in history, never sent."""
+    return {name: value for name, value in item.items() if name not in ("provider_data", "id")}
 
 
 def tool_definitions(tools: Iterable[Tool], handoffs: Iterable[Handoff[Any, Any]]) -> tuple[list[Any], list[str]]:
@@ -362,8 +305,7 @@ def tool_definitions(tools: Iterable[Tool], handoffs: Iterable[Handoff[Any, Any]
             )
         elif hasattr(tool, "to_responses_tool"):
             definitions.append(tool.to_responses_tool())
-            if getattr(tool, "include_search_results", False):
-                include.append("file_search_call.results")
+            include.extend(getattr(tool, "includes", ()))
         else:
             raise UserError(f"{tool!r} is not a tool that the Responses API takes.")
     definitions.extend(

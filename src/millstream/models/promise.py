@@ -35,13 +35,12 @@ class RawBatch(NamedTuple):
     """The model events that arrived with one read of the model's socket, in order.
 
     `types[i]` is the type of `events[i]`. An event is its wire JSON (checked: one line of
-    strict UTF-8, `codec.is_clean`) or a typed object.
+    strict UTF-8, `codec.is_clean`) or a typed object. The event that ends a response is an
+    object where the server named the request: its `response._request_id`.
     """
 
     events: list[bytes | TResponseStreamEvent]
     types: list[str]
-    request_id: str | None = None
-    """What the server calls the request, where it says so: `ModelResponse.request_id`."""
 
 
 class Model(ABC):

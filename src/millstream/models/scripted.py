@@ -532,7 +532,7 @@ class ScriptedModel(Model):
         """The events of `step` up to where it fails, falls silent or breaks off, each delta at its time."""
         ends = (step.fail_after, step.hang_after, step.truncate_after)
         end = min((n for n in ends if n is not None), default=None)
-        batch = RawBatch([], [], step.request_id)
+        batch = RawBatch([], [])
         start = self._clock.monotonic()
         count = deltas = 0
         events = self._events(step, call)
@@ -543,7 +543,7 @@ class ScriptedModel(Model):
                 if self._seconds_per_token and kind.endswith(".delta"):
                     if batch.events:
                         yield batch
-                        batch = RawBatch([], [], step.request_id)
+                        batch = RawBatch([], [])
                     deltas += 1
                     # Counted from the start, so that waits that come late do not add up.
                     due = start + deltas * self._seconds_per_token
@@ -552,7 +552,7 @@ class ScriptedModel(Model):
                 batch.types.append(kind)
                 if len(batch.events) == self._batch_size:
                     yield batch
-                    batch = RawBatch([], [], step.request_id)
+                    batch = RawBatch([], [])
         finally:
             await events.aclose()
         if batch.events:

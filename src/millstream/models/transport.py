@@ -20,13 +20,13 @@ import functools
 import json
 import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
 
 from millstream import codec
 from millstream.errors import AgentsException, ModelProtocolError, ModelTimeoutError, UserError
+from millstream.models.request import Request
 from millstream.models.wire import FrameReader, Frames
 
 if TYPE_CHECKING:
@@ -48,22 +48,6 @@ _REUSE_GRACE = 0.1
 """Seconds to wait, after the last event, for the server to end the answer: then the connection can be kept."""
 
 _LIBRARIES = frozenset({"aiohttp", "anyio", "h11", "h2", "httpcore", "httpcore2", "httpx", "httpx2", "ssl"})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Request:
-    """One request of a model.
-
-    `timeout` bounds all of it, in seconds; `client_timeout` is for the HTTP client to
-    interpret, and replaces what the client was made with.
-    """
-
-    path: str
-    body: Mapping[str, Any]
-    headers: Mapping[str, Any] | None = None
-    query: Mapping[str, Any] | None = None
-    timeout: float | None = None
-    client_timeout: Any = None
 
 
 class Transport:
