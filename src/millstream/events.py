@@ -50,11 +50,21 @@ ITEM_EVENT_NAMES: dict[str, str] = {
 class _Event:
     """What all events share: a `type`, and a total encoding."""
 
+    __slots__ = ()
+
     type: ClassVar[str]
+    _sealed: ClassVar[bytes | None] = None
 
     def to_json(self) -> bytes:
         """The event as one line of strict UTF-8 JSON. Total: a value that has no JSON is marked in its place."""
-        return codec.encode(event_fields(self))
+        sealed = self._sealed
+        return codec.encode(event_fields(self)) if sealed is None else sealed
+
+    def seal(self) -> list[codec.BadField]:
+        """Fix what `to_json` gives as of now, whatever becomes of the values; the fields that have no JSON."""
+        bad: list[codec.BadField] = []
+        object.__setattr__(self, "_sealed", codec.encode(event_fields(self), bad=bad))
+        return bad
 
 
 # --- the three events of the SDK ---------------------------------------------------------
@@ -69,7 +79,7 @@ class RawResponsesStreamEvent(_Event):
 
     __slots__ = ("_data", "_json")
 
-    type = "raw_response_event"
+    type = "raw_response_event"  # its JSON cannot change, so there is nothing to seal
 
     def __init__(
         self,

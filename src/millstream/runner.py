@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 import threading
 import weakref
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from millstream.agent import Agent, refuse_unsupported
 from millstream.config import DEFAULT_MAX_TURNS, RunConfig
 from millstream.context import RunContextWrapper
-from millstream.errors import NestedLoopError, NoRunningLoopError, NotSupportedError, UserError
+from millstream.errors import NestedLoopError, NoRunningLoopError, UserError
 from millstream.log.memory import MemoryLog
 from millstream.result import RunResult, RunResultStreaming, result_of
 from millstream.run.active import ActiveRun
@@ -45,7 +45,7 @@ class Runner:
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
         hooks: Any = None,
-        run_config: RunConfig | Mapping[str, Any] | None = None,
+        run_config: RunConfig | dict[str, Any] | None = None,
         error_handlers: RunErrorHandlers[Any] | None = None,
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
@@ -82,7 +82,8 @@ class Runner:
             error_handlers=error_handlers,
             conversation=Conversation(previous_response_id, conversation_id, auto_previous_response_id),
             streamed=False,
-            unsupported={"hooks": hooks, "session": session},
+            hooks=hooks,
+            session=session,
         )
         return await result_of(run)
 
@@ -95,7 +96,7 @@ class Runner:
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
         hooks: Any = None,
-        run_config: RunConfig | Mapping[str, Any] | None = None,
+        run_config: RunConfig | dict[str, Any] | None = None,
         error_handlers: RunErrorHandlers[Any] | None = None,
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
@@ -138,7 +139,7 @@ class Runner:
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
         hooks: Any = None,
-        run_config: RunConfig | Mapping[str, Any] | None = None,
+        run_config: RunConfig | dict[str, Any] | None = None,
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
         conversation_id: str | None = None,
@@ -169,7 +170,8 @@ class Runner:
             error_handlers=error_handlers,
             conversation=Conversation(previous_response_id, conversation_id, auto_previous_response_id),
             streamed=True,
-            unsupported={"hooks": hooks, "session": session},
+            hooks=hooks,
+            session=session,
         )
         return RunResultStreaming(run)
 
@@ -181,7 +183,7 @@ class Runner:
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
         hooks: Any = None,
-        run_config: RunConfig | Mapping[str, Any] | None = None,
+        run_config: RunConfig | dict[str, Any] | None = None,
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
         conversation_id: str | None = None,
@@ -219,22 +221,20 @@ def _start(
     *,
     context: Any,
     max_turns: int | None,
-    run_config: RunConfig | Mapping[str, Any] | None,
+    run_config: RunConfig | dict[str, Any] | None,
     error_handlers: RunErrorHandlers[Any] | None,
     conversation: Conversation,
     streamed: bool,
-    unsupported: dict[str, Any],
+    hooks: Any,
+    session: Any,
 ) -> ActiveRun:
     """Check what can be checked, then start the run's task."""
     if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
-    for name, value in unsupported.items():
-        if value is not None:
-            raise NotSupportedError(f"{name}= is not supported in this version.")
     if max_turns is not None and max_turns < 1:
         raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
     config = RunConfig.of(run_config)
-    refuse_unsupported(agent, config)
+    refuse_unsupported(agent, config, hooks=hooks, session=session)
     wrapper = context if isinstance(context, RunContextWrapper) else RunContextWrapper(context=context)
     loop = asyncio.get_running_loop()
     progress = RunProgress(

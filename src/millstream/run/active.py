@@ -15,6 +15,7 @@ import weakref
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from millstream import codec
 from millstream.errors import AgentsException, public_error
 from millstream.events import (
     CancelMode,
@@ -82,7 +83,10 @@ class ActiveRun:
     # --- writing ---------------------------------------------------------------------------
 
     async def write(self, *events: Event) -> None:
-        """Append `events` under one stamp."""
+        """Append `events` under one stamp. What a program could still change in them is encoded here."""
+        for event in events:
+            if event.type in _MUTABLE:
+                codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
         await self._append(list(events), raw_only=False, size=0)
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
@@ -151,6 +155,8 @@ class ActiveRun:
         await self._end(RunCancelled(mode=mode, partial=self.progress.partial_text, usage=self._usage()))
 
     async def _end(self, event: TerminalEvent) -> None:
+        if event.type in _MUTABLE:
+            codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
         batch = Batch(self.position + 1, self._stamp(), [event])
         while True:
             try:
@@ -260,6 +266,20 @@ class ActiveRun:
         code = self.exception.code if isinstance(self.exception, AgentsException) else type(self.exception).__name__
         logger.error("run %s failed (%s) and nobody asked for its result", self.run_id, code, exc_info=self.exception)
 
+
+_MUTABLE = frozenset(
+    {
+        "run.started",
+        "run.completed",
+        "run_item_stream_event",
+        "tool.progress",
+        "tool.partial",
+        "guardrail.result",
+        "input.added",
+        "user.event",
+    }
+)
+"""Events that carry values of the program's own; all others are made here and never change."""
 
 _SOONER: tuple[CancelMode, ...] = ("now", "after_tool", "after_turn")
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import inspect
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.agent import ToolsToFinalOutputResult, refuse_unsupported
 from millstream.config import CallModelData, ModelInputData, RunErrorData, RunErrorHandlerInput, RunErrorHandlerResult
+from millstream.context import settle
 from millstream.errors import (
     AgentsException,
     MaxTurnsExceeded,
@@ -35,7 +35,7 @@ from millstream.items import HandoffCallItem, HandoffOutputItem, ItemHelpers, Me
 from millstream.models.promise import Model, ModelTracing
 from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, output_item, resolve
 from millstream.run.turn import Turn
-from millstream.tool import FunctionToolResult, tool_names
+from millstream.tool import FunctionTool, FunctionToolResult, tool_names
 
 if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
@@ -78,7 +78,7 @@ class _Ready:
     settings: ModelSettings
     instructions: str | None
     tools: list[Tool]
-    by_name: dict[str, Tool]
+    by_name: dict[str, FunctionTool]
     handoffs: dict[str, Handoff[Any, Any]]
     output_schema: AgentOutputSchemaBase | None
 
@@ -180,9 +180,9 @@ class Loop:
         refuse_unsupported(agent)
         if self._progress.current_turn == 1:
             await self._seams.agent_start(run, agent)
-        instructions, tools, handoffs = await asyncio.gather(
-            agent.get_system_prompt(context), agent.get_all_tools(context), agent.get_handoffs(context)
-        )
+        instructions = await agent.get_system_prompt(context)
+        tools = await agent.get_all_tools(context)
+        handoffs = await agent.get_handoffs(context)
         by_name = tool_names(agent.name, tools, handoffs, policy=run.config.tool_name_collision_policy)
         settings = agent.model_settings.resolve(run.config.model_settings)
         if agent.reset_tool_choice and self._progress.tools_used.get(id(agent)):
@@ -201,7 +201,9 @@ class Loop:
     def _model_of(self, agent: Agent[Any]) -> Model:
         config = self._run.config
         wanted = config.model if config.model is not None else agent.model
-        return wanted if isinstance(wanted, Model) else config.get_model_provider().get_model(wanted)
+        if wanted is not None and not isinstance(wanted, str):
+            return wanted
+        return config.get_model_provider().get_model(wanted)
 
     # --- the model -------------------------------------------------------------------------
 
@@ -275,7 +277,7 @@ class Loop:
         if filter_input is None:
             return ready.instructions, items
         data = ModelInputData(input=items, instructions=ready.instructions)
-        filtered = await _maybe_await(
+        filtered = await settle(
             filter_input(
                 CallModelData(model_data=data, agent=ready.agent, context=progress.context_wrapper.context)
             )
@@ -370,7 +372,7 @@ class Loop:
             new_items=tuple(new),
             run_context=progress.context_wrapper,
         )
-        filtered = await _maybe_await(input_filter(data))
+        filtered = await settle(input_filter(data))
         if not isinstance(filtered, HandoffInputData):
             raise UserError(f"Invalid input filter result: {filtered!r} is not a HandoffInputData")
         history = filtered.input_history
@@ -418,12 +420,12 @@ class Loop:
             last_agent=progress.current_agent,
         )
         error.run_data = progress.error_details()
-        result = await _maybe_await(
+        result = await settle(
             handler(RunErrorHandlerInput(error=cast("Any", error), context=progress.context_wrapper, run_data=data))
         )
-        result = RunErrorHandlerResult.from_handler(result)
         if result is None:
             raise error
+        result = _handler_result(result)
         agent = progress.current_agent
         if result.include_in_history:
             item = MessageOutputItem(agent, _message(_as_text(agent, result.final_output)))
@@ -447,11 +449,10 @@ class Loop:
             item = MessageOutputItem(progress.current_agent, _message(progress.partial_text, status="incomplete"))
             progress.add(item)
             await _finish(run.write(RunItemStreamEvent(item=item)))
-        answered = {getattr(item, "call_id", None) for item in progress.new_items if _is_output(item)}
-        answered |= {item._raw("call_id") for item in progress.new_items if _is_output(item)}
+        answered = {_call_id(item.raw_item) for item in progress.new_items if _is_output(item)}
         for item in turn.items:
             raw_call = item.raw_item
-            if getattr(raw_call, "type", None) == "function_call" and raw_call.call_id not in answered:
+            if getattr(raw_call, "type", None) == "function_call" and _call_id(raw_call) not in answered:
                 output = output_item(progress.current_agent, raw_call, CANCELLED_OUTPUT)
                 progress.add(output)
                 await _finish(run.write(RunItemStreamEvent(item=output)))
@@ -459,6 +460,10 @@ class Loop:
 
 def _is_function_call(item: Any) -> bool:
     return isinstance(item, ToolCallItem) and getattr(item.raw_item, "type", None) == "function_call"
+
+
+def _call_id(raw_item: Any) -> str | None:
+    return raw_item.get("call_id") if isinstance(raw_item, dict) else getattr(raw_item, "call_id", None)
 
 
 def _is_output(item: Any) -> bool:
@@ -497,8 +502,16 @@ async def _decide(
                 return ToolsToFinalOutputResult(is_final_output=True, final_output=result.output)
         return ToolsToFinalOutputResult(is_final_output=False)
     if callable(behavior):
-        return await _maybe_await(behavior(context, results))
+        return await settle(behavior(context, results))
     raise UserError(f"Invalid tool_use_behavior: {behavior!r}")
+
+
+def _handler_result(result: Any) -> RunErrorHandlerResult:
+    if isinstance(result, RunErrorHandlerResult):
+        return result
+    if isinstance(result, dict) and "final_output" in result:
+        return RunErrorHandlerResult(**cast("dict[str, Any]", result))
+    return RunErrorHandlerResult(final_output=result)
 
 
 def _message(text: str, *, status: str = "completed") -> Any:
@@ -516,10 +529,6 @@ def _as_text(agent: Agent[Any], output: Any) -> str:
     from millstream import codec
 
     return codec.encode(output).decode()
-
-
-async def _maybe_await(value: Any) -> Any:
-    return await value if inspect.isawaitable(value) else value
 
 
 async def _finish(write: Any) -> None:

@@ -61,15 +61,14 @@ class Turn:
         self._handoffs = handoffs
         self._outputs: list[Any] = []
         self._response: ModelResponse | None = None
+        self._failure: ModelResponseError | None = None
         self._open: list[list[Any]] = []
         """Events read since the last item ended, from which partial text is told."""
 
     def feed(self, batch: RawBatch) -> list[Payload]:
         """The events of `batch` as they go into the log, each new item right behind the event that ended it.
 
-        Raises:
-            ModelResponseError: the server reports that the response failed. The events up to
-                there are in `unwritten`.
+        What a server reports of a failure is raised by `finish`, when its events are written.
         """
         events, types = batch
         if _LOOKED_AT.isdisjoint(types):
@@ -93,13 +92,6 @@ class Turn:
             else:
                 payloads.extend(self._end(typed))
         return payloads
-
-    _failure: ModelResponseError | None = None
-
-    @property
-    def failure(self) -> ModelResponseError | None:
-        """What the server said of a response that failed."""
-        return self._failure
 
     def whole(self, response: ModelResponse) -> list[Payload]:
         """The items of a response that came in one piece."""
