@@ -209,7 +209,7 @@ class Stream(Generic[T]):
             frames = reader.feed(data) if data else reader.finish()
             if frames is not None:
                 return frames
-            if not data and reader.error is None:
+            if reader.error is None and (reader.done or not data):
                 return None
         raise reader.error
 

@@ -1,0 +1,484 @@
+"""The stream of Chat Completions as the events of the Responses API, without I/O.
+
+Rules of this file:
+
+1. Chunks in, events out as clean JSON. What the server told of one response is one response
+   object; `sequence_number` counts its events from 0.
+2. An item begins with its first piece. Reasoning ends where anything else begins; messages
+   and calls end with the answer, because servers may still add to them until then.
+3. A whole answer is a stream of one chunk: both ways give the same items.
+4. Every item has an id of its own, made up here, and `provider_data`, by which the Responses
+   wire knows that the id means nothing to its server.
+"""
+
+from __future__ import annotations
+
+import time
+import uuid
+from typing import Any
+
+import msgspec
+
+from millstream import codec
+from millstream.errors import ModelProtocolError
+from millstream.models.promise import RawBatch
+from millstream.models.wire import response_error
+
+# --- what is read of a chunk ------------------------------------------------------------------
+
+
+class _Function(msgspec.Struct, gc=False):
+    name: str | None = None
+    arguments: Any = None
+
+
+class _Call(msgspec.Struct, gc=False):
+    index: int | None = None
+    id: str | None = None
+    function: _Function | None = None
+
+
+class Delta(msgspec.Struct, gc=False):
+    """A piece of an answer, or a whole one."""
+
+    content: str | list[Any] | None = None
+    reasoning_content: str | None = None
+    reasoning: str | None = None
+    refusal: str | None = None
+    tool_calls: list[_Call] | None = None
+
+
+class Choice(msgspec.Struct, gc=False):
+    """What one of the answers asked for has come to; `message` where the answer is whole."""
+
+    index: int = 0
+    delta: Delta | None = None
+    message: Delta | None = None
+    finish_reason: str | None = None
+    logprobs: Any = None
+
+
+class Chunk(msgspec.Struct, gc=False):
+    """One chunk of a stream, or the whole answer."""
+
+    id: str | None = None
+    choices: list[Choice] | None = None
+    usage: Any = None
+    error: Any = None
+
+
+chunks = msgspec.json.Decoder(list[Chunk])
+
+# --- items --------------------------------------------------------------------------------------
+
+
+class _Item:
+    """An output item that has begun."""
+
+    def __init__(self, id: str, index: int) -> None:
+        self.id = id
+        self.index = index
+        self.at: dict[str, Any] = {"item_id": id, "output_index": index}
+
+
+class _Reasoning(_Item):
+    """What the model thinks: a summary, or the text itself, by the field that the server uses."""
+
+    def __init__(self, id: str, index: int, *, as_summary: bool) -> None:
+        super().__init__(id, index)
+        self.as_summary = as_summary
+        self.text: list[str] = []
+
+    def item(self, status: str) -> dict[str, Any]:
+        text = "".join(self.text)
+        parts = [{"type": "summary_text" if self.as_summary else "reasoning_text", "text": text}]
+        return {
+            "id": self.id,
+            "type": "reasoning",
+            **({"summary": parts} if self.as_summary else {"summary": [], "content": parts}),
+        }
+
+
+class _Part:
+    """Text or a refusal, as part of a message."""
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.text: list[str] = []
+        self.logprobs: list[Any] = []
+        self.head = b""
+
+    def part(self) -> dict[str, Any]:
+        text = "".join(self.text)
+        if self.kind == "refusal":
+            return {"type": "refusal", "refusal": text}
+        return {"type": "output_text", "text": text, "annotations": [], "logprobs": self.logprobs}
+
+
+class _Message(_Item):
+    def __init__(self, id: str, index: int) -> None:
+        super().__init__(id, index)
+        self.parts: dict[str, _Part] = {}
+
+    def item(self, status: str) -> dict[str, Any]:
+        content = [part.part() for part in self.parts.values()]
+        return {"id": self.id, "type": "message", "role": "assistant", "status": status, "content": content}
+
+
+class _FunctionCall(_Item):
+    def __init__(self, id: str, index: int, call_id: str, name: str) -> None:
+        super().__init__(id, index)
+        self.call_id = call_id
+        self.name = name
+        self.arguments: list[str] = []
+
+    def item(self, status: str) -> dict[str, Any]:
+        return {
+            "id": self.id,
+            "type": "function_call",
+            "call_id": self.call_id,
+            "name": self.name,
+            "arguments": "".join(self.arguments),
+            "status": status,
+        }
+
+
+# --- the fold -----------------------------------------------------------------------------------
+
+_CUT_SHORT = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+class ChatStream:
+    """Turns the chunks of one answer into the events of one response.
+
+    Args:
+        model: what the response says its model is.
+        uid: makes ids unique; random if left out.
+
+    Attributes:
+        error: the failure that the server reported in place of a chunk. Nothing follows it.
+        finished: a chunk said why the answer ends.
+    """
+
+    def __init__(self, model: str, *, uid: str | None = None) -> None:
+        self.error: Exception | None = None
+        self.finished = False
+        self._model = model
+        self._uid = uid or uuid.uuid4().hex
+        self._created = int(time.time())
+        self._id: str | None = None
+        self._reason: str | None = None
+        self._usage: Any = None
+        self._sequence = 0
+        self._items: list[_Reasoning | _Message | _FunctionCall] = []
+        self._thought: _Reasoning | None = None
+        self._message: _Message | None = None
+        self._text: _Part | None = None
+        self._calls: dict[int, _FunctionCall] = {}
+        self._unnamed: dict[int, tuple[str | None, list[str]]] = {}
+        self._events: list[Any] = []
+        self._types: list[str] = []
+
+    def feed(self, chunks: list[Chunk]) -> RawBatch:
+        """Take the chunks of one read; give the events that they mean."""
+        for chunk in chunks:
+            if chunk.error:
+                self.error = response_error(chunk.error)
+                break
+            if self._id is None:
+                self._begin(chunk.id)
+            if chunk.usage:
+                self._usage = chunk.usage
+            for choice in chunk.choices or ():
+                if choice.index == 0:
+                    self._take(choice)
+        return self._batch()
+
+    def finish(self) -> RawBatch:
+        """End the items that are open, and the response.
+
+        Raises:
+            ModelProtocolError: the server never named a tool that it called.
+        """
+        if self._unnamed:
+            raise ModelProtocolError("The model's server sent a tool call without the name of a tool.")
+        if self._id is None:
+            self._begin(None)
+        self._end_thought()
+        why = _CUT_SHORT.get(self._reason or "")
+        status = "incomplete" if why else "completed"
+        for item in self._items:
+            if isinstance(item, _Message):
+                self._end_message(item, status)
+            elif isinstance(item, _FunctionCall):
+                self._end_call(item, status)
+        self._emit(f"response.{status}", response=self.response())
+        return self._batch()
+
+    def response(self) -> dict[str, Any]:
+        """The response as far as it has come: whole after `finish`."""
+        why = _CUT_SHORT.get(self._reason or "")
+        status = "incomplete" if why else "completed" if self.finished else "in_progress"
+        return {
+            "id": self._id or f"resp_{self._uid}",
+            "object": "response",
+            "created_at": self._created,
+            "model": self._model,
+            "status": status,
+            "incomplete_details": {"reason": why} if why else None,
+            "output": [self._done(item, "incomplete" if why else "completed") for item in self._items],
+            "tools": [],
+            "tool_choice": "auto",
+            "parallel_tool_calls": True,
+            "usage": _usage(self._usage),
+        }
+
+    # --- pieces ---
+
+    def _take(self, choice: Choice) -> None:
+        delta = choice.delta or choice.message
+        if delta is not None:
+            thought = delta.reasoning_content or delta.reasoning
+            if thought:
+                self._think(thought, as_summary=bool(delta.reasoning_content))
+            content = delta.content
+            if content:
+                if type(content) is str and choice.logprobs is None:
+                    self._say(content)
+                else:
+                    self._say_parts(content, choice.logprobs)
+            if delta.refusal:
+                self._refuse(delta.refusal)
+            for call in delta.tool_calls or ():
+                self._call(call)
+        if choice.finish_reason:
+            self.finished = True
+            self._reason = choice.finish_reason
+
+    def _say(self, text: str) -> None:
+        part = self._text or self._begin_text()
+        part.text.append(text)
+        self._events.append(b'%b%b,"logprobs":[],"sequence_number":%d}' % (part.head, _json(text), self._sequence))
+        self._types.append("response.output_text.delta")
+        self._sequence += 1
+
+    def _begin_text(self) -> _Part:
+        self._end_thought()
+        part = self._text = self._begin_part("output_text")
+        at = {"type": "response.output_text.delta", **self._at(part)}
+        # All of a delta but its text is the same each time.
+        part.head = codec.encode(at)[:-1] + b',"delta":'
+        return part
+
+    def _say_parts(self, content: str | list[Any], logprobs: Any) -> None:
+        """Text with its probabilities, or in the parts that some servers send instead of text."""
+        for piece in [content] if isinstance(content, str) else content:
+            if isinstance(piece, dict) and "thinking" in piece:
+                self._think(_text_of(piece["thinking"]), as_summary=False)  # pyright: ignore[reportUnknownArgumentType]
+                continue
+            text = _text_of(piece)
+            if not text:
+                continue
+            part = self._text or self._begin_text()
+            part.text.append(text)
+            known = _logprobs(logprobs)
+            part.logprobs.extend(known)
+            self._emit("response.output_text.delta", **self._at(part), delta=text, logprobs=known)
+
+    def _refuse(self, text: str) -> None:
+        self._end_thought()
+        part = self._message.parts.get("refusal") if self._message else None
+        part = part or self._begin_part("refusal")
+        part.text.append(text)
+        self._emit("response.refusal.delta", **self._at(part), delta=text)
+
+    def _think(self, text: str, *, as_summary: bool) -> None:
+        if self._thought is not None and self._thought.as_summary is not as_summary:
+            self._end_thought()
+        item = self._thought or self._begin_thought(as_summary)
+        item.text.append(text)
+        if as_summary:
+            self._emit("response.reasoning_summary_text.delta", **item.at, summary_index=0, delta=text)
+        else:
+            self._emit("response.reasoning_text.delta", **item.at, content_index=0, delta=text)
+
+    def _call(self, call: _Call) -> None:
+        function = call.function or _Function()
+        index = self._index_of(call)
+        open_call = self._calls.get(index)
+        piece = _arguments(function.arguments)
+        if open_call is None:
+            # A call is known by its name; what comes before it waits.
+            call_id, early = self._unnamed.pop(index, (None, []))
+            if not function.name:
+                self._unnamed[index] = (call.id or call_id, [*early, piece])
+                return
+            open_call = self._begin_call(index, call.id or call_id, function.name)
+            piece = "".join(early) + piece
+        if piece:
+            open_call.arguments.append(piece)
+            self._emit("response.function_call_arguments.delta", **open_call.at, delta=piece)
+
+    def _index_of(self, call: _Call) -> int:
+        """Which call a piece belongs to: some servers leave out the index, some send 0 for all."""
+        index = call.index
+        if index is None:
+            last = len(self._calls) - 1
+            index = last if call.id is None and last >= 0 else last + 1
+        known = self._calls.get(index)
+        named = call.function is not None and bool(call.function.name)
+        if known is not None and named and call.id and call.id != known.call_id:
+            return max(self._calls) + 1
+        return index
+
+    # --- beginnings ---
+
+    def _begin(self, id: str | None) -> None:
+        self._id = id or f"resp_{self._uid}"
+        self._emit("response.created", response=self.response())
+
+    def _begin_thought(self, as_summary: bool) -> _Reasoning:
+        item = self._thought = _Reasoning(f"rs_{self._uid}_{len(self._items)}", len(self._items), as_summary=as_summary)
+        added = {**item.item("in_progress"), "summary": []}
+        self._items.append(item)
+        self._emit("response.output_item.added", output_index=item.index, item=self._noted(added))
+        if as_summary:
+            part = {"type": "summary_text", "text": ""}
+            self._emit("response.reasoning_summary_part.added", **item.at, summary_index=0, part=part)
+        return item
+
+    def _begin_part(self, kind: str) -> _Part:
+        message = self._message
+        if message is None:
+            message = self._message = _Message(f"msg_{self._uid}_{len(self._items)}", len(self._items))
+            added = self._noted(message.item("in_progress"))
+            self._items.append(message)
+            self._emit("response.output_item.added", output_index=message.index, item=added)
+        part = message.parts[kind] = _Part(kind)
+        self._emit("response.content_part.added", **self._at(part), part=part.part())
+        return part
+
+    def _begin_call(self, index: int, call_id: str | None, name: str) -> _FunctionCall:
+        self._end_thought()
+        position = len(self._items)
+        item = _FunctionCall(
+            f"fc_{self._uid}_{position}", position, call_id or f"call_{self._uid}_{position}", name
+        )
+        added = self._noted(item.item("in_progress"))
+        self._items.append(item)
+        self._calls[index] = item
+        self._emit("response.output_item.added", output_index=item.index, item=added)
+        return item
+
+    def _at(self, part: _Part) -> dict[str, Any]:
+        message = self._message
+        assert message is not None, "a part has its message"
+        return {**message.at, "content_index": list(message.parts).index(part.kind)}
+
+    # --- ends ---
+
+    def _end_thought(self) -> None:
+        item, self._thought = self._thought, None
+        if item is None:
+            return
+        text = "".join(item.text)
+        if item.as_summary:
+            part = {"type": "summary_text", "text": text}
+            self._emit("response.reasoning_summary_text.done", **item.at, summary_index=0, text=text)
+            self._emit("response.reasoning_summary_part.done", **item.at, summary_index=0, part=part)
+        else:
+            self._emit("response.reasoning_text.done", **item.at, content_index=0, text=text)
+        self._emit("response.output_item.done", output_index=item.index, item=self._done(item, "completed"))
+
+    def _end_message(self, item: _Message, status: str) -> None:
+        for part in item.parts.values():
+            at, whole = self._at(part), part.part()
+            if part.kind == "refusal":
+                self._emit("response.refusal.done", **at, refusal=whole["refusal"])
+            else:
+                self._emit("response.output_text.done", **at, text=whole["text"], logprobs=part.logprobs)
+            self._emit("response.content_part.done", **at, part=whole)
+        self._emit("response.output_item.done", output_index=item.index, item=self._done(item, status))
+
+    def _end_call(self, item: _FunctionCall, status: str) -> None:
+        arguments = "".join(item.arguments)
+        self._emit("response.function_call_arguments.done", **item.at, name=item.name, arguments=arguments)
+        self._emit("response.output_item.done", output_index=item.index, item=self._done(item, status))
+
+    # --- events ---
+
+    def _done(self, item: _Reasoning | _Message | _FunctionCall, status: str) -> dict[str, Any]:
+        return self._noted(item.item(status))
+
+    def _noted(self, item: dict[str, Any]) -> dict[str, Any]:
+        return {**item, "provider_data": {"model": self._model, "response_id": self._id}}
+
+    def _emit(self, type: str, **fields: Any) -> None:
+        self._events.append(codec.encode({"type": type, **fields, "sequence_number": self._sequence}))
+        self._types.append(type)
+        self._sequence += 1
+
+    def _batch(self) -> RawBatch:
+        batch = RawBatch(self._events, self._types)
+        self._events, self._types = [], []
+        return batch
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def _json(text: str) -> bytes:
+    data = _encode(text)
+    return data if text.isascii() else codec.clean(data)
+
+
+def _arguments(piece: Any) -> str:
+    """Arguments are JSON text; some servers send the object itself."""
+    if piece is None or isinstance(piece, str):
+        return piece or ""
+    return codec.encode(piece).decode()
+
+
+def _text_of(piece: Any) -> str:
+    if isinstance(piece, str):
+        return piece
+    if isinstance(piece, list):
+        return "".join(map(_text_of, piece))  # pyright: ignore[reportUnknownArgumentType]
+    return piece.get("text") or "" if isinstance(piece, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+
+
+def _logprobs(logprobs: Any) -> list[dict[str, Any]]:
+    if not isinstance(logprobs, dict):
+        return []
+    tokens: list[Any] = logprobs.get("content") or []  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    return [
+        {
+            "token": token["token"],
+            "logprob": token["logprob"],
+            "top_logprobs": [
+                {"token": top["token"], "logprob": top["logprob"]} for top in token.get("top_logprobs") or ()
+            ],
+        }
+        for token in tokens
+        if isinstance(token, dict) and "token" in token and "logprob" in token
+    ]
+
+
+def _usage(usage: Any) -> dict[str, Any] | None:
+    """The tokens of a Chat answer as the Responses API counts them."""
+    if not isinstance(usage, dict):
+        return None
+    said: dict[str, Any] = usage  # pyright: ignore[reportUnknownVariableType]
+    read: dict[str, Any] = said.get("prompt_tokens_details") or {}
+    written: dict[str, Any] = said.get("completion_tokens_details") or {}
+    prompt, completion = said.get("prompt_tokens") or 0, said.get("completion_tokens") or 0
+    return {
+        "input_tokens": prompt,
+        "input_tokens_details": {
+            "cached_tokens": read.get("cached_tokens") or 0,
+            "cache_write_tokens": read.get("cache_write_tokens") or 0,
+        },
+        "output_tokens": completion,
+        "output_tokens_details": {"reasoning_tokens": written.get("reasoning_tokens") or 0},
+        "total_tokens": said.get("total_tokens") or prompt + completion,
+    }
