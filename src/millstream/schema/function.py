@@ -115,7 +115,8 @@ def function_schema(
     takes_context = _take_context(name, shown, hints)
     _refuse_self(name, target, shown, hints)
     fields, attributes = _fields(shown, hints, docs.param_descriptions or {})
-    model, schema = _model(name, fields, strict_json_schema)
+    open_ended = any(parameter.kind is _VAR_KEYWORD for parameter in shown.values())
+    model, schema = _model(name, fields, strict_json_schema, open_ended)
     return FuncSchema(
         name=name,
         description=description_override or docs.description,
@@ -285,15 +286,15 @@ class _JsonSchema(GenerateJsonSchema):
 
 
 def _model(
-    name: str, fields: dict[str, tuple[Any, FieldInfo]], strict: bool
+    name: str, fields: dict[str, tuple[Any, FieldInfo]], strict: bool, open_ended: bool
 ) -> tuple[type[BaseModel], dict[str, Any]]:
     try:
-        return _build(name, fields, strict)
+        return _build(name, fields, strict, open_ended)
     except _NO_SCHEMA as error:
         culprit, reason = _culprit(name, fields, strict) or (None, error)
         where = f"parameter {culprit!r} has" if culprit else "its signature has"
         remedy = (
-            "Or make the tool with strict_mode=False."
+            "Or turn strict mode off: strict_mode=False."
             if isinstance(reason, SchemaError)
             else "Annotate it with a type that JSON can express: str, int, a list, a pydantic model."
         )
@@ -312,9 +313,12 @@ _NO_SCHEMA = (
 
 
 def _build(
-    name: str, fields: dict[str, tuple[Any, FieldInfo]], strict: bool
+    name: str, fields: dict[str, tuple[Any, FieldInfo]], strict: bool, open_ended: bool
 ) -> tuple[type[BaseModel], dict[str, Any]]:
-    config = ConfigDict(protected_namespaces=())
+    # With `**kwargs`, a model tends to write them beside the others instead of into their own
+    # object, where they would be dropped: so it is told.
+    extra = "forbid" if open_ended else None
+    config = ConfigDict(protected_namespaces=(), extra=extra)
     create: Any = create_model
     model: type[BaseModel] = create(
         f"{re.sub(r'[^0-9A-Za-z_]', '_', name)}_args", __config__=config, **fields
@@ -330,7 +334,7 @@ def _culprit(
     """The first parameter that has no schema by itself, and why."""
     for attribute, definition in fields.items():
         try:
-            _build(name, {attribute: definition}, strict)
+            _build(name, {attribute: definition}, strict, open_ended=False)
         except _NO_SCHEMA as error:
             return definition[1].alias or attribute, error
     return None
@@ -338,4 +342,6 @@ def _culprit(
 
 def _first_line(error: Exception) -> str:
     text = str(error).strip().split("\n")[0].rstrip()
+    if isinstance(error, PydanticUserError):
+        text = text.split(". ")[0]  # what follows is advice on pydantic models, and here is none
     return text if text.endswith((".", "!", "?")) else f"{text}."

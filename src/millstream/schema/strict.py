@@ -64,8 +64,7 @@ def _close(schema: Schema, path: str) -> None:
         where = f" at {path!r}" if path else ""
         raise SchemaError(
             f"An object{where} may hold properties of any name (a dict, **kwargs, or extra fields), "
-            "which strict mode does not take: name its fields, with a TypedDict or a model say, "
-            "or turn strict mode off."
+            "which strict mode does not take: name its fields, with a TypedDict or a model say."
         )
     properties = schema.get("properties")
     if isinstance(properties, Mapping):
@@ -76,9 +75,7 @@ def _close(schema: Schema, path: str) -> None:
 
 def _plain_unions(schema: Schema) -> Schema:
     if "oneOf" in schema:
-        # The discriminator goes along: it belongs to `oneOf`, and strict mode does not know it.
         schema["anyOf"] = schema.get("anyOf", []) + schema.pop("oneOf")
-        schema.pop("discriminator", None)
     if isinstance(schema.get("allOf"), list) and len(schema["allOf"]) == 1:
         (only,) = schema.pop("allOf")
         schema |= only

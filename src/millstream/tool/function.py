@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from typing_extensions import Unpack
 
 from millstream.context import MaybeAwaitable, RunContextWrapper, ToolContext, settle
-from millstream.errors import ModelBehaviorError, NotSupportedError, ToolTimeoutError, UserError
+from millstream.errors import ModelBehaviorError, NotSupportedError, SchemaError, ToolTimeoutError, UserError
 from millstream.schema import DocstringStyle, FuncSchema, ensure_strict_json_schema, function_schema
 from millstream.tool.threads import in_thread
 
@@ -56,7 +56,12 @@ class FunctionTool:
 
     def __post_init__(self) -> None:
         if self.strict_json_schema:
-            self.params_json_schema = ensure_strict_json_schema(self.params_json_schema)
+            try:
+                self.params_json_schema = ensure_strict_json_schema(self.params_json_schema)
+            except SchemaError as error:
+                raise SchemaError(
+                    f"Tool {self.name!r}: {error} Or turn strict mode off: strict_json_schema=False."
+                ) from None
         self.timeout_seconds = _checked_timeout(self.timeout_seconds)
         if self.timeout_behavior not in get_args(ToolTimeoutBehavior):
             choices = ", ".join(get_args(ToolTimeoutBehavior))

@@ -98,11 +98,10 @@ def tool_output_parts(output: object) -> str | list[dict[str, Any]]:
             return cast("list[dict[str, Any]]", parts)
     elif (part := _part(output)) is not None:
         return [part]
-    value: Any = output
     try:
-        return _valid(str(value))
+        return _valid(str(cast("object", output)))
     except Exception:
-        return f"<{type(value).__name__}: no text>"
+        return f"<{type(cast('object', output)).__name__}: no text>"
 
 
 def _part(value: Any) -> dict[str, Any] | None:
