@@ -1,0 +1,392 @@
+"""Which model a hands-on command uses where its user names none, and why.
+
+Rules of this file:
+
+1. Two questions, answered apart. *Where*: `OPENAI_BASE_URL`, else the OpenAI API if there is
+   a key for it, else a server that answers on this machine, else the scripted model. *Which*:
+   what `--model` says, else `MILLSTREAM_MODEL`, else the default of the place.
+2. Every place has a `Candidate` that says what became of it: a choice can always be explained.
+3. Only loopback is ever probed. A server elsewhere is used because somebody named it.
+4. Only commands choose. The library and the server never guess a model (`millstream.models.provider`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from ipaddress import ip_address
+from typing import Any, Literal, TypeAlias, cast
+from urllib.parse import urlsplit
+
+from millstream.errors import MissingKeyError, UnknownModelError, UserError
+
+Wire: TypeAlias = Literal["responses", "chat"]
+State: TypeAlias = Literal["used", "found", "not found", "skipped"]
+
+OPENAI_URL = "https://api.openai.com/v1"
+OPENAI_HOST = "api.openai.com"
+DEFAULT_OPENAI_MODEL = "gpt-4.1"
+"""What is asked of the OpenAI API where nobody names a model (and `OPENAI_DEFAULT_MODEL` does not)."""
+SCRIPTED = "scripted"
+"""The name of the model that is not one: it needs no key and no network."""
+
+PROBE_SECONDS = 0.2
+_PROBE_BYTES = 1_000_000
+_LOOPBACK = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class LocalServer:
+    """A kind of server that people run on their own machine, and where it is found."""
+
+    name: str
+    port: int
+    path: str = "/v1/models"
+
+    @property
+    def url(self) -> str:
+        """The base URL of its OpenAI-compatible API."""
+        return f"http://{_LOOPBACK}:{self.port}/v1"
+
+
+LOCAL_SERVERS = (
+    LocalServer("Ollama", 11434, "/api/tags"),
+    LocalServer("llama.cpp", 8080),
+    LocalServer("vLLM", 8000),
+    LocalServer("LM Studio", 1234),
+)
+"""In the order in which they are preferred."""
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A place where a model might have come from, and what became of it."""
+
+    name: str
+    state: State
+    detail: str
+    models: tuple[str, ...] = ()
+    """What the server lists, where it was asked."""
+
+    def to_dict(self) -> dict[str, Any]:
+        """The candidate as plain JSON values."""
+        return {
+            "name": self.name,
+            "state": self.state,
+            "detail": self.detail,
+            "models": list(self.models),
+        }
+
+
+@dataclass(frozen=True)
+class ModelChoice:
+    """The model to use, and how it came to be chosen."""
+
+    model: str
+    reason: str
+    base_url: str | None = None
+    """None for the scripted model."""
+    wire: Wire | None = None
+    candidates: tuple[Candidate, ...] = ()
+
+    @property
+    def is_scripted(self) -> bool:
+        """Whether no real model is used."""
+        return self.base_url is None
+
+    def to_dict(self) -> dict[str, Any]:
+        """The choice as plain JSON values."""
+        return {
+            "model": self.model,
+            "base_url": self.base_url,
+            "api": self.wire,
+            "reason": self.reason,
+            "candidates": [candidate.to_dict() for candidate in self.candidates],
+        }
+
+    def __str__(self) -> str:
+        if self.is_scripted:
+            return f"the scripted model ({self.reason})"
+        wire = "Responses API" if self.wire == "responses" else "Chat Completions API"
+        return f"{self.model} at {_place(self.base_url or '')}, {wire} ({self.reason})"
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a model is asked, and what is known of it."""
+
+    url: str
+    reason: str
+    models: tuple[str, ...] = ()
+
+
+async def choose(
+    environ: Mapping[str, str],
+    *,
+    model: str | None = None,
+    wire: str | None = None,
+    offline: bool = False,
+    probe_all: bool = False,
+) -> ModelChoice:
+    """Choose a model.
+
+    Args:
+        environ: the environment.
+        model: what `--model` says.
+        wire: what `--api` says.
+        offline: allow nothing but the scripted model.
+        probe_all: look for local servers even if they cannot be chosen any more, to tell of them.
+
+    Raises:
+        MissingKeyError: a model is named, and there is no key and no server to ask for it.
+        UnknownModelError: a model is named that the local servers do not list.
+        UserError: a variable of the environment has a value that it cannot have.
+    """
+    asked, by = _asked_model(environ, model)
+    forced = _asked_wire(environ, wire)
+    if offline or asked == SCRIPTED:
+        reason = "--offline" if offline else f"{by} says so"
+        return ModelChoice(SCRIPTED, reason, candidates=_skipped(environ, f"{reason}"))
+    trail: list[Candidate] = []
+    place = _named_place(environ, trail)
+    if place is None or probe_all:
+        place = await _local_place(environ, trail, place, asked)
+    else:
+        trail.extend(Candidate(s.name, "skipped", "not looked for") for s in local_servers(environ))
+    if place is None:
+        if asked is not None:
+            raise _nobody(asked, by, trail)
+        trail.append(Candidate("scripted model", "used", "needs no key and no network"))
+        return ModelChoice(SCRIPTED, "no key is set and no local server answers", candidates=tuple(trail))
+    trail.append(Candidate("scripted model", "skipped", "--offline or --model scripted chooses it"))
+    name = asked or await _default_model(environ, place)
+    reason = f"{by}; {place.reason}" if asked else place.reason
+    chosen: Wire = forced or ("responses" if _host(place.url) == OPENAI_HOST else "chat")
+    return ModelChoice(name, reason, place.url, chosen, tuple(trail))
+
+
+# --- which ----------------------------------------------------------------------------------
+
+
+def _asked_model(environ: Mapping[str, str], model: str | None) -> tuple[str | None, str]:
+    if model:
+        return model, "--model"
+    return environ.get("MILLSTREAM_MODEL") or None, "MILLSTREAM_MODEL"
+
+
+def _asked_wire(environ: Mapping[str, str], wire: str | None) -> Wire | None:
+    names = {"responses": "responses", "chat": "chat", "chat_completions": "chat"}
+    for source, value in (
+        ("--api", wire),
+        ("MILLSTREAM_API", environ.get("MILLSTREAM_API")),
+        ("OPENAI_API", environ.get("OPENAI_API")),
+    ):
+        if value:
+            if value not in names:
+                raise UserError(f"{source} is {value!r}; it can be responses or chat.")
+            return cast("Wire", names[value])
+    return None
+
+
+async def _default_model(environ: Mapping[str, str], place: _Place) -> str:
+    if place.models:
+        return _first_chat_model(place.models)
+    if is_loopback(place.url):
+        listed = await list_models(f"{place.url.rstrip('/')}/models", key=environ.get("OPENAI_API_KEY"))
+        if listed:
+            return _first_chat_model(listed)
+        raise UserError(f"The server at {place.url} lists no models; name one with --model.")
+    return environ.get("OPENAI_DEFAULT_MODEL") or DEFAULT_OPENAI_MODEL
+
+
+def _first_chat_model(models: tuple[str, ...]) -> str:
+    # Servers list embedding models along with the others; those cannot talk.
+    return next((name for name in models if "embed" not in name.lower()), models[0])
+
+
+# --- where ----------------------------------------------------------------------------------
+
+
+def _named_place(environ: Mapping[str, str], trail: list[Candidate]) -> _Place | None:
+    """The place that the environment names, if it names one."""
+    key, url = bool(environ.get("OPENAI_API_KEY")), environ.get("OPENAI_BASE_URL", "")
+    if url and not urlsplit(url).hostname:
+        raise UserError(f"OPENAI_BASE_URL is {url!r}; it has to be a URL such as http://127.0.0.1:8000/v1.")
+    if url and (key or is_loopback(url)):
+        reason = "OPENAI_BASE_URL is set" + ("" if key else ", on this machine, where no key is needed")
+        trail.append(Candidate("OPENAI_BASE_URL", "used", _place(url)))
+        trail.append(Candidate("OpenAI", "skipped", "OPENAI_BASE_URL comes first"))
+        return _Place(url, reason)
+    if url:
+        detail = f"{_place(url)} is not on this machine, and OPENAI_API_KEY is not set"
+        trail.append(Candidate("OPENAI_BASE_URL", "skipped", detail))
+    else:
+        trail.append(Candidate("OPENAI_BASE_URL", "not found", "not set"))
+    if not key:
+        trail.append(Candidate("OpenAI", "not found", "OPENAI_API_KEY is not set"))
+        return None
+    trail.append(Candidate("OpenAI", "used", "OPENAI_API_KEY is set"))
+    return _Place(OPENAI_URL, "OPENAI_API_KEY is set")
+
+
+async def _local_place(
+    environ: Mapping[str, str], trail: list[Candidate], place: _Place | None, asked: str | None
+) -> _Place | None:
+    """`place`, or else the first local server that answers with the model asked for."""
+    servers = local_servers(environ)
+    found = await asyncio.gather(*(list_models(f"http://{_LOOPBACK}:{s.port}{s.path}") for s in servers))
+    for server, models in zip(servers, found, strict=True):
+        where = _place(server.url)
+        if models is None:
+            trail.append(Candidate(server.name, "not found", f"nothing answers at {where}"))
+        elif not models:
+            trail.append(Candidate(server.name, "skipped", f"{where} lists no models"))
+        elif place is None and (asked is None or _lists(models, asked)):
+            place = _Place(server.url, f"{server.name} answers on this machine", models)
+            trail.append(Candidate(server.name, "used", where, models))
+        else:
+            trail.append(Candidate(server.name, "found", where, models))
+    return place
+
+
+def _lists(models: tuple[str, ...], asked: str) -> bool:
+    return asked in models or f"{asked}:latest" in models  # as Ollama calls what has no tag
+
+
+def _nobody(asked: str, by: str, trail: list[Candidate]) -> UserError:
+    listed = sorted({name for candidate in trail for name in candidate.models})
+    if listed:
+        shown = ", ".join(listed[:8]) + (", …" if len(listed) > 8 else "")
+        return UnknownModelError(
+            f"{by} is {asked!r}, and the servers on this machine do not list it; they list {shown}."
+        )
+    return MissingKeyError(
+        f"{by} is {asked!r}, and there is nobody to ask for it: OPENAI_API_KEY is not set, "
+        "and no local server answers."
+    )
+
+
+def _skipped(environ: Mapping[str, str], reason: str) -> tuple[Candidate, ...]:
+    names = ["OPENAI_BASE_URL", "OpenAI", *(server.name for server in local_servers(environ))]
+    return (
+        *(Candidate(name, "skipped", reason) for name in names),
+        Candidate("scripted model", "used", "needs no key and no network"),
+    )
+
+
+def local_servers(environ: Mapping[str, str]) -> tuple[LocalServer, ...]:
+    """The local servers to look for, on the ports that `MILLSTREAM_LOCAL_PORTS` may change.
+
+    Its value is a list such as `ollama=11435,vllm=8001`; `none` looks for no server at all.
+
+    Raises:
+        UserError: it is not such a list.
+    """
+    value = environ.get("MILLSTREAM_LOCAL_PORTS", "").strip()
+    if value == "none":
+        return ()
+    ports: dict[str, int] = {}
+    known = {_short(server.name) for server in LOCAL_SERVERS}
+    for pair in filter(None, value.split(",")):
+        name, _, port = pair.partition("=")
+        if _short(name) not in known or not port.strip().isdigit() or not 0 < int(port) < 65536:
+            raise UserError(
+                f"MILLSTREAM_LOCAL_PORTS is {value!r}; it has to be a list such as ollama=11434,vllm=8000 "
+                f"(names: {', '.join(sorted(known))}), or none."
+            )
+        ports[_short(name)] = int(port)
+    return tuple(
+        LocalServer(server.name, ports.get(_short(server.name), server.port), server.path)
+        for server in LOCAL_SERVERS
+    )
+
+
+def _short(name: str) -> str:
+    return name.lower().replace(" ", "").replace(".", "")
+
+
+# --- asking a server on this machine --------------------------------------------------------
+
+
+async def list_models(url: str, *, key: str | None = None) -> tuple[str, ...] | None:
+    """The models that the server at `url`, on loopback, lists; None where none answers in time."""
+    # A socket and not an HTTP client: this runs before anything slow to import is needed, and
+    # must not be sent through the proxy that the environment may name.
+    with contextlib.suppress(OSError, TimeoutError, ValueError, EOFError):
+        async with asyncio.timeout(PROBE_SECONDS):
+            return _names(json.loads(await _get(url, key)))
+    return None
+
+
+async def _get(url: str, key: str | None) -> bytes:
+    parts = urlsplit(url)
+    host, port = parts.hostname or _LOOPBACK, parts.port or 80
+    if not is_loopback(url) or parts.scheme != "http":
+        raise ValueError(f"{host} is not on this machine")
+    reader, writer = await asyncio.open_connection(host, port, limit=_PROBE_BYTES)
+    try:
+        # HTTP/1.0: the answer ends with the connection and comes in no chunks.
+        lines = [f"GET {parts.path} HTTP/1.0", f"Host: {host}:{port}", "Accept: application/json"]
+        if key:
+            lines.append(f"Authorization: Bearer {key}")
+        writer.write("\r\n".join([*lines, "", ""]).encode())
+        head = await reader.readuntil(b"\r\n\r\n")
+        if head.split(b" ", 2)[1] != b"200":
+            raise ValueError("not a list of models")
+        body = bytearray()
+        while (piece := await reader.read(65536)) and len(body) < _PROBE_BYTES:
+            body += piece
+        chunked = b"transfer-encoding: chunked" in head.lower()
+        return _joined(bytes(body)) if chunked else bytes(body)
+    finally:
+        writer.transport.abort()
+
+
+def _joined(body: bytes) -> bytes:
+    """The chunks of an answer that was chunked although HTTP/1.0 has none."""
+    whole = b""
+    while body:
+        size, _, rest = body.partition(b"\r\n")
+        length = int(size.split(b";")[0], 16)
+        if length == 0:
+            break
+        whole, body = whole + rest[:length], rest[length + 2 :]
+    return whole
+
+
+def _names(answer: Any) -> tuple[str, ...]:
+    """The names in the two forms of a list: OpenAI's, and Ollama's own."""
+    if not isinstance(answer, dict):
+        raise ValueError("not a list of models")
+    fields = cast("dict[str, Any]", answer)
+    entries = fields.get("data") if "data" in fields else fields.get("models")
+    if not isinstance(entries, list):
+        raise ValueError("not a list of models")
+    dicts = [cast("dict[str, Any]", e) for e in cast("list[Any]", entries) if isinstance(e, dict)]
+    names = [entry.get("id") or entry.get("name") for entry in dicts]
+    return tuple(name for name in names if isinstance(name, str))
+
+
+def is_loopback(url: str) -> bool:
+    """Whether `url` leads to this machine."""
+    host = _host(url)
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _host(url: str) -> str:
+    return (urlsplit(url).hostname or "").lower()
+
+
+def _place(url: str) -> str:
+    """Where a URL leads, without what might be secret in it."""
+    parts = urlsplit(url)
+    host = f"[{parts.hostname}]" if ":" in (parts.hostname or "") else (parts.hostname or "")
+    return f"{host}:{parts.port}" if parts.port else host
