@@ -97,7 +97,7 @@ async def streamed() -> None:
         async for each in handle:
             assert_type(each, StreamEvent)
         assert_type(handle.is_complete, bool)
-        assert_type(await handle, RunResultStreaming)
+        assert_type(await handle, RunResult)
 
 
 async def text(stream: RunResultStreaming) -> AsyncIterator[str]:
