@@ -10,8 +10,14 @@ from typing import Any, Literal, TypeAlias
 
 DocstringStyle: TypeAlias = Literal["google", "numpy", "sphinx"]
 
-_MAY_HAVE_SECTIONS = re.compile(r"^[ \t]*(:\w+[^:\n]*:|-{3,}[ \t]*$|[A-Z]\w*( \w+)?:[ \t]*$)", re.MULTILINE)
-"""A field (sphinx), an underline (numpy) or a heading (google). Nothing of these: all is description."""
+_SIGNS: dict[DocstringStyle, re.Pattern[str]] = {
+    "sphinx": re.compile(
+        r"^[ \t]*:(param|type|raises?|returns?|rtype|arg|argument|key|keyword)\b[^:\n]*:", re.MULTILINE
+    ),
+    "numpy": re.compile(r"^[ \t]*[A-Z][\w ]*\n[ \t]*-{3,}[ \t]*$", re.MULTILINE),
+    "google": re.compile(r"^[ \t]*[A-Z]\w*( \w+)?:[ \t]*$", re.MULTILINE),
+}
+"""By what a style is known: a field, an underlined heading, a heading with a colon. The first that fits."""
 
 
 @dataclass
@@ -34,23 +40,18 @@ def generate_func_documentation(
     doc = inspect.getdoc(func)
     if not doc:
         return FuncDocumentation(name, None, None)
+    style = style or next((each for each, sign in _SIGNS.items() if sign.search(doc)), None)
     # The parser takes a fifth of a second to import, so ask it only where there is something to parse.
-    if style is None and not _MAY_HAVE_SECTIONS.search(doc):
+    if style is None:
         return FuncDocumentation(name, doc.strip(), None)
     return FuncDocumentation(name, *_parse(doc, style))
 
 
-def _parse(doc: str, style: DocstringStyle | None) -> tuple[str | None, dict[str, str] | None]:
+def _parse(doc: str, style: DocstringStyle) -> tuple[str | None, dict[str, str] | None]:
     import griffe
 
-    docstring = griffe.Docstring(doc, lineno=1)
-    # What a linter would say of the docstring does not interest here.
-    silent: Any = {"warnings": False}
-    if style is None:
-        styles: Any = dict.fromkeys(("google", "numpy", "sphinx"), silent)
-        sections = griffe.parse_auto(docstring, default="google", per_style_options=styles)
-    else:
-        sections = griffe.parse(docstring, style, **silent)
+    # `warnings`: what a linter would say of the docstring does not interest here.
+    sections = griffe.parse(griffe.Docstring(doc, lineno=1), style, warnings=False)
     texts: list[str] = []
     params: dict[str, str] = {}
     for section in sections:
