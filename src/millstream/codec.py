@@ -40,7 +40,7 @@ from millstream.errors import DecodeError
 
 MAX_DEPTH: Final = 100
 """Levels of nesting; other JSON parsers stop at 128, and an envelope takes a few."""
-MAX_NODES: Final = 1_000_000
+MAX_NODES: Final = 250_000
 """Values, keys not counted, in one encoded value."""
 MAX_TEXT: Final = 16 * 1024 * 1024
 """Characters of text in one encoded value, keys included; what is over is cut, and marked."""
@@ -59,7 +59,7 @@ class BadField(NamedTuple):
     """A field that had no JSON: where it stood and what it was, never its value."""
 
     path: str
-    """As one would write it in Python: `item.output[3].x`; empty for the value itself."""
+    """As one would write it in Python: `item.output[3].x`; cut where long, empty for the value itself."""
     type: str
 
 
@@ -113,7 +113,7 @@ def _is_plain(value: Any) -> bool:
     """Whether C writes `value` as it should be: exact JSON types, finite, within the limits."""
     level: list[Any] = [value]
     nodes = text = 0
-    for _ in range(MAX_DEPTH):
+    for _ in range(MAX_DEPTH + 1):  # what the innermost hold is a level here
         below: list[Any] = []
         for item in level:
             cls = _class_of(item)
@@ -235,68 +235,65 @@ class _Walk:
 
     def __init__(self, bad: list[BadField] | None) -> None:
         self._bad = bad
-        self._path: list[str] = []
+        self._path: list[Any] = []
         self._open: set[int] = set()
         self._nodes = MAX_NODES
         self._text = MAX_TEXT
+        self._has_cut = False
 
     def plain(self, value: Any) -> Any:
         """`value` as dicts, lists, text and numbers that C writes."""
+        cls = _class_of(value)
+        if value is None or cls is bool or (cls is int and -_BIG < value < _BIG):
+            return value
+        if cls is float and value - value == 0.0:
+            return value
         try:
-            return self._plain(value)
+            return self._clean_text(value) if cls is str else self._composed(value, cls)
         except Exception:  # user code ran: anything may have been raised
             return self._placeholder(value)
 
-    def _plain(self, value: Any) -> Any:
-        cls = _class_of(value)
-        if value is None or cls is bool:
-            return value
-        if cls is str:
-            return self._clean_text(value)
+    def _composed(self, value: Any, cls: type[Any]) -> Any:
         if cls is int:
-            return value if -_BIG < value < _BIG else self._placeholder(value, "too large")
+            return self._placeholder(value, "too large")
         if cls is float:
-            return value if math.isfinite(value) else self._placeholder(value)
+            return self._placeholder(value)
         if id(value) in self._open:
             return self._placeholder(value, "cycle")
-        if len(self._open) >= MAX_DEPTH:
+        if len(self._open) >= MAX_DEPTH - 1:  # the placeholder is a level, too
             return self._placeholder(value, "too deep")
         self._open.add(id(value))
         try:
-            return self._composed(value, cls)
+            if cls is dict:
+                return self._object(value.items())
+            if cls is list or cls is tuple:
+                return self._array(value)
+            return self._converted(value, cls)
         finally:
             self._open.discard(id(value))
 
-    def _composed(self, value: Any, cls: type[Any]) -> Any:
-        if cls is dict:
-            return self._object(value.items())
-        if cls is list or cls is tuple:
-            return self._array(value)
+    def _converted(self, value: Any, cls: type[Any]) -> Any:
         converted = _convert(value, cls)
-        if converted is _NOTHING:
-            return self._placeholder(value)
         if isinstance(converted, _Fields):
             return self._object(converted)
         if isinstance(converted, _Elements):
             return self._array(converted.values)
-        if type(converted) is cls:
+        if converted is _NOTHING or _class_of(converted) is cls:
             return self._placeholder(value)
         return self.plain(converted)
 
     def _object(self, items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
         is_root = len(self._open) == 1
-        # Copied first, in C: another thread may be writing to it.
-        for index, (key, value) in enumerate(list(itertools.islice(items, max(self._nodes, 0) + 1))):
+        for index, (key, value) in enumerate(self._copied(items)):
             if is_root and index < 64:
                 self._nodes = max(self._nodes, FLOOR_NODES)
                 self._text = max(self._text, FLOOR_TEXT)
-            if self._is_spent():
-                self._report("dict")
-                result["$unserializable"] = "dict"
-                result["reason"] = "too large"
+                self._has_cut = False
+            if self._is_spent(dict):
+                result |= {"$unserializable": "dict", "reason": "too large"}
                 break
-            self._path.append(_step(key))
+            self._path.append(key)
             name = self._key(key)
             while name in result:  # 1 and "1" are two keys here and one in JSON
                 self._note(key)
@@ -307,19 +304,27 @@ class _Walk:
 
     def _array(self, values: Iterable[Any]) -> list[Any]:
         result: list[Any] = []
-        for index, value in enumerate(list(itertools.islice(values, max(self._nodes, 0) + 1))):
-            if self._is_spent():
-                self._report("list")
+        for index, value in enumerate(self._copied(values)):
+            if self._is_spent(list):
                 result.append({"$unserializable": "list", "reason": "too large"})
                 break
-            self._path.append(f"[{index}]")
+            self._path.append(_Index(index))
             result.append(self.plain(value))
             self._path.pop()
         return result
 
-    def _is_spent(self) -> bool:
+    def _copied(self, values: Iterable[Any]) -> list[Any]:
+        # First and in C: another thread may be writing to them. And not all: they may be endless.
+        return list(itertools.islice(values, max(self._nodes, FLOOR_NODES) + 1))
+
+    def _is_spent(self, kind: type[Any]) -> bool:
         self._nodes -= 1
-        return self._nodes < 0 or self._text < 0
+        if self._nodes >= 0 and self._text >= 0:
+            return False
+        if not self._has_cut:
+            self._has_cut = True
+            self._report(kind)
+        return True
 
     def _key(self, key: Any) -> str:
         cls = _class_of(key)
@@ -341,11 +346,12 @@ class _Walk:
         return f"$unserializable: {type_name(cls)}"
 
     def _clean_text(self, text: str) -> str:
-        over = len(text) - max(self._text, 0)
-        if over > 0:
+        if len(text) > self._text:
             self._note(text)
-            text = text[: len(text) - over] + CUT_MARK.format(over)
-            self._text = -1
+            # The mark has room in what is left, so that encoding again changes nothing more.
+            kept = max(self._text - len(CUT_MARK) - 20, 0)
+            text = text[:kept] + CUT_MARK.format(len(text) - kept)
+            self._text = max(self._text - len(text), -1)
         else:
             self._text -= len(text)
         if text.isascii():
@@ -377,22 +383,28 @@ class _Walk:
         return placeholder
 
     def _note(self, value: Any) -> None:
-        self._report(type_name(_class_of(value)))
+        self._report(_class_of(value))
 
-    def _report(self, kind: str) -> None:
+    def _report(self, cls: type[Any]) -> None:
         if self._bad is not None and len(self._bad) < MAX_BAD:
-            self._bad.append(BadField("".join(self._path).removeprefix("."), kind))
+            path = "".join(map(_step, self._path)).removeprefix(".")
+            self._bad.append(BadField(path if len(path) <= 120 else f"{path[:119]}…", type_name(cls)))
+
+
+class _Index(int):
+    """A step of a path into a list, where a bare int is a key of a dict."""
 
 
 def _step(key: Any) -> str:
     """How a key reads in a path. Log lines are made of it: short, one line, plain characters."""
-    if type(key) is str and len(key) <= 60 and key.isidentifier() and key.isascii():
+    cls = _class_of(key)
+    if cls is str and len(key) <= 60 and key.isidentifier() and key.isascii():
         return f".{key}"
-    if type(key) is str:
+    if cls is str:
         return f"[{key[:60]!a}]"
-    if type(key) is int and -_BIG < key < _BIG:
-        return f"[{str(key)[:60]}]"
-    return f"[<{type_name(_class_of(key))}>]"
+    if (cls is int or cls is _Index) and -_BIG < key < _BIG:
+        return f"[{int(key)!r:.60}]"
+    return f"[<{type_name(cls)}>]"
 
 
 # --- what stands for a value ----------------------------------------------------------------
@@ -515,7 +527,7 @@ def type_name(cls: type[object]) -> str:
         # Past any metaclass of the user's, whose properties may raise.
         module, name = _module_of(cls), _name_of(cls)
         full = name if module in ("builtins", None) else f"{module}.{name}"
-        return full[:MAX_REPR].encode("ascii", "backslashreplace").decode()
+        return full[:MAX_REPR].encode("unicode_escape").decode()  # log lines are made of it
     except Exception:  # a class may carry anything as its module
         return "object"
 

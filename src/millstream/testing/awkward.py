@@ -256,8 +256,7 @@ async def _never_awaited_body() -> None:
 
 def _never_awaited() -> Any:
     coroutine = _never_awaited_body()
-    # Nobody will await it, and that is no news: without this Python would warn.
-    weakref.finalize(coroutine, lambda: None)
+    coroutine.close()  # else Python would warn, rightly
     return coroutine
 
 
