@@ -38,12 +38,9 @@ def decode(json: bytes) -> ResponseStreamEvent:
     """
     values: dict[str, Any] = _decode_json(json)
     try:
-        kind = values["type"]
+        filler = _FILLERS[values["type"]]
     except (KeyError, TypeError):
         raise DecodeError("A model event is a JSON object with a `type`.") from None
-    filler = _fillers().get(kind)
-    if filler is None:
-        return _unknown_class().construct(None, **values)
     return filler(values)
 
 
@@ -78,11 +75,18 @@ def build(cls: type[Any], values: dict[str, Any]) -> Any:
 
 
 class _Shape(NamedTuple):
-    """How a set of keys fits a class."""
+    """How the keys of an event fit its class."""
 
+    nested: tuple[str, ...]
+    """Keys whose values the class types, unless they are empty."""
     extra: tuple[str, ...]
-    missing: tuple[tuple[str, Any], ...]
+    """Keys that the class does not know."""
+    missing: dict[str, Any]
+    """Fields that were not sent, and what they are then."""
     fields_set: set[str]
+
+
+_MOST_SHAPES = 64
 
 
 def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
@@ -90,8 +94,8 @@ def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
     from pydantic import BaseModel
 
     nested = tuple(name for name, field in cls.model_fields.items() if not _is_flat(field.annotation))
-    required_nested = [n for n in nested if cls.model_fields[n].is_required()]
-    if any(n != "logprobs" for n in required_nested):
+    required_nested = [name for name in nested if cls.model_fields[name].is_required()]
+    if any(name != _LOGPROBS for name in required_nested):
         return functools.partial(build, cls)
 
     slots: Any = BaseModel.__dict__
@@ -100,24 +104,31 @@ def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
     set_private = slots["__pydantic_private__"].__set__
     set_dict = slots["__dict__"].__set__
     new = object.__new__
+    # One set of names for all events of a shape: only assigning to an event would change it,
+    # and then by a name that it has already.
     shapes: dict[tuple[str, ...], _Shape] = {}
 
     def fill(values: dict[str, Any]) -> Any:
-        for name in nested:
-            if values.get(name):
-                return build(cls, values)
-        keys = tuple(values)
-        shape = shapes.get(keys)
+        shape = shapes.get(tuple(values))
         if shape is None:
-            if len(shapes) > 64:  # a server that invents keys must not grow this for ever
+            shape = _shape(cls, nested, tuple(values))
+            if len(shapes) < _MOST_SHAPES:  # a server that invents keys must not make this grow for ever
+                shapes[tuple(values)] = shape
+        present, extras, missing, fields_set = shape
+        for name in present:
+            if values[name]:
                 return build(cls, values)
-            shape = shapes[keys] = _shape(cls, keys)
-        extra = {name: values.pop(name) for name in shape.extra} if shape.extra else _NO_EXTRA.copy()
-        if shape.missing:
-            values |= shape.missing
+        extra = {}
+        if extras:
+            for name in extras:
+                extra[name] = values.pop(name)
+        if missing:
+            values.update(missing)
+            if _LOGPROBS in missing:
+                values[_LOGPROBS] = []  # each event has a list of its own
         event = new(cls)
         set_dict(event, values)
-        set_fields_set(event, shape.fields_set)
+        set_fields_set(event, fields_set)
         set_extra(event, extra)
         set_private(event, None)
         return event
@@ -125,17 +136,23 @@ def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
     return fill
 
 
-_NO_EXTRA: dict[str, Any] = {}
-
-
-def _shape(cls: type[Any], keys: tuple[str, ...]) -> _Shape:
-    model_fields: dict[str, Any] = cls.model_fields
-    missing = tuple(
-        (name, [] if name == "logprobs" else field.get_default(call_default_factory=True))
-        for name, field in model_fields.items()
-        if name not in keys and (name == "logprobs" or not field.is_required())
+def _shape(cls: type[Any], nested: tuple[str, ...], keys: tuple[str, ...]) -> _Shape:
+    known: dict[str, Any] = cls.model_fields
+    missing = {
+        name: None if name == _LOGPROBS else field.get_default(call_default_factory=True)
+        for name, field in known.items()
+        if name not in keys and (name == _LOGPROBS or not field.is_required())
+    }
+    return _Shape(
+        nested=tuple(name for name in nested if name in keys),
+        extra=tuple(key for key in keys if key not in known),
+        missing=missing,
+        fields_set=set(keys),
     )
-    return _Shape(tuple(k for k in keys if k not in model_fields), missing, set(keys))
+
+
+_LOGPROBS = "logprobs"
+"""Required by the types, and left out by most servers that only speak the protocol: then an empty list."""
 
 
 def _is_flat(annotation: Any) -> bool:
@@ -149,11 +166,29 @@ def _is_flat(annotation: Any) -> bool:
     return False
 
 
+class _Fillers(dict[str, Callable[[dict[str, Any]], Any]]):
+    """What fills events of each type; looked up in the types of `openai` when a type first comes up."""
+
+    def __missing__(self, kind: str) -> Callable[[dict[str, Any]], Any]:
+        cls = _event_classes().get(kind)
+        if cls is None:  # not kept: a server may invent any number of types
+            return _unknown
+        filler = self[kind] = _filler(cls)
+        return filler
+
+
+_FILLERS = _Fillers()
+
+
+def _unknown(values: dict[str, Any]) -> Any:
+    return _unknown_class().construct(None, **values)
+
+
 @functools.cache
-def _fillers() -> dict[str, Callable[[dict[str, Any]], Any]]:
+def _event_classes() -> dict[str, type[Any]]:
     from openai.types.responses import ResponseStreamEvent
 
-    return {kind: _filler(cls) for kind, cls in _classes_by_type(ResponseStreamEvent).items()}
+    return _classes_by_type(ResponseStreamEvent)
 
 
 @functools.cache
