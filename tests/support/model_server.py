@@ -221,7 +221,9 @@ def frame(type: str, **fields: Any) -> bytes:
     return f"event: {type}\ndata: {data}\n\n".encode()
 
 
-def response(output: Iterable[Any] = (), *, id: str = "resp_1", status: str = "completed", **more: Any) -> dict[str, Any]:
+def response(
+    output: Iterable[Any] = (), *, id: str = "resp_1", status: str = "completed", **more: Any
+) -> dict[str, Any]:
     """A response object of the Responses wire."""
     usage = {
         "input_tokens": 3,

@@ -150,7 +150,9 @@ def _message(thread: _Thread, item: Mapping[str, Any], index: int) -> None:
             content = [_part(part, index) for part in _list(content, index)]
         thread.say({"role": role, "content": content})
     else:
-        raise InputItemError(f"Input item {index} has the role {role!r}; a message is of user, assistant, system or developer.")
+        raise InputItemError(
+            f"Input item {index} has the role {role!r}; a message is of user, assistant, system or developer."
+        )
 
 
 def _assistant(content: Any, index: int) -> dict[str, Any]:
@@ -194,12 +196,16 @@ def _part(part: Mapping[str, Any], index: int) -> dict[str, Any]:
     if kind == "input_image":
         url = part.get("image_url")
         if not isinstance(url, str):
-            raise InputItemError(f"Input item {index} has an image without `image_url`: Chat Completions takes no file ids of images.")
+            raise InputItemError(
+                f"Input item {index} has an image without `image_url`: Chat Completions takes no file ids of images."
+            )
         return {"type": "image_url", "image_url": {"url": url, "detail": part.get("detail") or "auto"}}
     if kind == "input_file":
         file = {name: part[name] for name in ("file_id", "file_data", "filename") if part.get(name)}
         if "file_id" not in file and "file_data" not in file:
-            raise InputItemError(f"Input item {index} has a file without `file_data` or `file_id`: Chat Completions takes no file URLs.")
+            raise InputItemError(
+                f"Input item {index} has a file without `file_data` or `file_id`: Chat Completions takes no file URLs."
+            )
         return {"type": "file", "file": file}
     if kind in ("input_audio", "image_url", "file"):  # as this wire has them
         return {name: value for name, value in part.items() if name != "provider_data"}
@@ -207,13 +213,18 @@ def _part(part: Mapping[str, Any], index: int) -> dict[str, Any]:
 
 
 def _list(content: Any, index: int) -> list[dict[str, Any]]:
-    if isinstance(content, (list, tuple)) and all(isinstance(part, Mapping) for part in cast("list[Any]", content)):
-        return cast("list[dict[str, Any]]", content)
-    raise InputItemError(f"Input item {index} holds {type(content).__name__} where text or a list of parts belongs.")
+    parts = cast("list[Any]", content)
+    if isinstance(content, (list, tuple)) and all(isinstance(part, Mapping) for part in parts):
+        return parts
+    raise InputItemError(
+        f"Input item {index} holds {type(parts).__name__} where text or a list of parts belongs."
+    )
 
 
 def _unknown_part(part: Mapping[str, Any], index: int) -> InputItemError:
-    return InputItemError(f"Input item {index} has a part of type {part.get('type')!r}, which Chat Completions has no part for.")
+    return InputItemError(
+        f"Input item {index} has a part of type {part.get('type')!r}, which Chat Completions has no part for."
+    )
 
 
 def _thought(item: Mapping[str, Any]) -> str | None:

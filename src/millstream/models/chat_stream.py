@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import time
 import uuid
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 
@@ -258,7 +258,9 @@ class ChatStream:
     def _say(self, text: str) -> None:
         part = self._text or self._begin_text()
         part.text.append(text)
-        self._events.append(b'%b%b,"logprobs":[],"sequence_number":%d}' % (part.head, _json(text), self._sequence))
+        self._events.append(
+            b'%b%b,"logprobs":[],"sequence_number":%d}' % (part.head, _json(text), self._sequence)
+        )
         self._types.append("response.output_text.delta")
         self._sequence += 1
 
@@ -273,8 +275,9 @@ class ChatStream:
     def _say_parts(self, content: str | list[Any], logprobs: Any) -> None:
         """Text with its probabilities, or in the parts that some servers send instead of text."""
         for piece in [content] if isinstance(content, str) else content:
-            if isinstance(piece, dict) and "thinking" in piece:
-                self._think(_text_of(piece["thinking"]), as_summary=False)  # pyright: ignore[reportUnknownArgumentType]
+            thought = cast("dict[str, Any]", piece).get("thinking") if isinstance(piece, dict) else None
+            if thought:
+                self._think(_text_of(thought), as_summary=False)
                 continue
             text = _text_of(piece)
             if not text:
@@ -338,8 +341,10 @@ class ChatStream:
         self._emit("response.created", response=self.response())
 
     def _begin_thought(self, as_summary: bool) -> _Reasoning:
-        item = self._thought = _Reasoning(f"rs_{self._uid}_{len(self._items)}", len(self._items), as_summary=as_summary)
-        added = {**item.item("in_progress"), "summary": []}
+        item = self._thought = _Reasoning(
+            f"rs_{self._uid}_{len(self._items)}", len(self._items), as_summary=as_summary
+        )
+        added: dict[str, Any] = {**item.item("in_progress"), "summary": []}
         self._items.append(item)
         self._emit("response.output_item.added", output_index=item.index, item=self._noted(added))
         if as_summary:
@@ -443,32 +448,29 @@ def _text_of(piece: Any) -> str:
     if isinstance(piece, str):
         return piece
     if isinstance(piece, list):
-        return "".join(map(_text_of, piece))  # pyright: ignore[reportUnknownArgumentType]
-    return piece.get("text") or "" if isinstance(piece, dict) else ""  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+        return "".join(map(_text_of, cast("list[Any]", piece)))
+    return cast("dict[str, Any]", piece).get("text") or "" if isinstance(piece, dict) else ""
 
 
 def _logprobs(logprobs: Any) -> list[dict[str, Any]]:
     if not isinstance(logprobs, dict):
         return []
-    tokens: list[Any] = logprobs.get("content") or []  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    tokens = cast("list[dict[str, Any]]", cast("dict[str, Any]", logprobs).get("content") or [])
     return [
-        {
-            "token": token["token"],
-            "logprob": token["logprob"],
-            "top_logprobs": [
-                {"token": top["token"], "logprob": top["logprob"]} for top in token.get("top_logprobs") or ()
-            ],
-        }
+        {**_token(token), "top_logprobs": [_token(t) for t in token.get("top_logprobs") or ()]}
         for token in tokens
-        if isinstance(token, dict) and "token" in token and "logprob" in token
     ]
+
+
+def _token(token: dict[str, Any]) -> dict[str, Any]:
+    return {"token": token.get("token", ""), "logprob": token.get("logprob", 0.0)}
 
 
 def _usage(usage: Any) -> dict[str, Any] | None:
     """The tokens of a Chat answer as the Responses API counts them."""
     if not isinstance(usage, dict):
         return None
-    said: dict[str, Any] = usage  # pyright: ignore[reportUnknownVariableType]
+    said = cast("dict[str, Any]", usage)
     read: dict[str, Any] = said.get("prompt_tokens_details") or {}
     written: dict[str, Any] = said.get("completion_tokens_details") or {}
     prompt, completion = said.get("prompt_tokens") or 0, said.get("completion_tokens") or 0

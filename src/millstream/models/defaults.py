@@ -14,8 +14,8 @@ DEFAULT_MODEL = "gpt-5.6-luna"
 
 _REASONS = re.compile(r"gpt-5(?!.*chat)")
 _DATE = re.compile(r"-\d{4}-\d{2}-\d{2}$")
-_EFFORT: dict[str, Any] = dict.fromkeys(
-    (
+_AT_ONCE = frozenset(
+    {
         "gpt-5.1",
         "gpt-5.2",
         "gpt-5.3-codex",
@@ -26,10 +26,14 @@ _EFFORT: dict[str, Any] = dict.fromkeys(
         "gpt-5.6",
         "gpt-5.6-luna",
         "gpt-5.6-sol",
-    ),
-    "none",
+    }
 )
-_EFFORT |= {"gpt-5": "low", "gpt-5.2-codex": "low", "gpt-5.2-pro": "medium", "gpt-5.4-pro": "medium"}
+_EFFORT: dict[str, Any] = dict.fromkeys(_AT_ONCE, "none") | {
+    "gpt-5": "low",
+    "gpt-5.2-codex": "low",
+    "gpt-5.2-pro": "medium",
+    "gpt-5.4-pro": "medium",
+}
 
 
 def get_default_model() -> str:

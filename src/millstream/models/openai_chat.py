@@ -71,7 +71,9 @@ class OpenAIChatCompletionsModel(BatchedModel):
     ) -> None:
         super().__init__(model, openai_client, idle_timeout=idle_timeout)
         if buffer_streamed_tool_calls:
-            raise NotSupportedError("buffer_streamed_tool_calls: tool calls are streamed as they form. Leave it out.")
+            raise NotSupportedError(
+                "buffer_streamed_tool_calls: tool calls are streamed as they form. Leave it out."
+            )
         self._replays = should_replay_reasoning_content or replay_to_deepseek
 
     async def get_response(
@@ -83,6 +85,7 @@ class OpenAIChatCompletionsModel(BatchedModel):
         output_schema: AgentOutputSchemaBase | None,
         handoffs: list[Handoff[Any, Any]],
         tracing: ModelTracing,
+        *,
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
         prompt: Any | None = None,
@@ -124,6 +127,7 @@ class OpenAIChatCompletionsModel(BatchedModel):
         output_schema: AgentOutputSchemaBase | None,
         handoffs: list[Handoff[Any, Any]],
         tracing: ModelTracing,
+        *,
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
         prompt: Any | None = None,
@@ -153,7 +157,9 @@ class OpenAIChatCompletionsModel(BatchedModel):
                 if fold.error is not None:
                     raise fold.error
             if not (reader.done or fold.finished):
-                raise ModelProtocolError(f"The model's stream ended in the middle, after {reader.count} chunks.")
+                raise ModelProtocolError(
+                    f"The model's stream ended in the middle, after {reader.count} chunks."
+                )
             events, types = fold.finish()
             yield RawBatch([*events[:-1], signed(cast("bytes", events[-1]), stream.request_id)], types)
             await stream.finish()
@@ -274,11 +280,15 @@ def _completion(data: bytes) -> Chunk:
     try:
         chunk = _whole.decode(codec.clean(data))
     except (msgspec.MsgspecError, RecursionError) as error:
-        raise ModelProtocolError(f"The model's server sent no chat completion ({error}): {excerpt(data)}") from None
+        raise ModelProtocolError(
+            f"The model's server sent no chat completion ({error}): {excerpt(data)}"
+        ) from None
     if chunk.error:
         raise response_error(chunk.error)
     if not chunk.choices:
-        raise ModelProtocolError(f"The model's server sent a chat completion without choices: {excerpt(data)}")
+        raise ModelProtocolError(
+            f"The model's server sent a chat completion without choices: {excerpt(data)}"
+        )
     return chunk
 
 
@@ -286,5 +296,3 @@ def _typed(response: dict[str, Any]) -> Any:
     from openai.types.responses import Response
 
     return raw.build(Response, response)
-
-

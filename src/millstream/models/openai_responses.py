@@ -100,6 +100,7 @@ class OpenAIResponsesModel(BatchedModel):
         output_schema: AgentOutputSchemaBase | None,
         handoffs: list[Handoff[Any, Any]],
         tracing: ModelTracing,
+        *,
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
         prompt: Any | None = None,
@@ -147,6 +148,7 @@ class OpenAIResponsesModel(BatchedModel):
         output_schema: AgentOutputSchemaBase | None,
         handoffs: list[Handoff[Any, Any]],
         tracing: ModelTracing,
+        *,
         previous_response_id: str | None = None,
         conversation_id: str | None = None,
         prompt: Any | None = None,
@@ -222,7 +224,9 @@ class OpenAIResponsesModel(BatchedModel):
             "include": list(dict.fromkeys(include)),
             "tools": None if theirs else definitions,
             "tool_choice": None if theirs and isinstance(choice, dict) else choice,
-            "parallel_tool_calls": settings.parallel_tool_calls if definitions or prompt is not None else None,
+            "parallel_tool_calls": settings.parallel_tool_calls
+            if definitions or prompt is not None
+            else None,
             "previous_response_id": previous_response_id,
             "conversation": conversation_id,
             "prompt": prompt,
@@ -254,7 +258,9 @@ def input_items(input: str | list[TResponseInputItem]) -> list[dict[str, Any]]:
         kind = item_type(item, index)
         # What a server gave an id is its own, and it may know more types than we do.
         if kind not in _known_types() and "id" not in item:
-            raise InputItemError(f"Input item {index} is of type {kind!r}, which the Responses API does not take.")
+            raise InputItemError(
+                f"Input item {index} is of type {kind!r}, which the Responses API does not take."
+            )
     return [_without_notes(item) for item in items if not _is_foreign_reasoning(item)]
 
 
@@ -288,7 +294,9 @@ def _without_notes(item: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in item.items() if name not in ("provider_data", "id")}
 
 
-def tool_definitions(tools: Iterable[Tool], handoffs: Iterable[Handoff[Any, Any]]) -> tuple[list[Any], list[str]]:
+def tool_definitions(
+    tools: Iterable[Tool], handoffs: Iterable[Handoff[Any, Any]]
+) -> tuple[list[Any], list[str]]:
     """Tools and handoffs as the Responses API takes them, and what the request must `include` for them."""
     definitions: list[Any] = []
     include: list[str] = []
@@ -331,7 +339,7 @@ def tool_choice(choice: Any) -> Any:
     if server_label is not None:
         return {"type": "mcp", "server_label": server_label, "name": choice.name}
     if isinstance(choice, Mapping):
-        return choice
+        return cast("Any", choice)
     raise NotSupportedError(f"ModelSettings.tool_choice={choice!r}: give the name of a tool, or a dict.")
 
 

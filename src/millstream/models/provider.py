@@ -57,7 +57,9 @@ def set_default_openai_client(client: AsyncOpenAI, use_for_tracing: bool = True)
 def set_default_openai_api(api: Api) -> None:
     """Speak `api` where a provider is not told otherwise: "responses" (at first) or "chat_completions"."""
     if api not in get_args(Api):
-        raise UserError(f"set_default_openai_api({api!r}): it is one of {', '.join(map(repr, get_args(Api)))}.")
+        raise UserError(
+            f"set_default_openai_api({api!r}): it is one of {', '.join(map(repr, get_args(Api)))}."
+        )
     _Defaults.api = api
 
 

@@ -1,3 +1,4 @@
+# pyright: reportPrivateUsage=false
 """How a request goes out through an `AsyncOpenAI`, and how its answer is read.
 
 The client does what it is there for: key, base URL, headers, Azure routing, retries, and
@@ -6,6 +7,8 @@ input item is passed by: we hand it bytes and take the open response.
 
 Rules of this file:
 
+0. What is private to `openai` and is used all the same stands in this file only, and
+   `test_transport.py` notices when it changes.
 1. A client that was given an HTTP client of its own is used with it. One that was not gets
    an aiohttp pool from us, whose parser is written in C, one for each event loop.
 2. A pool ends with whatever comes first: `close`, the end of its loop, the end of the client.
@@ -70,24 +73,14 @@ class Transport:
             ModelTimeoutError: `request.timeout` is over.
             openai.OpenAIError: what the client itself says of connections and statuses.
         """
-        try:
-            async with asyncio.timeout(request.timeout) as limit:
-                response = await self._send(request, stream=False)
-        except TimeoutError:
-            _raise_if_over(limit, request.timeout)
-            raise
+        response = await self._send_within(request, stream=False)
         return response.content, response.headers.get("x-request-id")
 
     async def stream(self, request: Request, reader: FrameReader[T]) -> Stream[T]:
         """Send `request`; its answer as frames. The same errors as `fetch`; `Stream.next` has more."""
         loop = asyncio.get_running_loop()
         started = loop.time()
-        try:
-            async with asyncio.timeout(request.timeout) as limit:
-                response = await self._send(request, stream=True)
-        except TimeoutError:
-            _raise_if_over(limit, request.timeout)
-            raise
+        response = await self._send_within(request, stream=True)
         patience = _Patience(loop, self.idle_timeout, request.timeout, spent=loop.time() - started)
         return Stream(response, reader, patience)
 
@@ -98,6 +91,16 @@ class Transport:
             pools.users.discard(self)
             if not pools.users:
                 await pools.close()
+
+    async def _send_within(self, request: Request, *, stream: bool) -> httpx2.Response:
+        limit = asyncio.timeout(request.timeout)
+        try:
+            async with limit:
+                return await self._send(request, stream=stream)
+        except TimeoutError:
+            if limit.expired() and request.timeout is not None:
+                raise ModelTimeoutError(request.timeout) from None
+            raise
 
     async def _send(self, request: Request, *, stream: bool) -> httpx2.Response:
         import httpx2
@@ -185,11 +188,6 @@ def _plain(value: Any) -> Any:
 _encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
 
 
-def _raise_if_over(limit: asyncio.Timeout, seconds: float | None) -> None:
-    if limit.expired() and seconds is not None:
-        raise ModelTimeoutError(seconds) from None
-
-
 class Stream(Generic[T]):
     """The frames of one answer, as they arrive."""
 
@@ -237,7 +235,7 @@ class Stream(Generic[T]):
             async with asyncio.timeout(_REUSE_GRACE):
                 while await self._read():
                     pass
-        except Exception:  # noqa: BLE001  # the answer is whole: what happens to its connection is nobody's loss
+        except Exception:  # the answer is whole: what happens to its connection is nobody's loss
             pass
 
     async def close(self) -> None:
@@ -248,8 +246,8 @@ class Stream(Generic[T]):
     def _translated(self, error: Exception) -> AgentsException | None:
         kind = type(error)
         if isinstance(error, TimeoutError) or "Timeout" in kind.__name__:
-            seconds = (self._response.request.extensions.get("timeout") or {}).get("read")
-            return ModelTimeoutError(seconds or 0, idle=True)
+            limits = cast("dict[str, float | None]", self._response.request.extensions.get("timeout") or {})
+            return ModelTimeoutError(limits.get("read") or 0.0, idle=True)
         if isinstance(error, (OSError, EOFError)) or kind.__module__.partition(".")[0] in _LIBRARIES:
             what = f"{kind.__name__}: {error}" if str(error) else kind.__name__
             return ModelProtocolError(

@@ -83,11 +83,12 @@ class FrameReader(Generic[T]):
         """Give the frame that a server did not end with an empty line, if the stream ends in a whole one."""
         rest = b"".join(self._held).rstrip(b"\n")
         self._held.clear()
-        if not rest or self.done or self.error is not None:
+        if not rest or self._is_over():
             return None
         frames = self._read(rest + b"\n\n")
         # Half a frame is not the server's bad JSON: the connection was cut, and says so itself.
-        self.error = None if isinstance(self.error, ModelProtocolError) else self.error
+        if not isinstance(self.error, ModelResponseError):
+            self.error = None
         return frames
 
     def _line_feeds(self, data: bytes) -> bytes:
@@ -98,8 +99,11 @@ class FrameReader(Generic[T]):
             self._after_cr = data.endswith(b"\r")
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
+    def _is_over(self) -> bool:
+        return self.done or self.error is not None
+
     def _read(self, block: bytes) -> Frames[T] | None:
-        if self.done or self.error is not None:
+        if self._is_over():
             return None
         frames = self._read_at_once(block) or self._read_one_by_one(block)
         self.count += len(frames.payloads)
@@ -153,7 +157,9 @@ class FrameReader(Generic[T]):
     def _one(self, name: str, payload: bytes) -> tuple[bytes, T]:
         plain = _parse(payload)
         if not isinstance(plain, dict):
-            raise ModelProtocolError(f"The model's server sent an event that is no JSON object: {excerpt(payload)}")
+            raise ModelProtocolError(
+                f"The model's server sent an event that is no JSON object: {excerpt(payload)}"
+            )
         values = cast("dict[str, Any]", plain)
         if "type" not in values and values.get("error"):
             raise response_error(values["error"])
@@ -173,7 +179,7 @@ def response_error(error: Any) -> ModelResponseError:
     """The exception for an `error` object of a server, whose parts may be missing."""
     if not isinstance(error, dict):
         return ModelResponseError(f"The model's server reported a failure: {error}")
-    values: dict[str, Any] = error
+    values = cast("dict[str, Any]", error)
     code = values.get("code") or values.get("type")
     message = values.get("message") or "no reason given"
     told = f"{message} (code: {code})" if code else f"{message}"
@@ -190,7 +196,8 @@ def excerpt(data: bytes) -> str:
 
 def _fields(frame: bytes) -> tuple[str, bytes | None]:
     """The event's name and its data, as the specification of server-sent events reads a frame."""
-    name, data = "", []
+    name = ""
+    data: list[bytes] = []
     for line in frame.removeprefix(b"\xef\xbb\xbf").split(b"\n"):
         field, _, value = line.partition(b":")
         value = value.removeprefix(b" ")
