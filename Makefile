@@ -52,7 +52,7 @@ cov: $(VENV)/.dev ## the suite, then htmlcov/index.html
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=html --cov-report=term
 
 bench: $(VENV)-bench/.bench ## CPU per streamed delta, beside openai-agents
-	@$(VENV)-bench/bin/python benchmarks/run.py
+	@$(VENV)-bench/bin/python benchmarks/run.py $(ARGS)
 
 deps: ## system packages that tests need
 	@sh scripts/deps

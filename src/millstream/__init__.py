@@ -104,7 +104,18 @@ from millstream.items import (
     TResponseInputItem,
 )
 from millstream.log import EventLog, MemoryLog
-from millstream.models.promise import Model, ModelProvider, ModelTracing
+from millstream.models import (
+    Model,
+    ModelProvider,
+    ModelTracing,
+    MultiProvider,
+    OpenAIChatCompletionsModel,
+    OpenAIProvider,
+    OpenAIResponsesModel,
+    set_default_openai_api,
+    set_default_openai_client,
+    set_default_openai_key,
+)
 from millstream.result import RunResult, RunResultBase, RunResultStreaming
 from millstream.runner import Runner
 from millstream.sync import SyncStream
@@ -180,9 +191,13 @@ __all__ = [
     "ModelStarted",
     "ModelTimeoutError",
     "ModelTracing",
+    "MultiProvider",
     "NestedLoopError",
     "NoRunningLoopError",
     "NotSupportedError",
+    "OpenAIChatCompletionsModel",
+    "OpenAIProvider",
+    "OpenAIResponsesModel",
     "OutputGuardrailTripwireTriggered",
     "PositionConflictError",
     "RawResponsesStreamEvent",
@@ -247,5 +262,8 @@ __all__ = [
     "default_tool_error_function",
     "function_tool",
     "handoff",
+    "set_default_openai_api",
+    "set_default_openai_client",
+    "set_default_openai_key",
     "tool",
 ]
