@@ -17,19 +17,18 @@ import contextlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from ipaddress import ip_address
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from millstream.errors import MissingKeyError, UnknownModelError, UserError
+from millstream.models.defaults import DEFAULT_MODEL
+from millstream.models.provider import is_loopback
 
 Wire: TypeAlias = Literal["responses", "chat"]
 State: TypeAlias = Literal["used", "found", "not found", "skipped"]
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_HOST = "api.openai.com"
-DEFAULT_OPENAI_MODEL = "gpt-4.1"
-"""What is asked of the OpenAI API where nobody names a model (and `OPENAI_DEFAULT_MODEL` does not)."""
 SCRIPTED = "scripted"
 """The name of the model that is not one: it needs no key and no network."""
 
@@ -199,7 +198,7 @@ async def _default_model(environ: Mapping[str, str], place: _Place) -> str:
         if listed:
             return _first_chat_model(listed)
         raise UserError(f"The server at {place.url} lists no models; name one with --model.")
-    return environ.get("OPENAI_DEFAULT_MODEL") or DEFAULT_OPENAI_MODEL
+    return environ.get("OPENAI_DEFAULT_MODEL", "").strip() or DEFAULT_MODEL
 
 
 def _first_chat_model(models: tuple[str, ...]) -> str:
@@ -368,17 +367,6 @@ def _names(answer: Any) -> tuple[str, ...]:
     dicts = [cast("dict[str, Any]", e) for e in cast("list[Any]", entries) if isinstance(e, dict)]
     names = [entry.get("id") or entry.get("name") for entry in dicts]
     return tuple(name for name in names if isinstance(name, str))
-
-
-def is_loopback(url: str) -> bool:
-    """Whether `url` leads to this machine."""
-    host = _host(url)
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _host(url: str) -> str:

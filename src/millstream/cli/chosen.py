@@ -1,0 +1,120 @@
+"""The model that was chosen for a command, ready to be asked."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+from millstream.errors import UserError
+from millstream.models.promise import Model, ModelProvider
+from millstream.models.provider import PLACEHOLDER_KEY, MultiProvider, OpenAIProvider
+from millstream.models.scripted import ModelCall, ModelStep, ScriptedModel
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.models.choice import ModelChoice
+
+TOKENS_PER_SECOND = 40.0
+"""How fast the scripted model talks: as people read."""
+
+HOW_TO = """\
+To have a model answer, do one of these and run the command again:
+
+  export OPENAI_API_KEY=…       for the OpenAI API
+  export OPENAI_BASE_URL=…      for any server that speaks it
+  start Ollama, llama.cpp, vLLM or LM Studio on this machine
+
+`millstream models` shows which one would be used, and why. `millstream demo` shows
+a run with several agents and tools."""
+
+
+def build_model(choice: ModelChoice, environ: Mapping[str, str]) -> Model:
+    """The model of `choice`."""
+    if choice.is_scripted:
+        return stand_in()
+    # A key is for the place that the environment names, never for a server that was found.
+    provider = OpenAIProvider(
+        api_key=environ.get("OPENAI_API_KEY") or PLACEHOLDER_KEY,
+        base_url=choice.base_url,
+        use_responses=choice.wire == "responses",
+    )
+    return provider.get_model(choice.model)
+
+
+def stand_in() -> ScriptedModel:
+    """The scripted model that answers where there is no other: it says what it is, and what to do."""
+    model = ScriptedModel(tokens_per_second=TOKENS_PER_SECOND)
+
+    def answer(call: ModelCall) -> ModelStep:
+        model.enqueue(ModelStep.respond(answer))
+        return _explanation(call)
+
+    model.enqueue(ModelStep.respond(answer))
+    return model
+
+
+def _explanation(call: ModelCall) -> ModelStep:
+    schema = call.output_schema
+    if schema is not None and not schema.is_plain_text():
+        raise UserError(
+            f"The agent's output is a {schema.name()}, which the scripted model cannot make up: it needs a real model."
+        )
+    helpers = [*(tool.name for tool in call.tools), *(handoff.agent_name for handoff in call.handoffs)]
+    able = ""
+    if helpers:
+        able = f" I call no tools and hand over to nobody; a real model could use {', '.join(helpers)}."
+    asked = " ".join(_last_text(call.input).split())
+    asked = asked if len(asked) <= 60 else f"{asked[:60]}…"
+    said = (
+        "I am the scripted model: no language model reads this, and whatever you ask, this text is the answer. "
+        f"You asked: “{asked}”.{able}"
+    )
+    return ModelStep(f"{textwrap.fill(said, 78, break_long_words=False)}\n\n{HOW_TO}")
+
+
+def _last_text(input: Any) -> str:
+    if isinstance(input, str):
+        return input
+    dicts = [cast("dict[str, Any]", item) for item in input if isinstance(item, dict)]
+    texts = [item.get("content") for item in dicts if item.get("role") == "user"]
+    return texts[-1] if texts and isinstance(texts[-1], str) else "…"
+
+
+class ChosenProvider(ModelProvider):
+    """Gives agents that name no model the chosen one; names are for the library's own provider."""
+
+    def __init__(self, chosen: Model) -> None:
+        self._chosen = chosen
+        self._others: ModelProvider | None = None
+
+    def get_model(self, model_name: str | None) -> Model:
+        """The chosen model for None, else the model of that name."""
+        if model_name is None:
+            return self._chosen
+        if self._others is None:
+            self._others = MultiProvider()
+        return self._others.get_model(model_name)
+
+    async def aclose(self) -> None:
+        """Release what the models hold."""
+        await self._chosen.close()
+        if self._others is not None:
+            await self._others.aclose()
+
+
+def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:
+    """`agent` and the agents that it may hand over to; and whether these are surely all of them."""
+    from millstream.agent import Agent
+
+    found: dict[int, Agent[Any]] = {id(agent): agent}
+    waiting = [agent]
+    all_known = True
+    while waiting:
+        for each in waiting.pop().handoffs:
+            if not isinstance(each, Agent):  # a `Handoff` tells its agent only when it is used
+                all_known = False
+            elif id(each) not in found:
+                found[id(each)] = each
+                waiting.append(each)
+    return list(found.values()), all_known

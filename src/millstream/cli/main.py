@@ -1,0 +1,121 @@
+"""The program: finds the command, runs it, and turns whatever happens into an exit code."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from typing import NoReturn
+
+from millstream.cli import demo, exits, models, run
+from millstream.cli.problem import Problem, explain, say
+from millstream.errors import UserError
+
+DESCRIPTION = "Run LLM agents whose output streams."
+
+EPILOG = """\
+examples:
+  millstream demo                        a multi-agent run: no key, no network
+  millstream run "Why is the sky blue?"  ask a model
+  millstream run app.py "Hello"          run the agent of a Python file
+  millstream models                      which model would be used, and why
+
+exit codes:
+  0 done · 1 the run failed · 2 wrong use or set-up · 3 stopped by a limit
+  130 interrupted · 141 the reader of the output went away
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the program with `argv` (by default the command line's) and return its exit code."""
+    args = None
+    try:
+        if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+            raise Problem("standard output is closed, so there is nowhere to write to.", code=exits.FAILED)
+        args = _parser().parse_args(argv)
+        code = args.command(args)
+        sys.stdout.flush()
+    except SystemExit as error:  # argparse has said why
+        return _flushed(error.code if isinstance(error.code, int) else exits.USAGE)
+    except KeyboardInterrupt:
+        return exits.INTERRUPTED
+    except BrokenPipeError:
+        _leave_stdout()
+        return exits.READER_GONE
+    except Problem as problem:
+        return problem.report(debug=getattr(args, "debug", False))
+    except UserError as error:
+        return explain(error).report(debug=getattr(args, "debug", False))
+    except OSError as error:
+        _leave_stdout()
+        say(f"error: the output could not be written: {error.strerror or error}")
+        return exits.FAILED
+    return code
+
+
+def _flushed(code: int) -> int:
+    """`code`, once what argparse printed is out."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _leave_stdout()
+        return exits.READER_GONE
+    except OSError as error:
+        _leave_stdout()
+        say(f"error: the output could not be written: {error.strerror or error}")
+        return exits.FAILED
+    return code
+
+
+def _leave_stdout() -> None:
+    """Let what is still in the buffer go nowhere, or the interpreter would complain of it at its end."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except OSError:
+        pass
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, and where to look."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"error: {message}")
+        say(f"hint: `{self.prog} --help` tells what it takes.")
+        raise SystemExit(exits.USAGE)
+
+
+class _Version(argparse.Action):
+    """Prints the version; only then is it looked up."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            print(f"millstream {version('millstream')}")
+        except PackageNotFoundError:  # run from its sources
+            print("millstream (not installed)")
+        raise SystemExit(exits.OK)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog="millstream",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
+    for module in (run, models, demo):
+        command = commands.add_parser(
+            module.NAME,
+            help=module.HELP,
+            description=module.HELP[0].upper() + module.HELP[1:] + ".",
+            epilog=module.EPILOG,
+            formatter_class=argparse.RawDescriptionHelpFormatter,
+        )
+        module.add_arguments(command)
+        command.add_argument("--debug", action="store_true", help="show the traceback of an error")
+        command.set_defaults(command=module.run)
+    return parser

@@ -1,0 +1,100 @@
+"""Problems: what went wrong, as one line and a hint for the person at the terminal."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+
+from millstream.cli import exits
+
+
+class Problem(Exception):
+    """Ends a command with one line, perhaps a hint, and an exit code."""
+
+    def __init__(self, line: str, hint: str | None = None, *, code: int = exits.USAGE) -> None:
+        super().__init__(line)
+        self.line = line
+        self.hint = hint
+        self.code = code
+
+    def report(self, *, debug: bool = False) -> int:
+        """Write it to standard error; the exit code."""
+        cause = self.__cause__
+        if debug and cause is not None:
+            traceback.print_exception(cause)
+        say(f"error: {self.line}")
+        if self.hint:
+            say(f"hint: {self.hint}")
+        return self.code
+
+
+def say(text: str) -> None:
+    """Tell the person at the terminal something that is not output."""
+    if sys.stderr is None:  # closed by whoever started us  # pyright: ignore[reportUnnecessaryComparison]
+        return
+    encoding = sys.stderr.encoding or "utf-8"
+    try:
+        print(f"millstream: {text}".encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
+    except OSError:
+        pass
+
+
+MODELS_HINT = "`millstream models` shows what would be used, and why."
+
+HINTS: dict[str, str] = {
+    # Ours.
+    "MaxTurnsExceeded": "--max-turns N allows more.",
+    "MissingKeyError": "set OPENAI_API_KEY, start a local server, or choose with --model. " + MODELS_HINT,
+    "UnknownModelError": MODELS_HINT,
+    "ModelProtocolError": "does the server speak this API? --api chat and --api responses choose one.",
+    "ModelTimeoutError": "is the model still loading? Trying again may help.",
+    "ModelBehaviorError": "the model, not the program, went wrong; another try, or another model, may do better.",
+    # The client of the model's server.
+    "APITimeoutError": "is the model still loading? Trying again may help.",
+    "APIConnectionError": "is the server running, and is its address right? " + MODELS_HINT,
+    "AuthenticationError": "is OPENAI_API_KEY right for this server?",
+    "PermissionDeniedError": "may this key use this model?",
+    "NotFoundError": "does the server have this model, and this API? --model and --api choose. "
+    + MODELS_HINT,
+    "RateLimitError": "the server has had enough for now: wait, or look at the account's quota.",
+    "BadRequestError": "does the model support what the agent needs? --debug shows the request's failure in full.",
+}
+"""What may help, by the name of an exception's class or of one of its bases."""
+
+_LIMITS = frozenset(
+    {
+        "MaxTurnsExceeded",
+        "InputGuardrailTripwireTriggered",
+        "OutputGuardrailTripwireTriggered",
+        "ToolInputGuardrailTripwireTriggered",
+        "ToolOutputGuardrailTripwireTriggered",
+    }
+)
+
+
+def explain(error: BaseException) -> Problem:
+    """The problem that an exception is. By names of classes: their modules need not be imported."""
+    names = [cls.__name__ for cls in type(error).__mro__]
+    hint = next((HINTS[name] for name in names if name in HINTS), None)
+    if error.__cause__ is not None and names[0] == "UserError":
+        hint = "--debug shows the whole traceback."
+    elif hint is None:
+        hint = None if "UserError" in names else "--debug shows the whole traceback."
+    code = exits.FAILED
+    if not _LIMITS.isdisjoint(names):
+        code = exits.LIMIT
+    elif "UserError" in names and not _is_tool_failure(error):
+        code = exits.USAGE
+    problem = Problem(f"{names[0]}: {_first_lines(error)}", hint, code=code)
+    problem.__cause__ = error
+    return problem
+
+
+def _is_tool_failure(error: BaseException) -> bool:
+    # What a tool raises comes out of a run as a UserError, with the tool's own as its cause.
+    return error.__cause__ is not None and str(error).startswith("Error running tool ")
+
+
+def _first_lines(error: BaseException) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 400 else f"{text[:400]}…"

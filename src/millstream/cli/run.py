@@ -1,0 +1,119 @@
+"""`millstream run`: one run, shown as it goes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from typing import TYPE_CHECKING, Any
+
+from millstream.cli.problem import Problem, say
+from millstream.cli.prompt import read_prompt
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.config import RunConfig
+    from millstream.result import RunResultStreaming
+
+NAME = "run"
+HELP = "run an agent and show what it does as it happens"
+EPILOG = """\
+examples:
+  millstream run "Why is the sky blue?"
+  millstream run app.py "Plan my trip"       the agent called `agent` in app.py, or its only one
+  millstream run app.py:planner "Lyon"       another agent of app.py
+  millstream run shop.agents:clerk "Hello"   an agent of a module that can be imported
+  git diff | millstream run "Review this:"   what is piped in follows the prompt
+  millstream run --json "Hi" | jq .event     the log of the run, one JSON object a line
+  millstream run -q "A haiku" > haiku.txt    only the text
+
+Ctrl-C stops the run and shows what it left; a second one leaves at once.
+"""
+
+DEFAULT_INSTRUCTIONS = (
+    "You are a helpful assistant. Your answer is read in a terminal: plain text, to the point."
+)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    # Not imported until a command line is parsed for real work: see `show`.
+    from millstream.cli.show import add_style_arguments
+
+    parser.add_argument(
+        "words", nargs="*", metavar="[APP] PROMPT", help="the agent to run, and what to tell it"
+    )
+    parser.add_argument(
+        "-m", "--model", metavar="NAME", help="the model of every agent (scripted: none at all)"
+    )
+    parser.add_argument("--api", choices=["responses", "chat"], help="the API that the model's server speaks")
+    parser.add_argument("--offline", action="store_true", help="use the scripted model, whatever is there")
+    parser.add_argument(
+        "-i", "--instructions", metavar="TEXT", help="what the agent is told first (without an APP)"
+    )
+    parser.add_argument(
+        "--max-turns", type=_turns, metavar="N", help="how often models may be asked (default 10)"
+    )
+    add_style_arguments(parser)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
+    from millstream.cli.loading import load_agent, names_app
+    from millstream.cli.show import show
+
+    words: list[str] = list(args.words)
+    app = words.pop(0) if words and names_app(words[0]) else None
+    if app is not None and args.instructions is not None:
+        raise Problem("--instructions is for a run without an app.", f"{app} has instructions of its own.")
+    prompt = read_prompt(words)
+    agent = load_agent(app) if app is not None else _assistant(args.instructions)
+    models: list[Any] = []
+
+    async def start() -> RunResultStreaming:
+        from millstream.runner import Runner
+
+        config = await _config(agent, args, models)
+        options = {} if args.max_turns is None else {"max_turns": args.max_turns}
+        return Runner.run_streamed(agent, prompt, run_config=config, **options)
+
+    async def close() -> None:
+        for model in models:
+            await model.close()
+
+    return show(start, args, close=close)
+
+
+def _turns(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of turns (1, 2, …)")
+    return int(text)
+
+
+def _assistant(instructions: str | None) -> Agent[Any]:
+    from millstream.agent import Agent
+
+    return Agent(name="Assistant", instructions=instructions or DEFAULT_INSTRUCTIONS)
+
+
+async def _config(agent: Agent[Any], args: argparse.Namespace, models: list[Any]) -> RunConfig:
+    """How the run is to be run: with which model, told to the user with its reason."""
+    from millstream.cli.chosen import ChosenProvider, build_model, reachable
+    from millstream.config import RunConfig
+    from millstream.models.choice import choose
+    from millstream.models.scripted import ScriptedModel
+
+    agents, all_known = reachable(agent)
+    own = [each for each in agents if each.model is not None]
+    scripted = all(isinstance(each.model, ScriptedModel) for each in own)
+    forced = args.model is not None or (args.offline and not scripted)
+    if agent.model is not None and not forced:
+        named = agent.model if isinstance(agent.model, str) else getattr(agent.model, "model", None)
+        say(f"model: {named or type(agent.model).__name__} (the agent {agent.name} names it)")
+    if len(own) == len(agents) and all_known and not forced:
+        return RunConfig()
+    choice = await choose(os.environ, model=args.model, wire=args.api, offline=args.offline)
+    rest = " for the agents that name none" if own and not forced else ""
+    say(f"model{rest}: {choice}")
+    model = build_model(choice, os.environ)
+    models.append(model)
+    return RunConfig(model=model) if forced else RunConfig(model_provider=ChosenProvider(model))
