@@ -50,8 +50,9 @@ def generate_func_documentation(
 def _parse(doc: str, style: DocstringStyle) -> tuple[str | None, dict[str, str] | None]:
     import griffe
 
-    # `warnings`: what a linter would say of the docstring does not interest here.
-    sections = griffe.parse(griffe.Docstring(doc, lineno=1), style, warnings=False)
+    # The newline: a heading in the very first line is not seen as one. The warnings: what a
+    # linter would say of the docstring does not interest here.
+    sections = griffe.parse(griffe.Docstring(f"\n{doc}", lineno=1), style, warnings=False)
     texts: list[str] = []
     params: dict[str, str] = {}
     for section in sections:
