@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import NotSupportedError
@@ -20,22 +20,30 @@ def refuse_unsupported(
     Raises:
         NotSupportedError: the agent, its tools, the configuration or the call asks for it; names the field.
     """
-    for where, field, given in (
-        ("Runner", "hooks", hooks is not None),
-        ("Runner", "session", session is not None),
-        *(_asked(f"Agent {agent.name!r}", agent, _OF_AGENTS)),
-        *(_asked("RunConfig", run_config, _OF_RUN_CONFIGS)),
-        *(each for tool in agent.tools for each in _asked(f"Tool {tool.name!r}", tool, _OF_TOOLS)),
-        *(each for item in agent.handoffs for each in _asked("Handoff", item, _OF_HANDOFFS)),
-    ):
-        if given:
-            raise NotSupportedError(f"{where}: {field} is not supported by this version: leave it out.")
+    _refuse("Runner", {"hooks": hooks, "session": session}, ("hooks", "session"))
+    _refuse(f"Agent {agent.name!r}", vars(agent), _OF_AGENTS)
+    _refuse(f"Agent {agent.name!r}: model_settings", vars(agent.model_settings), _OF_SETTINGS)
+    for tool in agent.tools:
+        _refuse(f"Tool {tool.name!r}", vars(tool), _OF_TOOLS)
+    for each in agent.handoffs:
+        _refuse("Handoff", vars(each), _OF_HANDOFFS)
+    if run_config is None:
+        return
+    _refuse("RunConfig", vars(run_config), _OF_RUN_CONFIGS)
+    if run_config.model_settings is not None:
+        _refuse("RunConfig.model_settings", vars(run_config.model_settings), _OF_SETTINGS)
+    if run_config.tool_execution is not None:
+        _refuse("RunConfig.tool_execution", vars(run_config.tool_execution), _OF_TOOL_EXECUTION)
+    if run_config.reasoning_item_id_policy == "omit":
+        _refuse("RunConfig", {"reasoning_item_id_policy": True}, ("reasoning_item_id_policy",))
 
 
-# What is not supported yet: fields that must be empty, false or None.
+# What is not supported yet: these must be empty, false or None.
 _OF_AGENTS = ("mcp_servers", "input_guardrails", "output_guardrails", "hooks")
+_OF_SETTINGS = ("retry",)
 _OF_TOOLS = ("needs_approval", "tool_input_guardrails", "tool_output_guardrails", "on_approval_request")
 _OF_HANDOFFS = ("nest_handoff_history",)
+_OF_TOOL_EXECUTION = ("pre_approval_tool_input_guardrails",)
 _OF_RUN_CONFIGS = (
     "nest_handoff_history",
     "handoff_history_mapper",
@@ -43,10 +51,13 @@ _OF_RUN_CONFIGS = (
     "output_guardrails",
     "session_input_callback",
     "session_settings",
-    "reasoning_item_id_policy",
     "output_guardrail_blocked_message",
 )
 
 
-def _asked(where: str, thing: Any, fields: Sequence[str]) -> list[tuple[str, str, bool]]:
-    return [(where, field, bool(getattr(thing, field, None))) for field in fields]
+def _refuse(where: str, given: Mapping[str, Any], fields: Sequence[str]) -> None:
+    for field in fields:
+        value = given.get(field)
+        # Not just any false value: a session may have a length, and be empty.
+        if not (value is None or value is False or value == []):
+            raise NotSupportedError(f"{where}: {field} is not supported by this version: leave it out.")
