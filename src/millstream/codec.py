@@ -458,15 +458,17 @@ def _attribute(value: Any, name: str) -> Any:
 
 
 def _pydantic_fields(value: Any, cls: type[Any]) -> Any:
-    # An object of the model's wire is written with the fields that were sent.
-    sent_only = cls.__module__.partition(".")[0] == "openai"
+    # An object of the model's wire is written as it was sent: those fields, by those names.
+    is_wire = cls.__module__.partition(".")[0] == "openai"
     try:
-        return value.model_dump(mode="json", exclude_unset=sent_only, warnings=False)
+        return value.model_dump(
+            mode="json", exclude_unset=is_wire, by_alias=True if is_wire else None, warnings=False
+        )
     except Exception:  # one field spoils it: go field by field, and mark that one
         if dataclasses.is_dataclass(cls):
             return _named_fields(value, [field.name for field in dataclasses.fields(cls)])
         fields: dict[str, Any] = {**value.__dict__, **(value.__pydantic_extra__ or {})}
-        if sent_only:
+        if is_wire:
             fields = {name: fields[name] for name in fields if name in value.__pydantic_fields_set__}
         return _Fields(fields.items())
 

@@ -47,9 +47,9 @@ class AgentRef:
 def as_input_item(raw: Any) -> TResponseInputItem:
     """`raw` as a plain dict that models take as input; a dict is copied, a model dumped as it was sent."""
     if isinstance(raw, Mapping):
-        return cast("TResponseInputItem", copy.copy(raw))
+        return cast("TResponseInputItem", copy.copy(cast("Mapping[str, Any]", raw)))
     if hasattr(raw, "model_dump"):
-        return cast("TResponseInputItem", raw.model_dump(exclude_unset=True))
+        return cast("TResponseInputItem", raw.model_dump(exclude_unset=True, by_alias=True))
     raise AgentsException(f"Unexpected raw item type: {type(raw)}")
 
 
@@ -279,7 +279,7 @@ class ItemHelpers:
 
         return {
             "call_id": tool_call.call_id,
-            "output": tool_output_parts(output),
+            "output": cast("Any", tool_output_parts(output)),
             "type": "function_call_output",
         }
 

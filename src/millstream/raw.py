@@ -5,8 +5,10 @@ Rules of this file:
 1. What comes out is a real instance of the one class whose `type` the event carries; an
    event of an unknown type is an `UnknownRawEvent`, never an error.
 2. An event whose values are all flat (text, numbers, an empty list) is filled into its
-   class unvalidated: validation costs ten times the rest. `tests/test_raw.py` holds every
-   filled event against a validated one and so notices when `openai` or `pydantic` change.
+   class unvalidated. That costs about what validation does, and costs it also where a
+   compatible server left fields out, when validation fails and building what is there takes
+   twenty times as long. `tests/test_raw.py` holds every filled event against a validated
+   one and so notices when `openai` or `pydantic` change.
 3. Any other event is validated as that one class; where a compatible server left fields out
    that the class requires, it is built from what is there, as the `openai` client does.
 
@@ -50,18 +52,25 @@ def encode(event: Any) -> bytes:
         return b"null"
     if hasattr(event, "model_dump"):
         try:
-            return codec.encode(event.model_dump(mode="json", exclude_unset=True, warnings=False))
+            return codec.encode(_sent_fields(event))
         except Exception:  # a field that pydantic cannot write: encode total, field by field
             return codec.encode(event)
     return codec.encode(event)
+
+
+def _sent_fields(model: Any) -> dict[str, Any]:
+    # By alias: the wire's `async` is `async_` in Python.
+    return model.model_dump(mode="json", exclude_unset=True, by_alias=True, warnings=False)
 
 
 def item_from(plain: Any) -> Any:
     """The typed output item of a plain dict, where its type is one a model may output; else the dict."""
     if not isinstance(plain, dict):
         return plain
-    cls = _item_classes().get(typing.cast("dict[str, Any]", plain).get("type", ""))
-    return plain if cls is None else build(cls, typing.cast("dict[str, Any]", plain))
+    values = typing.cast("dict[str, Any]", plain)
+    kind = values.get("type")
+    cls = _item_classes().get(kind) if isinstance(kind, str) else None
+    return values if cls is None else build(cls, values)
 
 
 def build(cls: type[Any], values: dict[str, Any]) -> Any:
@@ -104,8 +113,6 @@ def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
     set_private = slots["__pydantic_private__"].__set__
     set_dict = slots["__dict__"].__set__
     new = object.__new__
-    # One set of names for all events of a shape: only assigning to an event would change it,
-    # and then by a name that it has already.
     shapes: dict[tuple[str, ...], _Shape] = {}
 
     def fill(values: dict[str, Any]) -> Any:
@@ -128,7 +135,7 @@ def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
                 values[_LOGPROBS] = []  # each event has a list of its own
         event = new(cls)
         set_dict(event, values)
-        set_fields_set(event, fields_set)
+        set_fields_set(event, fields_set.copy())  # assigning to a field adds its name
         set_extra(event, extra)
         set_private(event, None)
         return event
