@@ -154,7 +154,8 @@ class ToolRunner:
         began = clock.monotonic()
         self._unfinished[raw.call_id] = call
         await run.write(ToolStarted(call_id=raw.call_id, name=tool.name))
-        status, code, failure, output = "ok", None, None, None
+        failure: BaseException | None = None
+        output: Any = FAILED_OUTPUT
         try:
             async with self._seams.tool_span(run, context):
                 await self._seams.tool_start(run, context, tool)
@@ -164,18 +165,16 @@ class ToolRunner:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            # Nobody cancelled this task: the tool raised the error by itself.
-            status, code, failure = "error", "tool_cancelled_itself", error
-        except ToolTimeoutError as error:
-            status, code, failure = "timeout", error.code, error
+            failure = error  # nobody cancelled this task: the tool raised the error by itself
         except (Exception, SystemExit) as error:
-            status, code, failure = "error", "tool_failed", error
+            failure = error
         if self._stopped:  # it would not be cancelled, was answered for, and comes too late
             raise asyncio.CancelledError
         ms = (clock.monotonic() - began) * 1000
+        status, code = _status(failure or context.failure)
         finished = ToolFinished(call_id=raw.call_id, name=tool.name, status=status, code=code, ms=round(ms, 3))
         del self._unfinished[raw.call_id]
-        item = output_item(self._agent, raw, FAILED_OUTPUT if failure is not None else output)
+        item = output_item(self._agent, raw, output)
         self.items[raw.call_id] = item
         await run.write(finished, RunItemStreamEvent(item=item))
         if failure is not None:
@@ -215,6 +214,15 @@ class ToolRunner:
                     ToolFinished(call_id=raw.call_id, name=call.tool.name, status="cancelled", code="cancelled")
                 )
             await self._run.write(RunItemStreamEvent(item=item))
+
+
+def _status(failure: BaseException | None) -> tuple[str, str | None]:
+    """How a tool ended. A failure that the model is told of as a result is a failure all the same."""
+    if failure is None:
+        return "ok", None
+    if isinstance(failure, ToolTimeoutError):
+        return "timeout", failure.code
+    return "error", "tool_failed"
 
 
 def _as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
