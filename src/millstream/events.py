@@ -142,11 +142,11 @@ class RunItemStreamEvent(_Event):
     """A new item of the run. Without a `name`, the name follows from the item."""
 
     name: str = ""
-    item: RunItem = cast("RunItem", None)
+    item: RunItem = None  # pyright: ignore[reportAssignmentType]  # there is one in every event of a run
     type: str = "run_item_stream_event"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def __post_init__(self) -> None:
-        self.type = "run_item_stream_event"
+        self.type = "run_item_stream_event"  # pyright: ignore[reportIncompatibleVariableOverride]
         if not self.name and self.item is not None:  # pyright: ignore[reportUnnecessaryComparison]
             self.name = ITEM_EVENT_NAMES.get(self.item.type, "")
 
@@ -166,7 +166,7 @@ class AgentUpdatedStreamEvent(_Event):
         agent: Agent[Any] | None = None,
     ) -> None:
         self.new_agent = cast("Agent[Any]", new_agent if new_agent is not None else agent)
-        self.type = "agent_updated_stream_event"
+        self.type = "agent_updated_stream_event"  # pyright: ignore[reportIncompatibleVariableOverride]
 
     @property
     def agent(self) -> Agent[Any]:
@@ -205,6 +205,9 @@ class RunPaused(_Event):
 
     type: ClassVar[str] = "run.paused"
     interruptions: tuple[Any, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "interruptions", tuple(self.interruptions))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -551,9 +554,10 @@ class Entry:
 def event_fields(event: Any) -> dict[str, Any]:
     """The fields of `event` by name, its type first, as values for `codec.encode`."""
     if isinstance(event, RunItemStreamEvent):
-        return {"type": event.type, "name": event.name, "item": item_fields(event.item)}
+        item: Any = event.item  # None where somebody made one without
+        return {"type": event.type, "name": event.name, "item": item and item_fields(item)}
     if isinstance(event, AgentUpdatedStreamEvent):
-        return {"type": event.type, "new_agent": {"name": event.new_agent.name}}
+        return {"type": event.type, "new_agent": _agent_fields(event.new_agent)}
     return {"type": event.type} | {f.name: getattr(event, f.name) for f in fields(event)}
 
 
@@ -563,7 +567,7 @@ def item_fields(item: Any) -> dict[str, Any]:
     for name in (f.name for f in fields(item) if f.name != "type"):
         value = getattr(item, name)
         if name in _AGENT_FIELDS:
-            value = {"name": value.name}
+            value = _agent_fields(value)
         elif value is None:
             continue
         data[name] = value
@@ -571,6 +575,10 @@ def item_fields(item: Any) -> dict[str, Any]:
 
 
 _AGENT_FIELDS = frozenset({"agent", "source_agent", "target_agent"})
+
+
+def _agent_fields(agent: Any) -> dict[str, Any]:
+    return {"name": getattr(agent, "name", None)}
 
 
 def event_from_json(data: bytes | str) -> Event:
@@ -611,16 +619,23 @@ def _item_from(plain: Any) -> RunItem:
         raise DecodeError(f"{kind!r} is not the type of an item.")
     for name in _AGENT_FIELDS & data.keys():
         data[name] = _agent_from(data[name])
-    if "raw_item" in data:
+    if "raw_item" in data and kind not in _ANSWERS:
         data["raw_item"] = raw.item_from(data["raw_item"])
     known = {f.name for f in fields(cls)}
-    required = {"agent", "raw_item"} | ({"output"} if cls.__name__ == "ToolCallOutputItem" else set())
+    required = ["agent", "raw_item", *(["output"] if kind == "tool_call_output_item" else [])]
     values = dict.fromkeys(required) | {name: value for name, value in data.items() if name in known}
-    return cls(**values)
+    try:
+        return cls(**values)
+    except TypeError as error:
+        raise DecodeError(f"{kind}: {error}") from None
+
+
+# What a run itself answered is a plain dict, though models may output items of the same type.
+_ANSWERS = frozenset({"tool_call_output_item", "handoff_output_item", "input_item"})
 
 
 def _agent_from(plain: Any) -> AgentRef:
-    return AgentRef(str(_object(plain, "an agent").get("name", "")))
+    return AgentRef(str(_object(plain, "an agent").get("name") or ""))
 
 
 def _object(plain: Any, what: str) -> Mapping[str, Any]:
