@@ -52,6 +52,12 @@ def test_name_and_arguments_that_are_given_go_before_the_calls() -> None:
     assert (context.tool_name, context.tool_arguments) == ("other", "[]")
 
 
+def test_a_context_needs_no_call_where_name_and_arguments_are_given() -> None:
+    context = ToolContext.from_agent_context(RunContextWrapper(None), "c", tool_name="t", tool_arguments="{}")
+
+    assert (context.tool_name, context.tool_call) == ("t", None)
+
+
 def test_a_context_made_by_hand_has_its_call_id_as_idempotency_key() -> None:
     context = ToolContext(None, Usage(requests=1), "t", "c", "{}")
 

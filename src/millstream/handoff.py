@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
 from millstream.errors import ModelBehaviorError, SchemaError, UserError
-from millstream.schema import ensure_strict_json_schema
+from millstream.schema import ensure_strict_json_schema, problems
 
 if TYPE_CHECKING:
     from millstream.agent import Agent, AgentBase
@@ -186,9 +186,5 @@ def _parse(adapter: TypeAdapter[Any], input_json: str | None, name: str) -> Any:
     try:
         return adapter.validate_json(input_json)
     except ValidationError as error:
-        first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-        where = ".".join(map(str, first["loc"]))
-        problem = f"{where}: {first['msg']}" if where else first["msg"]
-    except UnicodeError:
-        problem = "not valid Unicode"
+        problem = problems(error)
     raise ModelBehaviorError(f"The model's input for the handoff to {name} is not valid: {problem}")

@@ -269,6 +269,13 @@ def test_methods_and_callable_objects(func: Any, name: str, description: str, pa
     assert list(schema.params_json_schema["properties"]) == parameters
 
 
+def test_a_class_is_a_tool_that_makes_objects_of_it() -> None:
+    schema = function_schema(Pair)
+
+    assert (schema.name, list(schema.params_json_schema["properties"])) == ("Pair", ["left", "right"])
+    assert call(schema, '{"left": 1, "right": "x"}') == ([1, "x"], {})
+
+
 def test_what_a_partial_has_bound_is_not_shown_to_the_model() -> None:
     def send(key: str, to: str, text: str = "hi") -> str:
         """Send."""

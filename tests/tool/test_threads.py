@@ -3,9 +3,12 @@
 import asyncio
 import contextvars
 import threading
+from collections import deque
+from typing import Any
 
 import pytest
 
+from millstream.tool import threads
 from millstream.tool.threads import in_thread
 
 user: contextvars.ContextVar[str] = contextvars.ContextVar("user")
@@ -56,6 +59,49 @@ async def test_cancelling_does_not_wait_for_the_thread_and_its_result_is_dropped
     await in_thread(ended.wait)
 
 
+async def test_a_thread_that_has_nothing_to_do_serves_the_next_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(**options: Any) -> None:
+        raise AssertionError("a new thread, although one is idle")
+
+    await in_thread(threading.get_ident)
+    monkeypatch.setattr(threading, "Thread", refuse)
+
+    assert await in_thread(threading.get_ident)
+
+
+@pytest.mark.may_block
+def test_a_thread_that_waits_in_vain_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.0)
+    threads._idle.clear()
+
+    thread = asyncio.run(in_thread(threading.current_thread))
+    thread.join(10)
+
+    assert not thread.is_alive()
+    assert not threads._idle
+
+
+@pytest.mark.may_block
+def test_a_thread_that_is_taken_while_it_gives_up_still_serves_the_call(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Taken(deque[Any]):
+        """Somebody takes the thread in the moment between its giving up and its leaving the list."""
+
+        def remove(self, value: Any, /) -> None:
+            self.pop().put(lambda: served.set)
+            raise ValueError
+
+    served = threading.Event()
+    monkeypatch.setattr(threads, "IDLE_SECONDS", 0.0)
+    monkeypatch.setattr(threads, "_idle", Taken())
+
+    asyncio.run(in_thread(threading.get_ident))
+
+    assert served.wait(10)
+    monkeypatch.setattr(threads, "_idle", deque())
+
+
 async def test_more_calls_than_a_pool_has_threads_run_at_once() -> None:
     everybody = threading.Barrier(50)
 
@@ -64,13 +110,14 @@ async def test_more_calls_than_a_pool_has_threads_run_at_once() -> None:
 
 @pytest.mark.may_block
 def test_a_loop_that_is_gone_is_not_troubled_by_a_late_result() -> None:
-    started, release = threading.Event(), threading.Event()
-    threads: list[threading.Thread] = []
+    started, release, ended = threading.Event(), threading.Event(), threading.Event()
+    workers: list[threading.Thread] = []
 
     def stuck() -> None:
-        threads.append(threading.current_thread())
+        workers.append(threading.current_thread())
         started.set()
         release.wait()
+        ended.set()
 
     async def leave() -> None:
         task = asyncio.create_task(in_thread(stuck))
@@ -78,5 +125,6 @@ def test_a_loop_that_is_gone_is_not_troubled_by_a_late_result() -> None:
         task.cancel()
 
     asyncio.run(leave())  # returns although the thread goes on
+    assert workers[0].is_alive()
     release.set()
-    threads[0].join()
+    assert ended.wait(10)

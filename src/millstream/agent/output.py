@@ -11,7 +11,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from typing_extensions import TypedDict, is_typeddict
 
 from millstream.errors import ModelBehaviorError, SchemaError, UserError
-from millstream.schema import ensure_strict_json_schema
+from millstream.schema import ensure_strict_json_schema, problems
 
 _WRAPPER_KEY = "response"
 
@@ -126,11 +126,7 @@ class AgentOutputSchema(AgentOutputSchemaBase):
         try:
             value = self._adapter.validate_json(json_str)
         except ValidationError as error:
-            first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-            where = ".".join(map(str, first["loc"]))
-            problem = f"{where}: {first['msg']}" if where else first["msg"]
-        except UnicodeError:
-            problem = "not valid Unicode"
+            problem = problems(error)
         else:
             return value[_WRAPPER_KEY] if self._is_wrapped else value
         raise ModelBehaviorError(f"The model's output is not a valid {self.name()}: {problem}")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from millstream.schema.docstring import DocstringStyle, FuncDocumentation, generate_func_documentation
 from millstream.schema.function import FuncSchema, function_schema
+from millstream.schema.problems import problems
 from millstream.schema.strict import ensure_strict_json_schema
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "ensure_strict_json_schema",
     "function_schema",
     "generate_func_documentation",
+    "problems",
 ]

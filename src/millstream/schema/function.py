@@ -15,7 +15,7 @@ import functools
 import inspect
 import re
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Annotated, Any, cast, get_args, get_origin
 
@@ -291,7 +291,7 @@ def _model(
     try:
         return _build(name, fields, strict, open_ended)
     except _NO_SCHEMA as error:
-        culprit, reason = _culprit(name, fields, strict) or (None, error)
+        culprit, reason = next(_culprits(name, fields, strict), (None, error))
         where = f"parameter {culprit!r} has" if culprit else "its signature has"
         remedy = (
             "Or turn strict mode off: strict_mode=False."
@@ -328,16 +328,15 @@ def _build(
     return model, ensure_strict_json_schema(schema) if strict else schema
 
 
-def _culprit(
+def _culprits(
     name: str, fields: dict[str, tuple[Any, FieldInfo]], strict: bool
-) -> tuple[str, Exception] | None:
-    """The first parameter that has no schema by itself, and why."""
+) -> Iterator[tuple[str, Exception]]:
+    """The parameters that have no schema by themselves, and why."""
     for attribute, definition in fields.items():
         try:
             _build(name, {attribute: definition}, strict, open_ended=False)
         except _NO_SCHEMA as error:
-            return definition[1].alias or attribute, error
-    return None
+            yield definition[1].alias or attribute, error
 
 
 def _first_line(error: Exception) -> str:

@@ -15,7 +15,7 @@ from typing_extensions import Unpack
 
 from millstream.context import MaybeAwaitable, RunContextWrapper, ToolContext, settle
 from millstream.errors import ModelBehaviorError, NotSupportedError, SchemaError, ToolTimeoutError, UserError
-from millstream.schema import DocstringStyle, FuncSchema, ensure_strict_json_schema, function_schema
+from millstream.schema import DocstringStyle, FuncSchema, ensure_strict_json_schema, function_schema, problems
 from millstream.tool.threads import in_thread
 
 if TYPE_CHECKING:
@@ -166,14 +166,9 @@ class _Invoker:
         try:
             return self._validate(arguments if arguments.strip() else "{}")
         except ValidationError as error:
-            problems = "; ".join(
-                ".".join(map(str, each["loc"])) + ": " + each["msg"] if each["loc"] else each["msg"]
-                for each in error.errors(include_url=False, include_context=False, include_input=False)
-            )
-        except UnicodeError:
-            problems = "not valid Unicode"
+            problem = problems(error)
         # Neither raised from the error nor while it is handled: it carries the arguments themselves.
-        raise ModelBehaviorError(f"Invalid JSON input for tool {self._schema.name}: {problems}")
+        raise ModelBehaviorError(f"Invalid JSON input for tool {self._schema.name}: {problem}")
 
     async def failed(self, context: ToolContext[Any], error: BaseException) -> Any:
         """What the model is told of `error`; raises it where it is to end the run."""
