@@ -92,7 +92,7 @@ class ModelServer:
     def __init__(self) -> None:
         self.requests: list[Received] = []
         self.connections = 0
-        self._answers: list[Answer] = []
+        self._answers: list[Answer | Future[Received]] = []
         self._always: Answer | None = None
         self._started: Future[int] = Future()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -115,6 +115,12 @@ class ModelServer:
             status=status,
             headers={"content-type": "application/json", **(headers or {})},
         )
+
+    def hold(self) -> Future[Received]:
+        """Send the next request nothing at all, not even a status; tells when it has come."""
+        held: Future[Received] = Future()
+        self._answers.append(held)
+        return held
 
     @property
     def url(self) -> str:
@@ -157,7 +163,12 @@ class ModelServer:
             while True:
                 request = await _read_request(reader, writer)
                 self.requests.append(request)
-                await _send(writer, reader, self._next_answer())
+                answer = self._next_answer()
+                if isinstance(answer, Future):
+                    answer.set_result(request)
+                    await reader.read(1)
+                    raise ConnectionResetError
+                await _send(writer, reader, answer)
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -165,7 +176,7 @@ class ModelServer:
                 request.gone.set_result(None)
             writer.transport.abort()
 
-    def _next_answer(self) -> Answer:
+    def _next_answer(self) -> Answer | Future[Received]:
         if self._answers:
             return self._answers.pop(0)
         if self._always is not None:

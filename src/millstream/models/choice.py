@@ -33,6 +33,7 @@ SCRIPTED = "scripted"
 """The name of the model that is not one: it needs no key and no network."""
 
 PROBE_SECONDS = 0.2
+"""How long a local server has to answer; `MILLSTREAM_PROBE_SECONDS` changes it."""
 _PROBE_BYTES = 1_000_000
 _LOOPBACK = "127.0.0.1"
 
@@ -194,10 +195,17 @@ async def _default_model(environ: Mapping[str, str], place: _Place) -> str:
     if place.models:
         return _first_chat_model(place.models)
     if is_loopback(place.url):
-        listed = await list_models(f"{place.url.rstrip('/')}/models", key=environ.get("OPENAI_API_KEY"))
+        listed = await list_models(
+            f"{place.url.rstrip('/')}/models",
+            key=environ.get("OPENAI_API_KEY"),
+            seconds=_probe_seconds(environ),
+        )
         if listed:
             return _first_chat_model(listed)
-        raise UserError(f"The server at {place.url} lists no models; name one with --model.")
+        why = "no server answers there" if listed is None else "the server there lists no models"
+        raise UserError(
+            f"OPENAI_BASE_URL is {place.url}, and {why}: start it, or name the model with --model."
+        )
     return environ.get("OPENAI_DEFAULT_MODEL", "").strip() or DEFAULT_MODEL
 
 
@@ -236,7 +244,10 @@ async def _local_place(
 ) -> _Place | None:
     """`place`, or else the first local server that answers with the model asked for."""
     servers = local_servers(environ)
-    found = await asyncio.gather(*(list_models(f"http://{_LOOPBACK}:{s.port}{s.path}") for s in servers))
+    seconds = _probe_seconds(environ)
+    found = await asyncio.gather(
+        *(list_models(f"http://{_LOOPBACK}:{s.port}{s.path}", seconds=seconds) for s in servers)
+    )
     for server, models in zip(servers, found, strict=True):
         where = _place(server.url)
         if models is None:
@@ -303,6 +314,17 @@ def local_servers(environ: Mapping[str, str]) -> tuple[LocalServer, ...]:
     )
 
 
+def _probe_seconds(environ: Mapping[str, str]) -> float:
+    value = environ.get("MILLSTREAM_PROBE_SECONDS", "")
+    try:
+        seconds = float(value) if value else PROBE_SECONDS
+    except ValueError:
+        seconds = -1.0
+    if not 0 < seconds <= 60:
+        raise UserError(f"MILLSTREAM_PROBE_SECONDS is {value!r}; it has to be a number up to 60.")
+    return seconds
+
+
 def _short(name: str) -> str:
     return name.lower().replace(" ", "").replace(".", "")
 
@@ -310,12 +332,15 @@ def _short(name: str) -> str:
 # --- asking a server on this machine --------------------------------------------------------
 
 
-async def list_models(url: str, *, key: str | None = None) -> tuple[str, ...] | None:
+async def list_models(
+    url: str, *, key: str | None = None, seconds: float = PROBE_SECONDS
+) -> tuple[str, ...] | None:
     """The models that the server at `url`, on loopback, lists; None where none answers in time."""
     # A socket and not an HTTP client: this runs before anything slow to import is needed, and
     # must not be sent through the proxy that the environment may name.
-    with contextlib.suppress(OSError, TimeoutError, ValueError, EOFError):
-        async with asyncio.timeout(PROBE_SECONDS):
+    unusable = (OSError, EOFError, ValueError, RecursionError, asyncio.LimitOverrunError)
+    with contextlib.suppress(TimeoutError, *unusable):
+        async with asyncio.timeout(seconds):
             return _names(json.loads(await _get(url, key)))
     return None
 
@@ -324,36 +349,37 @@ async def _get(url: str, key: str | None) -> bytes:
     parts = urlsplit(url)
     host, port = parts.hostname or _LOOPBACK, parts.port or 80
     if not is_loopback(url) or parts.scheme != "http":
-        raise ValueError(f"{host} is not on this machine")
+        raise ValueError(f"{url} is not plain HTTP on this machine")
     reader, writer = await asyncio.open_connection(host, port, limit=_PROBE_BYTES)
     try:
-        # HTTP/1.0: the answer ends with the connection and comes in no chunks.
-        lines = [f"GET {parts.path} HTTP/1.0", f"Host: {host}:{port}", "Accept: application/json"]
+        lines = [f"GET {parts.path} HTTP/1.1", f"Host: {host}:{port}", "Accept: application/json"]
         if key:
             lines.append(f"Authorization: Bearer {key}")
-        writer.write("\r\n".join([*lines, "", ""]).encode())
-        head = await reader.readuntil(b"\r\n\r\n")
-        if head.split(b" ", 2)[1] != b"200":
-            raise ValueError("not a list of models")
-        body = bytearray()
-        while (piece := await reader.read(65536)) and len(body) < _PROBE_BYTES:
-            body += piece
-        chunked = b"transfer-encoding: chunked" in head.lower()
-        return _joined(bytes(body)) if chunked else bytes(body)
+        writer.write("\r\n".join([*lines, "Connection: close", "", ""]).encode())
+        head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+        status, *fields = head.split("\r\n")
+        if status.split(" ")[1:2] != ["200"]:
+            raise ValueError(f"the server says {status}")
+        pairs = (field.partition(":") for field in fields)
+        return await _body(reader, {name.lower(): value.strip() for name, _, value in pairs})
     finally:
         writer.transport.abort()
 
 
-def _joined(body: bytes) -> bytes:
-    """The chunks of an answer that was chunked although HTTP/1.0 has none."""
-    whole = b""
-    while body:
-        size, _, rest = body.partition(b"\r\n")
-        length = int(size.split(b";")[0], 16)
-        if length == 0:
-            break
-        whole, body = whole + rest[:length], rest[length + 2 :]
-    return whole
+async def _body(reader: asyncio.StreamReader, headers: Mapping[str, str]) -> bytes:
+    """What comes after the head: in chunks, of a length that was told, or to the end of the connection."""
+    body = b""
+    if "chunked" in headers.get("transfer-encoding", "").lower():
+        while (size := int((await reader.readline()).split(b";")[0], 16)) and len(body) < _PROBE_BYTES:
+            body += await reader.readexactly(size)
+            await reader.readexactly(2)
+        return body
+    length = headers.get("content-length")
+    if length is not None:
+        return await reader.readexactly(min(int(length), _PROBE_BYTES))
+    while (piece := await reader.read(65536)) and len(body) < _PROBE_BYTES:
+        body += piece
+    return body
 
 
 def _names(answer: Any) -> tuple[str, ...]:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from millstream.agent import AgentOutputSchemaBase
-    from millstream.config import ModelSettings
+    from millstream.config import MCPToolChoice, ModelSettings
     from millstream.handoff import Handoff
     from millstream.items import TResponseInputItem
     from millstream.tool import Tool
@@ -249,14 +249,15 @@ def _function(name: str, description: str | None, parameters: Any, strict: bool)
     return {"type": "function", "function": function}
 
 
-def _tool_choice(choice: Any) -> Any:
+def _tool_choice(choice: str | MCPToolChoice | None) -> Any:
     if choice is None or choice in ("auto", "required", "none"):
         return choice
     if isinstance(choice, str):
         return {"type": "function", "function": {"name": choice}}
-    if isinstance(choice, Mapping):
-        return cast("Any", choice)
-    raise NotSupportedError(f"ModelSettings.tool_choice={choice!r}: give the name of a tool, or a dict.")
+    raise NotSupportedError(
+        f"tool_choice names {choice.name!r} of an MCP server that the model's host talks to: only the Responses API "
+        "does that (OpenAIResponsesModel)."
+    )
 
 
 def _response_format(output_schema: AgentOutputSchemaBase | None) -> dict[str, Any] | None:

@@ -15,7 +15,6 @@ from millstream.errors import (
     InputItemError,
     ModelProtocolError,
     ModelResponseError,
-    NotSupportedError,
     UserError,
 )
 from millstream.items import ModelResponse
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from openai.types.responses import Response
 
     from millstream.agent import AgentOutputSchemaBase
-    from millstream.config import ModelSettings
+    from millstream.config import MCPToolChoice, ModelSettings
     from millstream.handoff import Handoff
     from millstream.items import TResponseInputItem
     from millstream.tool import Tool
@@ -329,18 +328,13 @@ def tool_definitions(
     return definitions, include
 
 
-def tool_choice(choice: Any) -> Any:
+def tool_choice(choice: str | MCPToolChoice | None) -> Any:
     """A `tool_choice` setting as the Responses API takes it: a plain name becomes that tool."""
     if choice is None or choice in ("auto", "required", "none"):
         return choice
     if isinstance(choice, str):
         return {"type": choice} if choice in HOSTED_TOOLS else {"type": "function", "name": choice}
-    server_label = getattr(choice, "server_label", None)
-    if server_label is not None:
-        return {"type": "mcp", "server_label": server_label, "name": choice.name}
-    if isinstance(choice, Mapping):
-        return cast("Any", choice)
-    raise NotSupportedError(f"ModelSettings.tool_choice={choice!r}: give the name of a tool, or a dict.")
+    return {"type": "mcp", "server_label": choice.server_label, "name": choice.name}
 
 
 def _text(output_schema: AgentOutputSchemaBase | None, verbosity: str | None) -> dict[str, Any] | None:

@@ -362,7 +362,7 @@ class _Pools:
         from openai import DefaultAioHttpClient
 
         http = DefaultAioHttpClient(verify=_ssl_context())
-        keeper = _close_with_loop(http)
+        keeper = _close_with_loop(http, loop, weakref.ref(self))
         self._by_loop[loop] = http, keeper
         await anext(keeper)
         return http
@@ -370,11 +370,15 @@ class _Pools:
     async def close(self) -> None:
         here = asyncio.get_running_loop()
         for loop, (_, keeper) in list(self._by_loop.items()):
-            del self._by_loop[loop]
+            self.forget(loop)
             if loop is here:
                 await keeper.aclose()
             elif loop.is_running():
                 asyncio.run_coroutine_threadsafe(_aclose(keeper), loop)
+
+    def forget(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Hold the client of `loop` no longer."""
+        self._by_loop.pop(loop, None)
 
     def _forget_closed_loops(self) -> None:
         for loop in list(self._by_loop):
@@ -383,11 +387,16 @@ class _Pools:
                 _run_without_loop(http.aclose())
 
 
-async def _close_with_loop(http: httpx2.AsyncClient) -> AsyncGenerator[None]:
+async def _close_with_loop(
+    http: httpx2.AsyncClient, loop: asyncio.AbstractEventLoop, pools: weakref.ref[_Pools]
+) -> AsyncGenerator[None]:
     """Waits at its `yield` until its loop shuts down its generators, or nobody holds it; then closes `http`."""
     try:
         yield
     finally:
+        holder = pools()
+        if holder is not None:
+            holder.forget(loop)
         await http.aclose()
 
 
