@@ -8,13 +8,18 @@ in `_ask`: does the model answer as a stream, or whole?
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.agent import ToolsToFinalOutputResult, refuse_unsupported
-from millstream.config import CallModelData, ModelInputData, RunErrorData, RunErrorHandlerInput, RunErrorHandlerResult
+from millstream.config import (
+    CallModelData,
+    ModelInputData,
+    RunErrorData,
+    RunErrorHandlerInput,
+    RunErrorHandlerResult,
+)
 from millstream.context import settle
 from millstream.errors import (
     AgentsException,
@@ -33,7 +38,7 @@ from millstream.events import (
 from millstream.handoff import Handoff, HandoffInputData
 from millstream.items import HandoffCallItem, HandoffOutputItem, ItemHelpers, MessageOutputItem, ToolCallItem
 from millstream.models.promise import Model, ModelTracing
-from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, output_item, resolve
+from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, finish, output_item, resolve
 from millstream.run.turn import Turn
 from millstream.tool import FunctionTool, FunctionToolResult, tool_names
 
@@ -233,18 +238,19 @@ class Loop:
             raise
         finally:
             response = response or turn.response
-            await _finish(
-                run.write(
-                    ModelCompleted(
-                        turn=progress.current_turn,
-                        status=status,
-                        response_id=response.response_id if response else None,
-                        usage=response.usage.to_dict() if response else {},
-                    )
-                )
+            await finish(
+                run,
+                ModelCompleted(
+                    turn=progress.current_turn,
+                    status=status,
+                    response_id=response.response_id if response else None,
+                    usage=response.usage.to_dict() if response else {},
+                ),
             )
 
-    async def _stream(self, turn: Turn, model: Model, arguments: tuple[tuple[Any, ...], dict[str, Any]]) -> None:
+    async def _stream(
+        self, turn: Turn, model: Model, arguments: tuple[tuple[Any, ...], dict[str, Any]]
+    ) -> None:
         run = self._run
         stream = model.stream_batches(*arguments[0], **arguments[1])
         try:
@@ -319,15 +325,12 @@ class Loop:
         progress.tools_used.setdefault(id(ready.agent), []).extend(call.tool.name for call in calls)
         runner = ToolRunner(run, ready.agent, self._seams)
         try:
-            for raw_call in raw_calls:
-                if raw_call.call_id in answers:
-                    runner.items[raw_call.call_id] = await answer(run, raw_call, answers[raw_call.call_id])
+            for place, text in answers.items():
+                runner.items[place] = await answer(run, raw_calls[place], text)
             return await runner.run_all(calls)
         finally:
-            for raw_call in raw_calls:
-                item = runner.items.pop(raw_call.call_id, None)
-                if item is not None:
-                    progress.add(item)
+            for _, item in sorted(runner.items.items()):
+                progress.add(item)
 
     async def _tools_decide(self, ready: _Ready, results: list[FunctionToolResult]) -> bool:
         """Whether the tools' results are the output already (`Agent.tool_use_behavior`)."""
@@ -348,7 +351,9 @@ class Loop:
         for request in others:
             progress.add(await answer(run, request.raw_item, IGNORED_HANDOFF))
         handoff = ready.handoffs[first.raw_item.name]
-        target: Agent[Any] = await handoff.on_invoke_handoff(progress.context_wrapper, first.raw_item.arguments)
+        target: Agent[Any] = await handoff.on_invoke_handoff(
+            progress.context_wrapper, first.raw_item.arguments
+        )
         refuse_unsupported(target)
         raw_output = ItemHelpers.tool_call_output_item(first.raw_item, handoff.get_transfer_message(target))
         item = HandoffOutputItem(ready.agent, raw_output, source_agent=ready.agent, target_agent=target)
@@ -421,7 +426,11 @@ class Loop:
         )
         error.run_data = progress.error_details()
         result = await settle(
-            handler(RunErrorHandlerInput(error=cast("Any", error), context=progress.context_wrapper, run_data=data))
+            handler(
+                RunErrorHandlerInput(
+                    error=cast("Any", error), context=progress.context_wrapper, run_data=data
+                )
+            )
         )
         if result is None:
             raise error
@@ -446,16 +455,18 @@ class Loop:
             progress.add(item)
         progress.partial_text = turn.partial_text()
         if progress.partial_text:
-            item = MessageOutputItem(progress.current_agent, _message(progress.partial_text, status="incomplete"))
+            item = MessageOutputItem(
+                progress.current_agent, _message(progress.partial_text, status="incomplete")
+            )
             progress.add(item)
-            await _finish(run.write(RunItemStreamEvent(item=item)))
+            await finish(run, RunItemStreamEvent(item=item))
         answered = {_call_id(item.raw_item) for item in progress.new_items if _is_output(item)}
         for item in turn.items:
             raw_call = item.raw_item
             if getattr(raw_call, "type", None) == "function_call" and _call_id(raw_call) not in answered:
                 output = output_item(progress.current_agent, raw_call, CANCELLED_OUTPUT)
                 progress.add(output)
-                await _finish(run.write(RunItemStreamEvent(item=output)))
+                await finish(run, RunItemStreamEvent(item=output))
 
 
 def _is_function_call(item: Any) -> bool:
@@ -529,12 +540,6 @@ def _as_text(agent: Agent[Any], output: Any) -> str:
     from millstream import codec
 
     return codec.encode(output).decode()
-
-
-async def _finish(write: Any) -> None:
-    """Let a write end although the task was cancelled. A log that cannot take it is not worth another error."""
-    with contextlib.suppress(asyncio.CancelledError):
-        await write
 
 
 def _uncancel() -> None:

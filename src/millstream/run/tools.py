@@ -2,17 +2,20 @@
 
 Rules of this file:
 
-1. Every call that was started gets exactly one output item, whatever becomes of it: also a
-   tool that was cancelled, timed out or raised. The history stays valid for the next call.
+1. Every call gets exactly one output item, whatever becomes of it: also a tool that was
+   cancelled, timed out or raised. The history stays valid for the next call. A call is known
+   by its place among the calls of its turn: some servers use one call id for several.
 2. Items stand in the log in the order in which tools end; the history has them in the order
    of the calls.
 3. The first error that ends the run cancels the other tools. A tool that will not be
    cancelled is waited for `GRACE` seconds, then left behind with a warning.
+4. After `cancel("after_tool")` no tool begins; those that run end by themselves.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
     from millstream.agent import Agent
+    from millstream.events import Event
     from millstream.run.active import ActiveRun
     from millstream.run.seams import Seams
     from millstream.tool import Tool
@@ -48,34 +52,37 @@ FAILED_OUTPUT = "The tool failed."
 class ToolCall:
     """A call of the model, and the tool that answers to it."""
 
+    place: int
+    """Which of the calls of its turn it is, from 0."""
     raw: ResponseFunctionToolCall
     tool: FunctionTool
 
 
-@dataclass
 class ToolFailure(Exception):
     """Wraps the exception of a tool on its way out of the tool's task, so that its class cannot matter."""
 
-    error: BaseException
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
 
 
 async def resolve(
     run: ActiveRun, calls: Sequence[ResponseFunctionToolCall], tools: Mapping[str, Tool]
-) -> tuple[list[ToolCall], dict[str, str]]:
-    """Find the tool of each call; answers for the calls that have none, by call id.
+) -> tuple[list[ToolCall], dict[int, str]]:
+    """Find the tool of each call; answers for the calls that have none, by their place.
 
     Raises:
         ModelBehaviorError: an unknown tool, where the policy is to raise.
     """
     found: list[ToolCall] = []
-    answers: dict[str, str] = {}
-    for call in calls:
+    answers: dict[int, str] = {}
+    for place, call in enumerate(calls):
         tool = tools.get(call.name)
         if isinstance(tool, FunctionTool):
-            found.append(ToolCall(call, tool))
+            found.append(ToolCall(place, call, tool))
         elif run.config.tool_not_found_behavior == "return_error_to_model":
             message = f"Tool '{call.name}' not found."
-            answers[call.call_id] = await run.config.format_tool_error(
+            answers[place] = await run.config.format_tool_error(
                 kind="tool_not_found",
                 tool_name=call.name,
                 call_id=call.call_id,
@@ -99,6 +106,18 @@ def output_item(agent: Agent[Any], call: ResponseFunctionToolCall, output: Any) 
     return ToolCallOutputItem(agent, ItemHelpers.tool_call_output_item(call, output), output)
 
 
+async def finish(run: ActiveRun, *events: Event) -> None:
+    """Write what closes something that was opened, on the run's way to its end.
+
+    That end has its reason already: neither another cancellation nor a log that takes no
+    more, or has broken, may take its place.
+    """
+    try:
+        await run.write(*events)
+    except (asyncio.CancelledError, Exception) as error:
+        logger.debug("run %s: %s is not in its log: %r", run.run_id, events[0].type, error)
+
+
 class ToolRunner:
     """Runs the tool calls of one turn.
 
@@ -114,16 +133,19 @@ class ToolRunner:
         self._seams = seams
         limit = run.config.tool_execution.max_function_tool_concurrency if run.config.tool_execution else None
         self._slots = asyncio.Semaphore(limit) if limit else None
-        self._unfinished: dict[str, ToolCall] = {}
+        self._began: dict[int, float] = {}
+        """When the calls began that have not ended, by place."""
+        self._stopping = False
         self._stopped = False
-        self.items: dict[str, ToolCallOutputItem] = {}
-        """Output items so far, by call id."""
+        self.items: dict[int, ToolCallOutputItem] = {}
+        """Output items so far, by the place of the call."""
 
     async def run_all(self, calls: Sequence[ToolCall]) -> list[FunctionToolResult]:
         """Run `calls` side by side and return their results in the order of the calls.
 
         Raises:
             Exception: what the first failing tool raised; the others are cancelled and answered.
+            CancelledError: the run is to stop, and not every call has a result.
         """
         if not calls:
             return []
@@ -131,29 +153,31 @@ class ToolRunner:
         for task in tasks:
             task.add_done_callback(_look_at)
         try:
-            await _wait_first_failure(tasks)
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:
             await self._stop(tasks, calls)
             raise
-        failure = next((t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None)
-        if failure is not None:
-            await self._stop(tasks, calls)
-            raise failure.error if isinstance(failure, ToolFailure) else failure
-        return [task.result() for task in tasks]
+        failure = next(
+            (t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None
+        )
+        if failure is None and not any(task.cancelled() for task in tasks):
+            return [task.result() for task in tasks]
+        await self._stop(tasks, calls)
+        if failure is None:
+            raise asyncio.CancelledError
+        raise failure.error if isinstance(failure, ToolFailure) else failure
 
     async def _run_one(self, call: ToolCall) -> FunctionToolResult:
-        if self._slots is None:
-            return await self._call(call)
-        async with self._slots:
+        async with self._slots or contextlib.nullcontext():
+            if self._run.stops_after("now", "after_tool"):
+                raise asyncio.CancelledError
             return await self._call(call)
 
     async def _call(self, call: ToolCall) -> FunctionToolResult:
         run, raw, tool = self._run, call.raw, call.tool
-        context = self._context(raw)
-        clock = run.config.clock
-        began = clock.monotonic()
-        self._unfinished[raw.call_id] = call
+        context = self._context(call)
         await run.write(ToolStarted(call_id=raw.call_id, name=tool.name))
+        self._began[call.place] = run.config.clock.monotonic()
         failure: BaseException | None = None
         output: Any = FAILED_OUTPUT
         try:
@@ -161,59 +185,65 @@ class ToolRunner:
                 await self._seams.tool_start(run, context, tool)
                 output = await invoke_function_tool(tool, context, raw.arguments)
                 output = await self._seams.tool_end(run, context, tool, output)
-        except asyncio.CancelledError as error:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException as error:
+            if isinstance(error, asyncio.CancelledError) and self._is_cancelled():
                 raise
-            failure = error  # nobody cancelled this task: the tool raised the error by itself
-        except (Exception, SystemExit) as error:
-            failure = error
+            # Whatever else it is: also a cancellation that nobody but the tool asked for.
+            failure, output = error, FAILED_OUTPUT
         if self._stopped:  # it would not be cancelled, was answered for, and comes too late
             raise asyncio.CancelledError
-        ms = (clock.monotonic() - began) * 1000
         status, code = _status(failure or context.failure)
-        finished = ToolFinished(call_id=raw.call_id, name=tool.name, status=status, code=code, ms=round(ms, 3))
-        del self._unfinished[raw.call_id]
-        item = output_item(self._agent, raw, output)
-        self.items[raw.call_id] = item
-        await run.write(finished, RunItemStreamEvent(item=item))
+        item = self.items[call.place] = output_item(self._agent, raw, output)
+        await run.write(self._finished(call, status, code), RunItemStreamEvent(item=item))
         if failure is not None:
             raise ToolFailure(_as_run_error(tool, failure)) from failure
         return FunctionToolResult(tool=tool, output=output, run_item=item)
 
-    def _context(self, raw: ResponseFunctionToolCall) -> ToolContext[Any]:
-        run = self._run
+    def _is_cancelled(self) -> bool:
+        """Whether somebody wants the tools to stop: the run, or whoever cancels the run's own task."""
+        task = self._run.task
+        return self._stopping or (task is not None and task.cancelling() > 0)
+
+    def _finished(self, call: ToolCall, status: str, code: str | None) -> ToolFinished:
+        ms = (self._run.config.clock.monotonic() - self._began.pop(call.place)) * 1000
+        return ToolFinished(
+            call_id=call.raw.call_id, name=call.tool.name, status=status, code=code, ms=round(ms, 3)
+        )
+
+    def _context(self, call: ToolCall) -> ToolContext[Any]:
+        run, raw = self._run, call.raw
         return ToolContext.from_agent_context(
             run.progress.context_wrapper,
             raw.call_id,
             tool_call=raw,
             agent=self._agent,
             run_config=run.config,
-            idempotency_key=f"{run.run_id}/{raw.call_id}",
+            # Not the call id alone: some servers count it anew in every response.
+            idempotency_key=f"{run.run_id}/{run.progress.current_turn}/{call.place}/{raw.call_id}",
         )
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]], calls: Sequence[ToolCall]) -> None:
         """Cancel what still runs and answer every call that has no answer."""
+        self._stopping = True
         for task in tasks:
             task.cancel()
         pending = await _wait_bounded(tasks, GRACE)
         self._stopped = True
         for task, call in zip(tasks, calls, strict=True):
-            raw = call.raw
             if task in pending:
                 logger.warning(
                     "run %s: tool %s did not stop when it was cancelled and is left behind",
                     self._run.run_id,
                     call.tool.name,
                 )
-            if raw.call_id in self.items:
+            if call.place in self.items:
                 continue
-            item = self.items[raw.call_id] = output_item(self._agent, raw, CANCELLED_OUTPUT)
-            if self._unfinished.pop(raw.call_id, None) is not None:
-                await self._run.write(
-                    ToolFinished(call_id=raw.call_id, name=call.tool.name, status="cancelled", code="cancelled")
-                )
-            await self._run.write(RunItemStreamEvent(item=item))
+            item = self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT)
+            if call.place in self._began:
+                await finish(self._run, self._finished(call, "cancelled", "cancelled"))
+            await finish(self._run, RunItemStreamEvent(item=item))
 
 
 def _status(failure: BaseException | None) -> tuple[str, str | None]:
@@ -222,19 +252,25 @@ def _status(failure: BaseException | None) -> tuple[str, str | None]:
         return "ok", None
     if isinstance(failure, ToolTimeoutError):
         return "timeout", failure.code
+    if isinstance(failure, asyncio.CancelledError):
+        return "error", "tool_cancelled_itself"
     return "error", "tool_failed"
 
 
 def _as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
     if isinstance(error, AgentsException):
         return error
-    wrapped = UserError(f"Error running tool {tool.name}: {error}")
+    wrapped = UserError(f"Error running tool {tool.name}: {text_of(error)}")
     wrapped.__cause__ = error
     return wrapped
 
 
-async def _wait_first_failure(tasks: Sequence[asyncio.Task[Any]]) -> None:
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
+def text_of(value: object) -> str:
+    """`str(value)`, total: a value whose `str()` raises is told by its class."""
+    try:
+        return str(value)
+    except Exception:
+        return f"<{type(value).__name__}: no text>"
 
 
 async def _wait_bounded(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> set[asyncio.Task[Any]]:
