@@ -26,8 +26,8 @@ and the stream are real; only the words were written beforehand.
 """
 
 OUTRO = """
-What you saw: an agent handing over to another, three tools at once, one of them
-failing and the model coping, and an answer that is an object, all as it happened.
+What you saw, as it happened: one agent handing over to another, three tools at
+once, one of them failing, the model coping, and an answer that is an object.
 
 Next:  millstream run "your question"   ask a model of your own
        millstream models                which model that would be, and why

@@ -100,7 +100,7 @@ def _step(*output: Any, tokens: tuple[int, int]) -> ModelStep:
 
 _FRONT_DESK = [
     _step(
-        "A free Saturday in Lyon: lucky you. Our planner knows the city; I'll pass you on.",
+        "A free Saturday in Lyon: lucky you. Our planner knows the city, so over to it.",
         function_call("transfer_to_planner", {}, call_id="call_1"),
         tokens=(96, 34),
     )

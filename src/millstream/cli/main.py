@@ -6,7 +6,7 @@ import argparse
 import os
 import sys
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from millstream.cli import demo, exits, models, run
 from millstream.cli.problem import Problem, explain, say
@@ -78,6 +78,10 @@ def _leave_stdout() -> None:
 
 class _Parser(argparse.ArgumentParser):
     """Says what is wrong in one line, and where to look."""
+
+    def _print_message(self, message: str, file: Any = None) -> None:
+        # argparse drops what it cannot write, without a word and with exit code 0.
+        (file or sys.stderr).write(message)
 
     def error(self, message: str) -> NoReturn:
         say(f"error: {message}")

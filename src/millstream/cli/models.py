@@ -22,8 +22,9 @@ examples:
   millstream models --model qwen3    where would that one be asked?
   millstream models --json           for programs
 
-The order: OPENAI_BASE_URL, OPENAI_API_KEY, a server on this machine, the scripted model.
---model, or else MILLSTREAM_MODEL, names the model. Nothing beyond this machine is asked.
+The order: OPENAI_BASE_URL, OPENAI_API_KEY, a server on this machine, the
+scripted model. --model, or else MILLSTREAM_MODEL, names the model. Nothing
+beyond this machine is asked.
 """
 
 

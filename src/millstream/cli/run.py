@@ -19,11 +19,11 @@ HELP = "run an agent and show what it does as it happens"
 EPILOG = """\
 examples:
   millstream run "Why is the sky blue?"
-  millstream run app.py "Plan my trip"       the agent called `agent` in app.py, or its only one
+  millstream run app.py "Plan my trip"       `agent` in app.py, or its only one
   millstream run app.py:planner "Lyon"       another agent of app.py
-  millstream run shop.agents:clerk "Hello"   an agent of a module that can be imported
+  millstream run shop.agents:clerk "Hello"   an agent of a Python module
   git diff | millstream run "Review this:"   what is piped in follows the prompt
-  millstream run --json "Hi" | jq .event     the log of the run, one JSON object a line
+  millstream run --json "Hi" | jq .event     its log, one JSON object a line
   millstream run -q "A haiku" > haiku.txt    only the text
 
 Ctrl-C stops the run and shows what it left; a second one leaves at once.

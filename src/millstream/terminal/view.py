@@ -206,8 +206,8 @@ class View:
         status = f"  {finished.status}" if finished and finished.status in ("timeout", "cancelled") else ""
         head = f"  {'✗' if failed else '✓'} {name}"
         # Plain values as JSON; what a tool returned as an object is shown as the model gets it.
-        output: Any = item.output
-        value: Any = output if isinstance(output, str | list | dict) else _get(item.raw_item, "output")
+        is_plain = isinstance(item.output, (str, list, dict))
+        value: Any = item.output if is_plain else _get(item.raw_item, "output")
         shown = shorten.result(value, self._room(run, f"{head}{time}{status}  "))
         kind: Kind = "error" if failed else "ok"
         self._line(run, (kind, head), ("note", time), (kind, status), ("plain", f"  {shown}".rstrip()))
@@ -246,10 +246,11 @@ class View:
 
     def _completed(self, run: _Run, entry: Entry, event: RunCompleted) -> None:
         output = event.output
-        if isinstance(output, str):
+        if run.depth:
+            pass  # what a nested run came to is the result of a call, and shown as that
+        elif isinstance(output, str):
             if output and output != run.last_message:  # the output of a tool, or of an error handler
                 self._text(run, "text", output)
-                self._flush(run)
         elif output is not None:
             self._structured(run, output)
         self._end(run, entry, event.usage)

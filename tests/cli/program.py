@@ -1,0 +1,135 @@
+"""Runs the real program: in a pipe as scripts do, and at a terminal as people do."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import select
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+PROGRAM = [sys.executable, "-m", "millstream"]
+DEADLINE = 40.0
+
+
+def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
+    """No local server is looked for unless a test says so; what is there may take its time."""
+    kept = {
+        k: v
+        for k, v in os.environ.items()
+        if k not in ("LC_ALL", "LANG", "PYTHONIOENCODING", "PYTHONUNBUFFERED")
+    }
+    return {
+        **kept,
+        "MILLSTREAM_LOCAL_PORTS": "none",
+        "MILLSTREAM_PROBE_SECONDS": "20",
+        "LC_ALL": "C.UTF-8",
+        **(more or {}),
+    }
+
+
+@dataclass
+class Done:
+    """What a run of the program came to."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def errors(self) -> list[str]:
+        """The lines of standard error, without the one that tells the model."""
+        return [line for line in self.err.splitlines() if not line.startswith("millstream: model")]
+
+
+def millstream(
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    input: str | None = None,
+    cwd: Path | None = None,
+    stdout: int | IO[Any] = subprocess.PIPE,
+) -> Done:
+    """Run `millstream ARGUMENTS`; without `input`, nobody is at its standard input."""
+    done = subprocess.run(
+        [*PROGRAM, *arguments],
+        cwd=cwd,
+        env=environment(env),
+        stdout=stdout,
+        stderr=subprocess.PIPE,
+        timeout=DEADLINE,
+        check=False,
+        encoding="utf-8",
+        stdin=subprocess.DEVNULL if input is None else None,
+        input=input,
+    )
+    return Done(done.returncode, done.stdout or "", done.stderr)
+
+
+class Terminal:
+    """The program at a terminal: its screen so far, and a keyboard."""
+
+    def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
+        self.process = process
+        self.screen = ""
+        self._master = master
+
+    def wait_for(self, text: str, *, after: str = "") -> None:
+        """Return when the screen shows `text`, behind `after` if that is given."""
+        while text not in (self.screen.partition(after)[2] if after else self.screen):
+            assert self._read(), f"the program ended without showing {text!r}:\n{self.screen}"
+
+    def press_ctrl_c(self) -> None:
+        os.write(self._master, b"\x03")
+
+    def end(self) -> int:
+        """Read the screen to the end of the program; its exit code."""
+        while self._read():
+            pass
+        return self.process.wait(DEADLINE)
+
+    def _read(self) -> bool:
+        ready, _, _ = select.select([self._master], [], [], DEADLINE)
+        assert ready, f"nothing happened for {DEADLINE} s; the screen shows:\n{self.screen}"
+        try:
+            data = os.read(self._master, 65536)
+        except OSError:  # how Linux says that nobody has the terminal open any more
+            return False
+        self.screen += data.decode("utf-8", "replace").replace("\r\n", "\n")
+        return bool(data)
+
+
+@contextlib.contextmanager
+def at_terminal(
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+) -> Iterator[Terminal]:
+    """`millstream ARGUMENTS` at a terminal of 80 columns."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    master, slave = pty.openpty()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    process = subprocess.Popen(
+        [*PROGRAM, *arguments],
+        cwd=cwd,
+        env=environment({"TERM": "xterm", **(env or {})}),
+        stdin=slave,
+        stdout=slave,
+        stderr=slave,
+        start_new_session=True,
+        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+    )
+    os.close(slave)
+    try:
+        yield Terminal(process, master)
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+        os.close(master)
