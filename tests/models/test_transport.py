@@ -4,8 +4,10 @@ import asyncio
 import gc
 import gzip
 import logging
+import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import httpx2
@@ -351,6 +353,9 @@ async def test_the_clocks_stand_still_while_nobody_reads(
     assert await patience.wait(at_once) == b"x"
     clock.advance(1000)
 
+    assert await patience.wait(at_once) == b"x"
+    clock.advance((idle or total or 0) - 1)  # so that the timer is due in the middle of the next read
+
     reading = asyncio.create_task(patience.wait(never))
     await asyncio.sleep(0)
     for seconds in waits:
@@ -385,6 +390,53 @@ async def test_a_limit_does_not_swallow_a_cancellation(server: ModelServer) -> N
     with pytest.raises(asyncio.CancelledError):
         await reader
     await server.last.client_gone()
+
+
+class Strange(httpx2.AsyncBaseTransport):
+    """A transport of the user's that answers with pieces of its own, or raises what it likes."""
+
+    def __init__(self, *pieces: bytes | Exception) -> None:
+        self._pieces = pieces
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        if self._pieces and isinstance(self._pieces[0], Exception):
+            raise self._pieces[0]
+        return httpx2.Response(200, stream=StrangeStream(self._pieces))
+
+
+class StrangeStream(httpx2.AsyncByteStream):
+    def __init__(self, pieces: Sequence[bytes | Exception]) -> None:
+        self._pieces = pieces
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for piece in self._pieces:
+            if isinstance(piece, Exception):
+                raise piece
+            yield piece
+
+
+@pytest.mark.parametrize("pieces", [[KeyError("mine")], [ANSWER[0], KeyError("mine")]])
+async def test_what_a_users_transport_raises_of_its_own_passes(pieces: list[bytes | Exception]) -> None:
+    async with httpx2.AsyncClient(transport=Strange(*pieces)) as own:
+        asked = OpenAIResponsesModel("m", AsyncOpenAI(api_key="k", base_url="http://x/v1", http_client=own))
+
+        with pytest.raises(KeyError, match="mine"):
+            await streamed(asked, settings=ModelSettings(timeout=60))
+
+
+async def test_a_timeout_of_a_users_transport_is_not_taken_for_the_models() -> None:
+    async with httpx2.AsyncClient(transport=Strange(TimeoutError("mine"))) as own:
+        asked = OpenAIResponsesModel("m", AsyncOpenAI(api_key="k", base_url="http://x/v1", http_client=own))
+
+        with pytest.raises(TimeoutError, match="mine"):
+            await streamed(asked, settings=ModelSettings(timeout=60))
+
+
+async def test_empty_pieces_are_not_the_end() -> None:
+    async with httpx2.AsyncClient(transport=Strange(b"", *ANSWER[:5], b"", *ANSWER[5:])) as own:
+        asked = OpenAIResponsesModel("m", AsyncOpenAI(api_key="k", base_url="http://x/v1", http_client=own))
+
+        assert text_of(await streamed(asked)) == "Hello big world"
 
 
 # --- what is left open ------------------------------------------------------------------------
@@ -427,6 +479,24 @@ async def test_an_answer_that_was_read_to_its_end_leaves_its_connection_for_the_
     assert server.connections == 1
 
 
+async def test_what_follows_the_last_event_is_read_so_that_the_connection_can_be_kept(
+    server: ModelServer,
+) -> None:
+    gate = Gate()
+    server.answer(*ANSWER, gate, b": bye\n\n", b"data: [DONE]\n\n")
+    server.answer(*ANSWER)
+    asked = model(server, idle_timeout=None)
+
+    stream = batches(asked)
+    while (await anext(stream)).types[-1] != "response.completed":
+        pass
+    gate.open()
+    assert await anext(stream, None) is None
+    await streamed(asked)
+
+    assert server.connections == 1
+
+
 async def test_two_models_of_one_client_share_its_connections_until_both_are_closed(
     server: ModelServer,
 ) -> None:
@@ -463,6 +533,34 @@ def test_one_model_serves_many_loops_and_leaves_nothing_behind(
     assert caplog.records == []
     assert server.connections == 3
     assert len(transport._pools[asked._transport.client]._by_loop) == 0
+
+
+async def test_closing_reaches_the_connections_of_other_loops(server: ModelServer) -> None:
+    server.answer(*ANSWER, always=True)
+    asked = model(server)
+    other = asyncio.new_event_loop()
+    thread = threading.Thread(target=other.run_forever)
+    thread.start()
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(streamed(asked), other))
+
+    await asked.close()
+
+    await server.last.client_gone()
+    await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(other.shutdown_asyncgens(), other))
+    other.call_soon_threadsafe(other.stop)
+    await asyncio.to_thread(thread.join)
+    other.close()
+
+
+def test_a_coroutine_whose_loop_is_gone_is_run_as_far_as_it_goes() -> None:
+    async def raises() -> None:
+        raise RuntimeError("Event loop is closed")
+
+    async def waits() -> None:
+        await asyncio.sleep(0)
+
+    transport._run_without_loop(raises())
+    transport._run_without_loop(waits())
 
 
 def test_a_loop_that_was_closed_roughly_is_forgotten(server: ModelServer) -> None:
@@ -518,7 +616,15 @@ async def test_a_body_goes_out_whole_and_strict(server: ModelServer) -> None:
 
 
 async def test_what_has_no_json_is_refused_by_name(server: ModelServer) -> None:
-    with pytest.raises(UserError, match=r"holds a set, which has no JSON|object"):
+    with pytest.raises(UserError, match="holds a object, which has no JSON"):
         await whole(model(server), settings=ModelSettings(extra_body={"x": object()}))
 
     assert server.requests == []
+
+
+async def test_any_mapping_is_an_object(server: ModelServer) -> None:
+    server.answer_json(response())
+
+    await whole(model(server), settings=ModelSettings(extra_body={"x": MappingProxyType({"a": 1})}))
+
+    assert server.last.json["x"] == {"a": 1}
