@@ -456,13 +456,8 @@ async def test_other_tasks_run_before_each_batch() -> None:
     assert ticks >= len(made)
 
 
-def test_the_types_of_openai_are_imported_only_when_someone_looks() -> None:
-    program = (
-        "import sys\n"
-        "import millstream.testing\n"
-        "model = millstream.testing.ScriptedModel([ValueError()])\n"
-        "assert 'openai' not in sys.modules\n"
-    )
+def test_importing_it_does_not_import_the_types_of_openai() -> None:
+    program = "import sys\nimport millstream.testing\nassert 'openai' not in sys.modules\n"
 
     subprocess.run([sys.executable, "-c", program], check=True)
 

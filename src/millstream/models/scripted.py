@@ -39,6 +39,7 @@ from millstream import codec, raw
 from millstream.clock import SYSTEM_CLOCK, Clock
 from millstream.errors import ModelProtocolError, NotSupportedError, UserError
 from millstream.items import ModelResponse
+from millstream.models.batched import signed
 from millstream.models.promise import Model, ModelTracing, RawBatch
 from millstream.usage import Usage
 
@@ -560,8 +561,10 @@ class ScriptedModel(Model):
 
     async def _events(self, step: ModelStep, call: ModelCall) -> AsyncGenerator[_Wire]:
         if step.stream_events is None:
-            for event in self._natural_events(step):
-                yield event
+            for kind, event in self._natural_events(step):
+                if kind == "response.completed" and isinstance(event, bytes):
+                    event = signed(event, step.request_id)
+                yield kind, event
         elif callable(step.stream_events):
             stream = step.stream_events(call)
             try:
