@@ -9,15 +9,19 @@ Rules of this file:
    decoded.
 3. The final event ends the turn; a stream that stops without one is an error. Text that was
    streamed but is in no item is `partial_text()`.
+4. Servers differ in what their final event repeats: everything, nothing, or items that it
+   alone has. What it says is matched with what was said before, so that nothing is lost and
+   nothing is there twice; `items` end up in the order of the response.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream import raw
-from millstream.errors import ModelProtocolError, ModelResponseError
+from millstream.errors import DecodeError, ModelProtocolError, ModelResponseError
 from millstream.events import RawResponsesStreamEvent, RunItemStreamEvent
 from millstream.items import (
     HandoffCallItem,
@@ -40,6 +44,14 @@ _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed
 _LOOKED_AT = _ENDS | {"response.output_item.done"}
 
 
+@dataclass(frozen=True, slots=True)
+class _Done:
+    """Stands in the sequence of events where an item was done."""
+
+    item_id: str | None
+    output_index: int | None
+
+
 class Turn:
     """What one model call has said so far.
 
@@ -56,23 +68,28 @@ class Turn:
         handoffs: Mapping[str, Handoff[Any, Any]],
     ) -> None:
         self.items: list[RunItem] = []
-        self._agent = agent
+        self.usage: Usage | None = None
+        """What the call has used, once its final event told it: also where that says it failed."""
+        self.agent = agent
         self._tools = tools
         self._handoffs = handoffs
         self._outputs: list[Any] = []
         self._response: ModelResponse | None = None
         self._failure: ModelResponseError | None = None
-        self._open: list[list[Any]] = []
-        """Events read since the last item ended, from which partial text is told."""
+        self._heard: list[list[Any] | _Done] = []
+        """The events in which nothing ended, and where items did: from these partial text is told."""
 
     def feed(self, batch: RawBatch) -> list[Payload]:
         """The events of `batch` as they go into the log, each new item right behind the event that ended it.
 
         What a server reports of a failure is raised by `finish`, when its events are written.
+
+        Raises:
+            ModelProtocolError: an event that ends something is not JSON.
         """
         events, types = batch
         if _LOOKED_AT.isdisjoint(types):
-            self._open.append(events)
+            self._heard.append(events)
             if events and events[0].__class__ is bytes:
                 return cast("list[Payload]", events)
             return [_payload(event) for event in events]
@@ -80,13 +97,14 @@ class Turn:
         for event, kind in zip(events, types, strict=True):
             if kind not in _LOOKED_AT:
                 payloads.append(_payload(event))
-                self._open.append([event])
+                self._heard.append([event])
                 continue
-            typed = cast("Any", raw.decode(event) if isinstance(event, bytes) else event)
+            typed = _typed(event)
             payloads.append(_payload(event))
             if kind == "response.output_item.done":
-                self._open.clear()
-                payloads.extend(self._item_done(typed.item))
+                output = raw.item_from(typed.item)
+                self._heard.append(_Done(_field(output, "id"), getattr(typed, "output_index", None)))
+                payloads.extend(self._item_done(output))
             elif kind == "error":
                 self._failure = _server_error(typed)
             else:
@@ -96,7 +114,8 @@ class Turn:
     def whole(self, response: ModelResponse) -> list[Payload]:
         """The items of a response that came in one piece."""
         self._response = response
-        return [payload for item in response.output for payload in self._item_done(item)]
+        self.usage = response.usage
+        return [payload for output in response.output for payload in self._item_done(raw.item_from(output))]
 
     def finish(self) -> ModelResponse:
         """The whole response.
@@ -120,18 +139,23 @@ class Turn:
         return self._response
 
     def partial_text(self) -> str:
-        """The text that was streamed since the last item ended."""
+        """The text that was streamed and is in no item. Total: what cannot be read is left out."""
         if self._response is not None:
             return ""
-        parts: list[str] = []
-        for events in self._open:
-            for event in events:
-                if isinstance(event, bytes) and b"output_text.delta" not in event:
-                    continue
-                typed = raw.decode(event) if isinstance(event, bytes) else event
-                if typed.type == "response.output_text.delta":
-                    parts.append(typed.delta)
-        return "".join(parts)
+        # By item, as items may be written side by side; a server that names none has one at a time.
+        text: dict[tuple[Any, Any], str] = {}
+        for heard in self._heard:
+            if isinstance(heard, _Done):
+                done = [key for key in text if key[0] == heard.item_id or key[1] == heard.output_index]
+                for key in done:
+                    del text[key]
+                continue
+            for event in heard:
+                delta = _text_delta(event)
+                if delta is not None:
+                    key = (getattr(delta, "item_id", None), getattr(delta, "output_index", None))
+                    text[key] = text.get(key, "") + delta.delta
+        return "".join(text.values())
 
     def _item_done(self, output: Any) -> list[Payload]:
         self._outputs.append(output)
@@ -142,38 +166,92 @@ class Turn:
         return [RunItemStreamEvent(item=item)]
 
     def _end(self, typed: Any) -> list[Payload]:
-        response = typed.response
+        response = getattr(typed, "response", None)
+        raw_usage = getattr(response, "usage", None)
         if typed.type == "response.failed":
             self._failure = _server_error(getattr(response, "error", None))
+            self.usage = None if raw_usage is None else Usage.from_response(raw_usage)
             return []
-        # Some servers repeat nothing in their final event, others say everything only there.
-        said = list(getattr(response, "output", None) or ())
-        late = [p for output in said[len(self._outputs) :] for p in self._item_done(output)]
-        raw_usage = getattr(response, "usage", None)
+        self.usage = Usage.from_response(raw_usage)
+        said = [raw.item_from(output) for output in getattr(response, "output", None) or ()]
+        heard, unsaid = _matched(said, self._outputs)
+        late: list[Payload] = []
+        order: dict[int, int] = {}
+        for place, (output, match) in enumerate(zip(said, heard, strict=True)):
+            if match is None:
+                late += self._item_done(output)
+            order[id(output if match is None else match)] = place
+        if not unsaid:
+            self.items.sort(key=lambda item: order[id(item.raw_item)])
         self._response = ModelResponse(
-            output=said if len(said) == len(self._outputs) else list(self._outputs),
-            usage=Usage.from_response(raw_usage),
+            output=list(self._outputs) if unsaid else said,
+            usage=self.usage,
             response_id=getattr(response, "id", None),
             request_id=getattr(response, "_request_id", None),
         )
         return late
 
     def _item(self, output: Any) -> RunItem | None:
-        kind = output.get("type") if isinstance(output, Mapping) else getattr(output, "type", None)
+        kind = _field(output, "type")
         if kind == "message":
-            return MessageOutputItem(self._agent, output)
+            return MessageOutputItem(self.agent, output)
         if kind == "reasoning":
-            return ReasoningItem(self._agent, output)
-        if kind == "function_call" and output.name in self._handoffs:
-            return HandoffCallItem(self._agent, output)
+            return ReasoningItem(self.agent, output)
+        name = _field(output, "name")
+        if kind == "function_call" and name in self._handoffs:
+            return HandoffCallItem(self.agent, output)
         if kind in _NO_ITEM:
             return None
-        tool = self._tools.get(getattr(output, "name", None) or "")
-        return ToolCallItem(self._agent, output, description=getattr(tool, "description", None))
+        tool = self._tools.get(name or "")
+        return ToolCallItem(self.agent, output, description=getattr(tool, "description", None))
 
 
 _NO_ITEM = frozenset({"compaction"})
 """Outputs that are history for the model and no event for people."""
+
+
+def _matched(said: list[Any], heard: list[Any]) -> tuple[list[Any], list[Any]]:
+    """For each output that was `said`, the one of `heard` that it repeats, or None; and what is left of those.
+
+    An output repeats one of its type and ids. Where a server gives new ids, the first of its type.
+    """
+    left = list(heard)
+    matches: list[Any] = [None] * len(said)
+    for fields in (("type", "id", "call_id"), ("type",)):
+        for index, output in enumerate(said):
+            if matches[index] is None:
+                key = [_field(output, name) for name in fields]
+                found = next(
+                    (i for i, each in enumerate(left) if [_field(each, n) for n in fields] == key), None
+                )
+                if found is not None:
+                    matches[index] = left.pop(found)
+    return matches, left
+
+
+def _field(value: Any, name: str) -> Any:
+    return cast("Any", value).get(name) if isinstance(value, Mapping) else getattr(value, name, None)
+
+
+def _typed(event: Any) -> Any:
+    if not isinstance(event, bytes):
+        return event
+    try:
+        return raw.decode(event)
+    except DecodeError as error:
+        raise ModelProtocolError(f"The model's server sent an event that cannot be read: {error}") from error
+
+
+def _text_delta(event: Any) -> Any:
+    """`event`, typed, where it is a piece of text."""
+    if isinstance(event, bytes):
+        if b"output_text.delta" not in event:
+            return None
+        try:
+            event = raw.decode(event)
+        except DecodeError:
+            return None
+    return event if event.type == "response.output_text.delta" else None
 
 
 def _payload(event: Any) -> Payload:
