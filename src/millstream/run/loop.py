@@ -8,17 +8,22 @@ in `_ask`: does the model answer as a stream, or whole?
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.agent import ToolsToFinalOutputResult, refuse_unsupported
+from millstream import codec
+from millstream.agent import Agent, ToolsToFinalOutputResult, refuse_unsupported
 from millstream.config import (
     CallModelData,
     ModelInputData,
     RunErrorData,
     RunErrorHandlerInput,
     RunErrorHandlerResult,
+    RunErrorHandlers,
 )
 from millstream.context import settle
 from millstream.errors import (
@@ -36,17 +41,26 @@ from millstream.events import (
     RunStarted,
 )
 from millstream.handoff import Handoff, HandoffInputData
-from millstream.items import HandoffCallItem, HandoffOutputItem, ItemHelpers, MessageOutputItem, ToolCallItem
+from millstream.items import (
+    HandoffCallItem,
+    HandoffOutputItem,
+    ItemHelpers,
+    MessageOutputItem,
+    ToolCallItem,
+    ToolCallOutputItem,
+)
 from millstream.models.promise import Model, ModelTracing
-from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, finish, output_item, resolve
+from millstream.models.request import FAKE_ID
+from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, finish, output_item, resolve, text_of
 from millstream.run.turn import Turn
 from millstream.tool import FunctionTool, FunctionToolResult, tool_names
 
 if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
-    from millstream.agent import Agent, AgentOutputSchemaBase
-    from millstream.config import ModelSettings, RunErrorHandlers
+    from millstream.agent import AgentOutputSchemaBase, StopAtTools
+    from millstream.config import ModelSettings
+    from millstream.handoff import HandoffInputFilter
     from millstream.items import ModelResponse, RunItem, TResponseInputItem
     from millstream.run.active import ActiveRun
     from millstream.run.seams import Seams
@@ -67,11 +81,25 @@ class Conversation:
     conversation_id: str | None = None
     auto: bool = False
     known_items: int = 0
+    """How many of the run's items the server has seen."""
+    knows_input: bool = False
+    """Whether it has seen the run's input."""
 
     @property
     def tracks(self) -> bool:
         """Whether the server keeps the history."""
         return self.auto or self.previous_response_id is not None or self.conversation_id is not None
+
+    def answered(self, response_id: str | None, items: int) -> None:
+        """The model answered what it was sent; with what it said, the run has `items` items."""
+        if not self.tracks:
+            return
+        if self.conversation_id is None:
+            if response_id is None:
+                return  # nothing to go on from: what it was sent is sent again
+            self.previous_response_id = response_id
+        self.known_items = items
+        self.knows_input = True
 
 
 @dataclass
@@ -108,7 +136,7 @@ class Loop:
         self._run = run
         self._seams = seams
         self._conversation = conversation
-        self._error_handlers: dict[str, Any] = dict(error_handlers or {})
+        self._error_handlers = _checked_handlers(error_handlers)
         self._progress = run.progress
         self._turn: Turn | None = None
 
@@ -122,14 +150,17 @@ class Loop:
                     await self._main()
                 finally:
                     await self._seams.run_end(run)
-        except asyncio.CancelledError:
-            # Cancelled by `cancel`, or by a loop that shuts down: either way this is the end.
-            _uncancel()
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # the interpreter's own: no time for anything
+        except BaseException as error:
+            # Cancelled by `cancel`, or by a loop that shuts down; whatever else was raised then
+            # came of the cancellation.
+            cancelled = _uncancel() or (run.cancel_mode is not None and _is_cancellation(error))
             await self._keep_partial()
-            await run.end_cancelled()
-        except (Exception, SystemExit) as error:
-            await self._keep_partial()
-            await run.fail(error)
+            if cancelled:
+                await run.end_cancelled()
+            else:
+                await run.fail(_named(error))
         else:
             await run.complete()
 
@@ -164,9 +195,9 @@ class Loop:
         run, progress = self._run, self._progress
         ready = await self._prepare(progress.current_agent)
         with run.stoppable(by=("now", "after_tool")):
-            response = await self._ask(ready)
+            await self._ask(ready)
         turn = cast("Turn", self._turn)
-        calls = [item.raw_item for item in turn.items if _is_function_call(item)]
+        calls: list[Any] = [item.raw_item for item in turn.items if _is_function_call(item)]
         handoffs = [item for item in turn.items if isinstance(item, HandoffCallItem)]
 
         results = await self._run_tools(ready, calls)
@@ -175,10 +206,7 @@ class Loop:
             return False
         if results and await self._tools_decide(ready, results):
             return True
-        if calls or any(isinstance(item, ToolCallItem) and _wants_an_answer(item) for item in turn.items):
-            return False
-        await self._final_output(ready, response)
-        return True
+        return not calls and await self._final_output(ready, turn)
 
     async def _prepare(self, agent: Agent[Any]) -> _Ready:
         run, context = self._run, self._progress.context_wrapper
@@ -190,7 +218,7 @@ class Loop:
         handoffs = await agent.get_handoffs(context)
         by_name = tool_names(agent.name, tools, handoffs, policy=run.config.tool_name_collision_policy)
         settings = agent.model_settings.resolve(run.config.model_settings)
-        if agent.reset_tool_choice and self._progress.tools_used.get(id(agent)):
+        if agent.reset_tool_choice and id(agent) in self._progress.have_used_tools:
             settings = settings.resolve_tool_choice(None)
         return _Ready(
             agent=agent,
@@ -212,69 +240,94 @@ class Loop:
 
     # --- the model -------------------------------------------------------------------------
 
-    async def _ask(self, ready: _Ready) -> ModelResponse:
+    async def _ask(self, ready: _Ready) -> None:
         run, progress = self._run, self._progress
         turn = self._turn = Turn(ready.agent, ready.by_name, ready.handoffs)
         instructions, items = await self._model_input(ready)
         await run.write(ModelStarted(turn=progress.current_turn, model=_model_name(ready.model)))
-        response: ModelResponse | None = None
         status = "failed"
         try:
             async with self._seams.model_span(run, ready.agent):
                 await self._seams.model_start(run, ready.agent, instructions, items)
-                arguments = self._arguments(ready, instructions, items)
-                if run.streamed:
-                    await self._stream(turn, ready.model, arguments)
-                    response = turn.finish()
-                else:
-                    response = await ready.model.get_response(*arguments[0], **arguments[1])
-                    await run.write(*cast("list[Any]", turn.whole(response)))
+                response = await self._answer(turn, ready, instructions, items)
                 status = "completed"
-                self._take_response(ready, response)
+                self._take_response(response)
                 await self._seams.model_end(run, ready.agent, response)
-            return response
         except asyncio.CancelledError:
-            status = "cancelled"
+            status = "completed" if turn.response is not None else "cancelled"
             raise
         finally:
-            response = response or turn.response
+            if turn.response is not None:  # also where the stream was cut behind its final event
+                self._take_response(turn.response)
+            elif turn.usage is not None:
+                progress.context_wrapper.usage.add(turn.usage)
             await finish(
                 run,
                 ModelCompleted(
                     turn=progress.current_turn,
                     status=status,
-                    response_id=response.response_id if response else None,
-                    usage=response.usage.to_dict() if response else {},
+                    response_id=turn.response.response_id if turn.response is not None else None,
+                    usage=turn.usage.to_dict() if turn.usage is not None else {},
                 ),
             )
 
-    async def _stream(
-        self, turn: Turn, model: Model, arguments: tuple[tuple[Any, ...], dict[str, Any]]
-    ) -> None:
+    async def _answer(
+        self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
+    ) -> ModelResponse:
+        """Ask the model, as a stream or for the whole response. Called as the SDK calls its models."""
+        run, model, conversation = self._run, ready.model, self._conversation
+        asked = {
+            "system_instructions": instructions,
+            "input": items,
+            "model_settings": ready.settings,
+            "tools": ready.tools,
+            "output_schema": ready.output_schema,
+            "handoffs": list(ready.handoffs.values()),
+            "tracing": ModelTracing.DISABLED,
+        }
+        also = {
+            "previous_response_id": conversation.previous_response_id,
+            "conversation_id": conversation.conversation_id,
+            "prompt": None,
+        }
+        if not run.streamed:
+            response = await model.get_response(
+                **cast("dict[str, Any]", asked), **cast("dict[str, Any]", also)
+            )
+            await run.write(*cast("list[Any]", turn.whole(response)))
+            return response
+        # A model that was written for the SDK need not know of batches.
+        batches: Any = getattr(model, "stream_batches", None) or partial(Model.stream_batches, model)
+        await self._stream(turn, batches(*asked.values(), **also))
+        return turn.finish()
+
+    async def _stream(self, turn: Turn, stream: Any) -> None:
         run = self._run
-        stream = model.stream_batches(*arguments[0], **arguments[1])
         try:
             async for batch in stream:
                 payloads = turn.feed(batch)
                 await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
         finally:
             # The model's socket closes here and now, not when the collector finds the generator.
-            await cast("Any", stream).aclose()
+            if hasattr(stream, "aclose"):
+                await stream.aclose()
 
-    def _take_response(self, ready: _Ready, response: ModelResponse) -> None:
-        progress = self._progress
+    def _take_response(self, response: ModelResponse) -> None:
+        """Take in what the model said, once."""
+        progress, turn = self._progress, cast("Turn", self._turn)
+        if progress.raw_responses and progress.raw_responses[-1] is response:
+            return
         progress.raw_responses.append(response)
         progress.context_wrapper.usage.add(response.usage)
-        for item in cast("Turn", self._turn).items:
+        for item in turn.items:
             progress.add(item)
-        if self._conversation.tracks:
-            if self._conversation.conversation_id is None:
-                self._conversation.previous_response_id = response.response_id
-            self._conversation.known_items = len(progress.model_items)
+            if isinstance(item, ToolCallItem | HandoffCallItem):
+                progress.have_used_tools.add(id(turn.agent))
+        self._conversation.answered(response.response_id, len(progress.model_items))
 
     async def _model_input(self, ready: _Ready) -> tuple[str | None, list[TResponseInputItem]]:
         progress, conversation = self._progress, self._conversation
-        if conversation.tracks and progress.raw_responses:
+        if conversation.knows_input:
             items = [item.to_input_item() for item in progress.model_items[conversation.known_items :]]
         else:
             items = progress.input_items()
@@ -288,27 +341,9 @@ class Loop:
                 CallModelData(model_data=data, agent=ready.agent, context=progress.context_wrapper.context)
             )
         )
-        if not isinstance(filtered, ModelInputData):
+        if not isinstance(filtered, ModelInputData):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UserError("call_model_input_filter must return a ModelInputData instance")
         return filtered.instructions, list(filtered.input)
-
-    def _arguments(
-        self, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
-    ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        positional = (
-            instructions,
-            items,
-            ready.settings,
-            ready.tools,
-            ready.output_schema,
-            list(ready.handoffs.values()),
-            ModelTracing.DISABLED,
-        )
-        return positional, {
-            "previous_response_id": self._conversation.previous_response_id,
-            "conversation_id": self._conversation.conversation_id,
-            "prompt": None,
-        }
 
     # --- tools and handoffs ----------------------------------------------------------------
 
@@ -322,7 +357,6 @@ class Loop:
         if run.cancel_mode is not None and run.cancel_mode != "after_turn":
             raise asyncio.CancelledError
         await self._seams.before_tools(run, calls)
-        progress.tools_used.setdefault(id(ready.agent), []).extend(call.tool.name for call in calls)
         runner = ToolRunner(run, ready.agent, self._seams)
         try:
             for place, text in answers.items():
@@ -339,7 +373,7 @@ class Loop:
             return False
         output = decision.final_output
         if ready.agent.output_type in (None, str):
-            output = str(output)
+            output = text_of(output)
         await self._set_output(ready.agent, output)
         return True
 
@@ -351,26 +385,35 @@ class Loop:
         for request in others:
             progress.add(await answer(run, request.raw_item, IGNORED_HANDOFF))
         handoff = ready.handoffs[first.raw_item.name]
+        input_filter = handoff.input_filter or run.config.handoff_input_filter
+        if input_filter is not None and self._conversation.tracks:
+            raise UserError(
+                f"The handoff {handoff.tool_name!r} has an input filter, but the model's server keeps the "
+                "history of this run: what it has seen cannot be filtered. Leave out the filter, or "
+                "conversation_id, previous_response_id and auto_previous_response_id."
+            )
         target: Agent[Any] = await handoff.on_invoke_handoff(
             progress.context_wrapper, first.raw_item.arguments
         )
+        if not isinstance(target, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(
+                f"The handoff {handoff.tool_name!r} led to {type(target).__name__}: on_invoke_handoff returns an Agent."
+            )
         refuse_unsupported(target)
         raw_output = ItemHelpers.tool_call_output_item(first.raw_item, handoff.get_transfer_message(target))
         item = HandoffOutputItem(ready.agent, raw_output, source_agent=ready.agent, target_agent=target)
         progress.add(item)
         await run.write(RunItemStreamEvent(item=item))
         await self._seams.handoff(run, ready.agent, target)
-        await self._filter_handoff(handoff, item)
+        if input_filter is not None:
+            await self._filter_handoff(input_filter)
         progress.current_agent = target
         await run.write(AgentUpdatedStreamEvent(target))
         await self._seams.agent_start(run, target)
 
-    async def _filter_handoff(self, handoff: Handoff[Any, Any], item: HandoffOutputItem) -> None:
+    async def _filter_handoff(self, input_filter: HandoffInputFilter) -> None:
         progress = self._progress
-        input_filter = handoff.input_filter or self._run.config.handoff_input_filter
-        if input_filter is None:
-            return
-        new = _items_of_turn(progress.model_items, cast("Turn", self._turn), item)
+        new = _since(progress.model_items, cast("Turn", self._turn))
         data = HandoffInputData(
             input_history=progress.input if isinstance(progress.input, str) else tuple(progress.input),
             pre_handoff_items=tuple(progress.model_items[: len(progress.model_items) - len(new)]),
@@ -378,7 +421,7 @@ class Loop:
             run_context=progress.context_wrapper,
         )
         filtered = await settle(input_filter(data))
-        if not isinstance(filtered, HandoffInputData):
+        if not isinstance(filtered, HandoffInputData):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UserError(f"Invalid input filter result: {filtered!r} is not a HandoffInputData")
         history = filtered.input_history
         progress.input = history if isinstance(history, str) else list(history)
@@ -387,24 +430,29 @@ class Loop:
 
     # --- the output ------------------------------------------------------------------------
 
-    async def _final_output(self, ready: _Ready, response: ModelResponse) -> None:
-        messages = [output for output in response.output if getattr(output, "type", None) == "message"]
-        last = messages[-1] if messages else None
-        text = ItemHelpers.extract_last_text(last) if last is not None else None
-        refusal = ItemHelpers.extract_refusal(last) if last is not None and not text else None
-        if refusal:
+    async def _final_output(self, ready: _Ready, turn: Turn) -> bool:
+        """Take the model's last message as the output. False where there is none, and it is asked again."""
+        messages = [item.raw_item for item in turn.items if isinstance(item, MessageOutputItem)]
+        if not messages and any(isinstance(item, ToolCallItem) for item in turn.items):
+            return False  # a hosted tool has run, and the model has not said what of it
+        refusal = ItemHelpers.extract_refusal(messages[-1]) if messages else None
+        if refusal is not None:
             await self._handle("model_refusal", ModelRefusalError(refusal))
-            return
+            return True
+        text = (ItemHelpers.extract_text(messages[-1]) if messages else None) or ""
         schema = ready.output_schema
         if schema is None or schema.is_plain_text():
-            await self._set_output(ready.agent, text or "")
-            return
+            await self._set_output(ready.agent, text)
+            return True
+        if not text:
+            return False
         try:
-            output = schema.validate_json(text or "")
+            output = schema.validate_json(text)
         except ModelBehaviorError as error:
             await self._handle("invalid_final_output", error)
-            return
-        await self._set_output(ready.agent, output)
+        else:
+            await self._set_output(ready.agent, output)
+        return True
 
     async def _set_output(self, agent: Agent[Any], output: Any) -> None:
         await self._seams.final_output(self._run, agent, output)
@@ -436,8 +484,9 @@ class Loop:
             raise error
         result = _handler_result(result)
         agent = progress.current_agent
+        text = _as_written(agent, result.final_output)
         if result.include_in_history:
-            item = MessageOutputItem(agent, _message(_as_text(agent, result.final_output)))
+            item = MessageOutputItem(agent, _message(text))
             progress.add(item)
             await self._run.write(RunItemStreamEvent(item=item))
         await self._set_output(agent, result.final_output)
@@ -450,23 +499,31 @@ class Loop:
         if turn is None:
             return
         known = {id(item) for item in progress.new_items}
-        items: list[RunItem] = [item for item in turn.items if id(item) not in known]
-        for item in items:
-            progress.add(item)
+        for item in turn.items:
+            if id(item) not in known:
+                progress.add(item)
         progress.partial_text = turn.partial_text()
         if progress.partial_text:
-            item = MessageOutputItem(
-                progress.current_agent, _message(progress.partial_text, status="incomplete")
-            )
+            item = MessageOutputItem(turn.agent, _message(progress.partial_text, status="incomplete"))
             progress.add(item)
             await finish(run, RunItemStreamEvent(item=item))
-        answered = {_call_id(item.raw_item) for item in progress.new_items if _is_output(item)}
+        # By how often, and in this turn alone: servers use call ids again.
+        answers = Counter(
+            _call_id(item.raw_item)
+            for item in _since(progress.new_items, turn)
+            if isinstance(item, ToolCallOutputItem | HandoffOutputItem)
+        )
         for item in turn.items:
-            raw_call = item.raw_item
-            if getattr(raw_call, "type", None) == "function_call" and _call_id(raw_call) not in answered:
-                output = output_item(progress.current_agent, raw_call, CANCELLED_OUTPUT)
-                progress.add(output)
-                await finish(run, RunItemStreamEvent(item=output))
+            raw_call: Any = item.raw_item
+            if getattr(raw_call, "type", None) != "function_call":
+                continue
+            call_id = _call_id(raw_call)
+            if answers[call_id]:
+                answers[call_id] -= 1
+                continue
+            output = output_item(turn.agent, raw_call, CANCELLED_OUTPUT)
+            progress.add(output)
+            await finish(run, RunItemStreamEvent(item=output))
 
 
 def _is_function_call(item: Any) -> bool:
@@ -474,21 +531,16 @@ def _is_function_call(item: Any) -> bool:
 
 
 def _call_id(raw_item: Any) -> str | None:
-    return raw_item.get("call_id") if isinstance(raw_item, dict) else getattr(raw_item, "call_id", None)
+    return (
+        cast("Any", raw_item).get("call_id")
+        if isinstance(raw_item, dict)
+        else getattr(raw_item, "call_id", None)
+    )
 
 
-def _is_output(item: Any) -> bool:
-    return item.type in ("tool_call_output_item", "handoff_output_item")
-
-
-def _wants_an_answer(item: ToolCallItem) -> bool:
-    # A hosted tool has run by the time its call is reported; the model has seen its result.
-    return _is_function_call(item)
-
-
-def _items_of_turn(items: list[RunItem], turn: Turn, last: RunItem) -> list[RunItem]:
-    """The items of the turn that ends with `last`: from the model's first item on."""
-    first = turn.items[0] if turn.items else last
+def _since(items: list[RunItem], turn: Turn) -> list[RunItem]:
+    """Those of `items` from the first one of `turn` on."""
+    first = turn.items[0] if turn.items else None
     index = next((i for i, item in enumerate(items) if item is first), len(items))
     return items[index:]
 
@@ -507,42 +559,96 @@ async def _decide(
     if behavior == "stop_on_first_tool":
         return ToolsToFinalOutputResult(is_final_output=True, final_output=results[0].output)
     if isinstance(behavior, dict):
-        names = behavior.get("stop_at_tool_names", [])
+        names = cast("StopAtTools", behavior).get("stop_at_tool_names", [])
         for result in results:
             if result.tool.name in names:
                 return ToolsToFinalOutputResult(is_final_output=True, final_output=result.output)
         return ToolsToFinalOutputResult(is_final_output=False)
     if callable(behavior):
-        return await settle(behavior(context, results))
+        decision: Any = await settle(behavior(context, results))
+        if not isinstance(decision, ToolsToFinalOutputResult):
+            raise UserError(
+                f"Agent {agent.name!r}: tool_use_behavior returned {type(decision).__name__}, "
+                "not a ToolsToFinalOutputResult."
+            )
+        return decision
     raise UserError(f"Invalid tool_use_behavior: {behavior!r}")
+
+
+def _checked_handlers(handlers: RunErrorHandlers[Any] | None) -> dict[str, Any]:
+    given: dict[str, Any] = dict(handlers or {})
+    known = RunErrorHandlers.__annotations__
+    for kind, handler in given.items():
+        if kind not in known:
+            raise UserError(f"error_handlers has no {kind!r}. It has: {', '.join(known)}.")
+        if handler is not None and not callable(handler):
+            raise UserError(f"error_handlers[{kind!r}] takes a function, not {type(handler).__name__}.")
+    return given
 
 
 def _handler_result(result: Any) -> RunErrorHandlerResult:
     if isinstance(result, RunErrorHandlerResult):
         return result
-    if isinstance(result, dict) and "final_output" in result:
+    if not isinstance(result, dict) or "final_output" not in result:
+        return RunErrorHandlerResult(final_output=result)
+    try:
         return RunErrorHandlerResult(**cast("dict[str, Any]", result))
-    return RunErrorHandlerResult(final_output=result)
+    except TypeError:
+        raise UserError(
+            "An error handler returned a dict that has more than final_output and include_in_history: "
+            f"{', '.join(map(repr, cast('dict[str, Any]', result)))}."
+        ) from None
 
 
 def _message(text: str, *, status: str = "completed") -> Any:
     from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
+    # The id is the SDK's for what no model said: the models' requests leave it out.
     part = ResponseOutputText(type="output_text", text=text, annotations=[], logprobs=[])
     return ResponseOutputMessage(
-        id="__fake_id__", type="message", role="assistant", status=cast("Any", status), content=[part]
+        id=FAKE_ID, type="message", role="assistant", status=cast("Any", status), content=[part]
     )
 
 
-def _as_text(agent: Agent[Any], output: Any) -> str:
-    if isinstance(output, str):
-        return output
-    from millstream import codec
+def _as_written(agent: Agent[Any], output: Any) -> str:
+    """`output`, from an error handler, as the agent's model would have written it.
 
-    return codec.encode(output).decode()
+    Raises:
+        UserError: it is not of the agent's output type.
+    """
+    schema = agent.output_schema()
+    if schema is None or schema.is_plain_text():
+        return text_of(output)
+    dump: Any = getattr(output, "model_dump_json", None)
+    text = codec.encode(output).decode() if dump is None else str(dump(by_alias=True))
+    for written in (text, f'{{"response":{text}}}'):  # what is no object travels in one
+        with contextlib.suppress(ModelBehaviorError):
+            schema.validate_json(written)
+            return written
+    raise UserError(
+        f"An error handler of agent {agent.name!r} returned a {type(output).__name__} as final_output, "
+        f"which is not a valid {schema.name()}."
+    )
 
 
-def _uncancel() -> None:
+def _uncancel() -> bool:
+    """Whether the task was asked to stop; from here on it was not, and goes on to its end."""
     task = asyncio.current_task()
+    asked = False
     while task is not None and task.cancelling():
         task.uncancel()
+        asked = True
+    return asked
+
+
+def _is_cancellation(error: BaseException) -> bool:
+    return isinstance(error, asyncio.CancelledError)
+
+
+def _named(error: BaseException) -> BaseException:
+    """What a run fails with. A `CancelledError` would tell whoever awaits the run that he was cancelled himself."""
+    if not _is_cancellation(error):
+        return error
+    named = AgentsException("Something that the run awaited was cancelled, but nobody cancelled the run.")
+    named.__cause__ = error
+    return named

@@ -33,8 +33,8 @@ class RunProgress:
     final_output: Any = None
     interruptions: list[Any] = field(default_factory=list[Any])
     partial_text: str = ""
-    tools_used: dict[int, list[str]] = field(default_factory=dict[int, list[str]])
-    """Names of the tools that an agent has called in this run, by the `id()` of the agent."""
+    have_used_tools: set[int] = field(default_factory=set[int])
+    """The `id()` of each agent that has called a tool in this run, or handed over."""
 
     def add(self, item: RunItem) -> None:
         """Take in a new item."""
@@ -43,7 +43,10 @@ class RunProgress:
 
     def input_items(self) -> list[TResponseInputItem]:
         """The input of the next model call."""
-        return [*ItemHelpers.input_to_new_input_list(self.input), *(i.to_input_item() for i in self.model_items)]
+        return [
+            *ItemHelpers.input_to_new_input_list(self.input),
+            *(i.to_input_item() for i in self.model_items),
+        ]
 
     def error_details(self) -> RunErrorDetails:
         """What an exception that ends the run carries as `run_data`."""

@@ -277,7 +277,7 @@ async def _wait_bounded(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> s
     """Wait for all to end, however often the waiting itself is cancelled; what has not ended by then."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + seconds
-    pending = {task for task in tasks if not task.done()}
+    pending: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
     while pending and (left := deadline - loop.time()) > 0:
         try:
             _, pending = await asyncio.wait(pending, timeout=left)
