@@ -432,6 +432,32 @@ async def test_a_timeout_of_a_users_transport_is_not_taken_for_the_models() -> N
             await streamed(asked, settings=ModelSettings(timeout=60))
 
 
+async def test_pieces_that_arrive_together_are_one_batch_and_reading_ahead_has_a_bound() -> None:
+    taken: list[int] = []
+
+    class Counted(StrangeStream):
+        async def __aiter__(self) -> AsyncIterator[bytes]:
+            async for piece in super().__aiter__():
+                taken.append(len(piece))
+                yield piece
+
+    pieces = [b"x" * 1000] * 1000
+    ahead = transport._ReadAhead(httpx2.Response(200, stream=Counted(pieces)))
+
+    first = await ahead.read()
+    for _ in range(5):
+        await asyncio.sleep(0)
+    after_one_read = sum(taken)
+    rest = 0
+    while data := await ahead.read():
+        rest += len(data)
+    await ahead.close()
+
+    assert len(first) == transport._ReadAhead.LIMIT // 1000 * 1000 + 1000
+    assert after_one_read == 2 * len(first)
+    assert len(first) + rest == 1_000_000
+
+
 async def test_empty_pieces_are_not_the_end() -> None:
     async with httpx2.AsyncClient(transport=Strange(b"", *ANSWER[:5], b"", *ANSWER[5:])) as own:
         asked = OpenAIResponsesModel("m", AsyncOpenAI(api_key="k", base_url="http://x/v1", http_client=own))

@@ -195,7 +195,8 @@ class Stream(Generic[T]):
         self._response = response
         self._reader = reader
         self._patience = patience
-        self._read = _direct_reader(response) or _plain_reader(response)
+        self._ahead = _ReadAhead(response)
+        self._read = _direct_reader(response) or self._ahead.read
         self.request_id: str | None = response.headers.get("x-request-id")
 
     @property
@@ -241,7 +242,10 @@ class Stream(Generic[T]):
     async def close(self) -> None:
         """Close the answer, and its connection where the answer has not been read to its end."""
         self._patience.close()
-        await self._response.aclose()
+        try:
+            await self._ahead.close()
+        finally:
+            await self._response.aclose()
 
     def _translated(self, error: Exception) -> AgentsException | None:
         kind = type(error)
@@ -269,16 +273,71 @@ def _direct_reader(response: httpx2.Response) -> Callable[[], Awaitable[bytes]] 
     return getattr(body, "readany", None)
 
 
-def _plain_reader(response: httpx2.Response) -> Callable[[], Awaitable[bytes]]:
-    pieces = response.aiter_bytes().__aiter__()
+class _ReadAhead:
+    """Reads a response in a task of its own, so that pieces which arrived together are handed on together.
 
-    async def read() -> bytes:
-        async for piece in pieces:
-            if piece:
-                return piece
-        return b""
+    httpx gives each chunk of HTTP by itself, also where one read of the socket brought
+    hundreds, and who takes them one by one pays for each what a whole read costs. It has
+    to be a task: httpx holds timeouts of its own across its reads, which belong to one.
+    """
 
-    return read
+    LIMIT = 128 * 1024
+    """Bytes to be ahead of the reader, beyond which the socket is no longer read."""
+
+    def __init__(self, response: httpx2.Response) -> None:
+        self._response = response
+        self._pieces: list[bytes] = []
+        self._size = 0
+        self._over = False
+        self._error: Exception | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed: asyncio.Future[None] | None = None
+        self._room: asyncio.Future[None] | None = None
+
+    async def read(self) -> bytes:
+        """All that has arrived, as soon as something has; empty at the end."""
+        if self._task is None:
+            self._task = asyncio.create_task(self._run())
+        while not self._pieces:
+            if self._error is not None:
+                raise self._error
+            if self._over:
+                return b""
+            self._changed = asyncio.get_running_loop().create_future()
+            await self._changed
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        self._size = 0
+        _set(self._room)
+        return data
+
+    async def close(self) -> None:
+        """End the task, if there is one."""
+        if self._task is not None and not self._task.done():
+            self._task.cancel()
+            await asyncio.wait({self._task})
+
+    async def _run(self) -> None:
+        try:
+            async for piece in self._response.aiter_bytes():
+                if not piece:
+                    continue
+                self._pieces.append(piece)
+                self._size += len(piece)
+                _set(self._changed)
+                if self._size > self.LIMIT:
+                    self._room = asyncio.get_running_loop().create_future()
+                    await self._room
+        except Exception as error:
+            self._error = error
+        finally:
+            self._over = True
+            _set(self._changed)
+
+
+def _set(future: asyncio.Future[None] | None) -> None:
+    if future is not None and not future.done():
+        future.set_result(None)
 
 
 class _Patience:
