@@ -279,6 +279,29 @@ def test_one_bad_field_of_a_wire_object_spoils_only_itself() -> None:
     }
 
 
+def test_one_bad_field_of_a_pydantic_dataclass_spoils_only_itself() -> None:
+    @pydantic.dataclasses.dataclass
+    class Form:
+        good: int
+        bad: Any
+
+    assert strict(codec.encode(Form(1, b"\xff"))) == {
+        "good": 1,
+        "bad": {"$unserializable": "bytes", "repr": "b'\\xff'"},
+    }
+
+
+def test_a_key_that_cannot_be_told_is_named_by_its_type() -> None:
+    class Key:
+        def __millstream_json__(self) -> NoReturn:
+            raise RuntimeError(CANARY)
+
+    (key,) = strict(codec.encode({Key(): 1}))
+
+    assert key.startswith("$unserializable: ")
+    assert key.endswith(".Key")
+
+
 def test_text_keeps_being_text_when_it_is_mended() -> None:
     bad: list[BadField] = []
 
@@ -308,7 +331,7 @@ def test_text_up_to_the_limit_is_whole() -> None:
 
 
 def test_fields_after_a_huge_one_are_whole() -> None:
-    event = {"type": "run.completed", "output": [object()] * 400_000, "usage": {"requests": 1}, "state": "x"}
+    event = {"type": "run.completed", "output": [object()] * 150_000, "usage": {"requests": 1}, "state": "x"}
 
     plain = strict(codec.encode(event))
 
@@ -373,11 +396,13 @@ def test_names_of_types_are_plain_text_whatever_the_class_says() -> None:
 
     Nameless = Meta("Nameless", (), {})
     Moduleless = type("Moduleless\n", (), {"__module__": 5})
+    Speechless = type("Speechless", (), {"__module__": dict(awkward_values())["repr raises"]})
 
     assert codec.type_name(Nameless).endswith("Nameless")
     assert codec.type_name(Moduleless) == "5.Moduleless\\n"
+    assert codec.type_name(Speechless) == "object"
     assert codec.type_name(int) == "int"
-    strict(codec.encode([Nameless(), Moduleless()]))
+    strict(codec.encode([Nameless(), Moduleless(), Speechless()]))
 
 
 # --- properties -------------------------------------------------------------------------------

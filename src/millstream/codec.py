@@ -40,7 +40,7 @@ from millstream.errors import DecodeError
 
 MAX_DEPTH: Final = 100
 """Levels of nesting; other JSON parsers stop at 128, and an envelope takes a few."""
-MAX_NODES: Final = 250_000
+MAX_NODES: Final = 100_000
 """Values, keys not counted, in one encoded value."""
 MAX_TEXT: Final = 16 * 1024 * 1024
 """Characters of text in one encoded value, keys included; what is over is cut, and marked."""

@@ -494,6 +494,15 @@ async def test_deltas_come_at_the_rate_and_all_else_at_once() -> None:
     assert times[-1] == ("response.completed", 100.75)
 
 
+async def test_what_is_there_does_not_wait_for_the_next_delta() -> None:
+    clock = TestClock()
+    model = ScriptedModel(["one two three"], tokens_per_second=4, batch_size=100, clock=clock)
+
+    made = [(len(batch.events), clock.now) async for batch in model.stream_batches(**asked())]
+
+    assert made == [(4, 100.0), (1, 100.25), (1, 100.5), (5, 100.75)]
+
+
 async def test_a_reader_that_takes_its_time_does_not_slow_the_rate() -> None:
     clock = TestClock()
     model = ScriptedModel(["one two three"], tokens_per_second=1, clock=clock)
