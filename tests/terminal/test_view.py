@@ -174,7 +174,7 @@ def test_nested_runs_are_indented_and_talk_line_by_line() -> None:
             events.RunFailed(code="max_turns", message="Too many turns.", error_id="e"),
             "  ✗ the run failed (max_turns): Too many turns.\n",
         ),
-        (events.RunCancelled(partial="Wel"), "  ■ stopped; the text so far is kept\n"),
+        (events.RunCancelled(partial="Well, "), "  ■ stopped; the text so far is kept\n"),
         (events.RunCancelled(), "  ■ stopped\n"),
     ],
 )  # fmt: skip

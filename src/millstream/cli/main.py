@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 import sys
 from collections.abc import Sequence
@@ -10,7 +11,6 @@ from typing import Any, NoReturn
 
 from millstream.cli import demo, exits, models, run
 from millstream.cli.problem import Problem, explain, say
-from millstream.errors import UserError
 
 DESCRIPTION = "Run LLM agents whose output streams."
 
@@ -29,51 +29,43 @@ exit codes:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (by default the command line's) and return its exit code."""
-    args = None
+    args = argparse.Namespace(debug=False)
     try:
-        if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
-            raise Problem("standard output is closed, so there is nowhere to write to.", code=exits.FAILED)
-        args = _parser().parse_args(argv)
-        code = args.command(args)
+        code = _run(argv, args)
         sys.stdout.flush()
-    except SystemExit as error:  # argparse has said why
-        return _flushed(error.code if isinstance(error.code, int) else exits.USAGE)
+        return code
     except KeyboardInterrupt:
-        return exits.INTERRUPTED
+        code = exits.INTERRUPTED
     except BrokenPipeError:
-        _leave_stdout()
-        return exits.READER_GONE
+        code = exits.READER_GONE
     except Problem as problem:
-        return problem.report(debug=getattr(args, "debug", False))
-    except UserError as error:
-        return explain(error).report(debug=getattr(args, "debug", False))
-    except OSError as error:
-        _leave_stdout()
+        code = problem.report(debug=args.debug)
+    except OSError as error:  # reading is the commands' own business: this was writing
         say(f"error: the output could not be written: {error.strerror or error}")
-        return exits.FAILED
+        code = exits.FAILED
+    except Exception as error:
+        code = explain(error).report(debug=args.debug)
+    _let_go_of_stdout()
     return code
 
 
-def _flushed(code: int) -> int:
-    """`code`, once what argparse printed is out."""
+def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
+    if sys.stdout is None:  # pyright: ignore[reportUnnecessaryComparison]
+        raise Problem("standard output is closed, so there is nowhere to write to.", code=exits.FAILED)
     try:
-        sys.stdout.flush()
-    except BrokenPipeError:
-        _leave_stdout()
-        return exits.READER_GONE
-    except OSError as error:
-        _leave_stdout()
-        say(f"error: the output could not be written: {error.strerror or error}")
-        return exits.FAILED
-    return code
+        _parser().parse_args(argv, args)
+    except SystemExit as error:  # argparse has said why
+        return error.code if isinstance(error.code, int) else exits.USAGE
+    return args.command(args)
 
 
-def _leave_stdout() -> None:
-    """Let what is still in the buffer go nowhere, or the interpreter would complain of it at its end."""
-    try:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except OSError:
-        pass
+def _let_go_of_stdout() -> None:
+    """Write what is still in the buffer, or let it go nowhere: the interpreter would complain of it at its end."""
+    with contextlib.suppress(OSError, AttributeError):
+        try:
+            sys.stdout.flush()
+        except OSError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 class _Parser(argparse.ArgumentParser):
