@@ -1,7 +1,8 @@
 """The log in memory: for library use and for tests. It lives as long as somebody holds it.
 
-Written by one event loop at a time, read from any thread: the batches are a list that only
-grows, and a lock guards the moment between looking for a batch and waiting for one.
+Written by one event loop at a time, read from any thread and trimmed from any thread: a lock
+guards every look at the batches, so that a reader that finds nothing waits before more can
+come, and never counts in a list that is being cut.
 """
 
 from __future__ import annotations
@@ -12,7 +13,13 @@ import threading
 from collections.abc import Iterable
 from typing import ClassVar, Literal
 
-from millstream.errors import LogFullError, LogGapError, PositionConflictError, RunClosedError, UnknownRunError
+from millstream.errors import (
+    LogFullError,
+    LogGapError,
+    PositionConflictError,
+    RunClosedError,
+    UnknownRunError,
+)
 from millstream.events import Event
 from millstream.log.promise import Batch, Cursor, EventLog, LogInfo, Payload, live
 
@@ -20,10 +27,15 @@ MAX_EVENTS = 5_000_000
 """Default cap on the events of one run."""
 MAX_BYTES = 1 << 30
 """Default cap on the bytes of raw model events of one run."""
+ROOM = 1_000
+"""Events that a run may still write once it was told that its log is full."""
 
 
 class MemoryLog(EventLog):
     """Keeps runs in this process.
+
+    A run that reaches a cap is told so once. It may still write what closes what it opened,
+    and its terminal event, which is never refused: every start has its end.
 
     Args:
         max_events: cap on the events of one run.
@@ -50,17 +62,21 @@ class MemoryLog(EventLog):
         if run.sealed:
             raise RunClosedError(f"Run {run_id} has ended; nothing more can be written to its log.")
         sealed = batch.ends(run_id)
-        run.bytes += batch.size
-        # The terminal event goes in even so: a run at its cap must be able to end.
-        if not sealed and (batch.last > self._max_events or run.bytes > self._max_bytes):
+        if not sealed and not self._has_room(run, batch):
+            run.full_at = run.last if run.full_at is None else run.full_at
             raise LogFullError(
                 f"Run {run_id} reached the cap of its log ({self._max_events} events, {self._max_bytes} bytes)."
             )
         run.add(batch, sealed=sealed)
 
+    def _has_room(self, run: _Run, batch: Batch) -> bool:
+        if run.full_at is not None:
+            return not batch.size and batch.last <= run.full_at + ROOM
+        return batch.last <= self._max_events and run.bytes + batch.size <= self._max_bytes
+
     def cursor(self, run_id: str, after: int = 0) -> Cursor:
         """A cursor behind position `after`."""
-        return _MemoryCursor(run_id, self._run(run_id), after)
+        return _MemoryCursor(self._run(run_id), after)
 
     async def info(self, run_id: str) -> LogInfo:
         """How far the log reaches."""
@@ -76,19 +92,22 @@ class MemoryLog(EventLog):
     def _run(self, run_id: str) -> _Run:
         run = self._runs.get(run_id)
         if run is None:
-            run = self._runs[run_id] = _Run()
+            run = self._runs[run_id] = _Run(run_id)
         return run
 
 
 class _Run:
     """The batches of one run, and who waits for more."""
 
-    def __init__(self) -> None:
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
         self.batches: list[Batch] = []
         self.first = 1
         self.last = 0
         self.bytes = 0
         self.sealed = False
+        self.full_at: int | None = None
+        """The last position when the run was told that its log is full."""
         self._dropped = 0
         self._lock = threading.Lock()
         self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
@@ -97,6 +116,7 @@ class _Run:
         with self._lock:
             self.batches.append(batch)
             self.last = batch.last
+            self.bytes += batch.size
             self.sealed = sealed
             waiting = self._waiting
             if waiting:
@@ -108,13 +128,17 @@ class _Run:
         """What of `batch` is new, given that all that is not new equals what stands here."""
         overlap = self.last - batch.first + 1
         if overlap <= 0 or batch.first < self.first:
-            raise PositionConflictError(f"Position {batch.first} is not the next one: that is {self.last + 1}.")
+            raise PositionConflictError(
+                f"Position {batch.first} is not the next one: that is {self.last + 1}."
+            )
         for offset, payload in enumerate(batch.payloads[:overlap]):
             if not _same(self._at(batch.first + offset), payload):
                 raise PositionConflictError(f"Position {batch.first + offset} holds another event already.")
         if overlap >= len(batch.payloads):
             return None
-        return Batch(self.last + 1, batch.stamp, batch.payloads[overlap:], batch.raw_only)
+        rest = batch.payloads[overlap:]
+        size = sum(len(payload) for payload in rest if isinstance(payload, bytes))
+        return Batch(self.last + 1, batch.stamp, rest, batch.raw_only, size)
 
     def trim(self, first: int) -> None:
         with self._lock:
@@ -125,27 +149,40 @@ class _Run:
             del self.batches[:keep]
             self._dropped += keep
 
-    def index_after(self, position: int) -> int:
-        """The running number of the batch that holds the position behind `position`."""
-        return self._dropped + bisect.bisect_right(self.batches, position, key=lambda b: b.last)
+    def look(self, after: int, index: int | None) -> tuple[int, Batch | None]:
+        """The first batch beyond position `after`, or None where it is not written yet; and its running number.
 
-    def get(self, index: int) -> Batch | None:
-        """The batch of running number `index`, or None where it is not written yet."""
-        place = index - self._dropped
-        return self.batches[place] if place < len(self.batches) else None
+        Args:
+            after: the position.
+            index: the running number, where it is known: that of the batch before, plus one.
 
-    async def wait_for(self, index: int) -> None:
-        """Return when the batch of running number `index` is there, or the run is sealed."""
+        Raises:
+            LogGapError: the position behind `after` is no longer held.
+        """
+        with self._lock:
+            return self._look(after, index)
+
+    async def wait_for(self, after: int, index: int) -> None:
+        """Return when `look` would find something, or the run is sealed."""
         loop = asyncio.get_running_loop()
         waiter = (loop, loop.create_future())
         with self._lock:
-            if self.sealed or self.get(index) is not None:
+            if self.sealed or self._look(after, index)[1] is not None:
                 return
             self._waiting.add(waiter)
         try:
             await waiter[1]
         finally:
-            self._waiting.discard(waiter)
+            with self._lock:
+                self._waiting.discard(waiter)
+
+    def _look(self, after: int, index: int | None) -> tuple[int, Batch | None]:
+        if after + 1 < self.first:
+            raise LogGapError(self.run_id, after + 1, self.first)
+        if index is None:
+            index = self._dropped + bisect.bisect_right(self.batches, after, key=lambda b: b.last)
+        place = index - self._dropped
+        return index, self.batches[place] if place < len(self.batches) else None
 
     def _at(self, position: int) -> Payload:
         batch = self.batches[bisect.bisect_left(self.batches, position, key=lambda b: b.last)]
@@ -153,32 +190,27 @@ class _Run:
 
 
 class _MemoryCursor(Cursor):
-    __slots__ = ("_after", "_index", "_run", "_run_id")
+    __slots__ = ("_after", "_index", "_run")
 
-    def __init__(self, run_id: str, run: _Run, after: int) -> None:
-        self._run_id = run_id
+    def __init__(self, run: _Run, after: int) -> None:
         self._run = run
         self._after = after
-        self._index = -1
+        self._index: int | None = None
 
     async def next(self) -> Batch | None:
         run = self._run
         while True:
-            if self._after + 1 < run.first:
-                raise LogGapError(self._run_id, self._after + 1, run.first)
-            if self._index < 0:
-                self._index = run.index_after(self._after)
-            batch = run.get(self._index)
-            if batch is not None:
-                if batch.last > self._after:  # a cursor may stand ahead of what is written
-                    self._after = batch.last
-                    self._index += 1
-                    return batch
-                self._index += 1
+            sealed = run.sealed  # before looking: what seals the run is written with it
+            self._index, batch = run.look(self._after, self._index)
+            if batch is None:
+                if sealed:
+                    return None
+                await run.wait_for(self._after, self._index)
                 continue
-            if run.sealed:
-                return None
-            await run.wait_for(self._index)
+            self._index += 1
+            if batch.last > self._after:  # a cursor may stand ahead of what is written
+                self._after = batch.last
+                return batch
 
 
 def _same(one: Payload, other: Payload) -> bool:

@@ -25,7 +25,7 @@ def live(payload: Payload) -> Event:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Events written together: they share a stamp and stand at `first`, `first + 1`, …"""
+    """Events written together: they share a stamp and stand at `first`, `first + 1` and so on."""
 
     first: int
     stamp: Stamp
@@ -51,7 +51,7 @@ class Batch:
         if self.stamp.run_id != run_id:
             return False
         final = self.payloads[-1]
-        return final.__class__ is not bytes and final.type in TERMINAL_TYPES  # pyright: ignore[reportAttributeAccessIssue]
+        return not isinstance(final, bytes) and final.type in TERMINAL_TYPES
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +98,7 @@ class EventLog(ABC):
         Raises:
             PositionConflictError: the position is not the next one, and does not hold this event.
             RunClosedError: the run's terminal event has been written.
-            LogFullError: the run reached the cap of this log.
+            LogFullError: the run reached the cap of this log. Its terminal event is taken even so.
         """
 
     @abstractmethod
