@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from millstream.errors import AgentsException
+from millstream.output import tool_output_parts
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
@@ -44,6 +45,15 @@ class AgentRef:
     name: str
 
 
+AGENT_FIELDS = frozenset({"agent", "source_agent", "target_agent"})
+"""Fields of items that hold an agent."""
+
+
+def agent_json(agent: Any) -> dict[str, Any]:
+    """What stands for an agent in JSON: its name, and nothing of how it is set up."""
+    return {"name": getattr(agent, "name", None)}
+
+
 def as_input_item(raw: Any) -> TResponseInputItem:
     """`raw` as a plain dict that models take as input; a dict is copied, a model dumped as it was sent."""
     if isinstance(raw, Mapping):
@@ -65,6 +75,17 @@ class RunItemBase:
     def to_input_item(self) -> TResponseInputItem:
         """The item as input of the next model call."""
         return as_input_item(self.raw_item)
+
+    def __millstream_json__(self) -> dict[str, Any]:
+        """What stands for the item in JSON: its fields, agents by their names alone."""
+        data: dict[str, Any] = {"type": getattr(self, "type", None)}
+        for name in (f.name for f in fields(self) if f.name != "type"):
+            value = getattr(self, name)
+            if name in AGENT_FIELDS:
+                data[name] = agent_json(value)
+            elif value is not None:
+                data[name] = value
+        return data
 
     def _raw(self, name: str) -> Any:
         if isinstance(self.raw_item, Mapping):
@@ -275,8 +296,6 @@ class ItemHelpers:
     @classmethod
     def tool_call_output_item(cls, tool_call: ResponseFunctionToolCall, output: Any) -> FunctionCallOutput:
         """The input item that answers `tool_call` with `output`: text, or parts of text, image and file."""
-        from millstream.tool import tool_output_parts
-
         return {
             "call_id": tool_call.call_id,
             "output": cast("Any", tool_output_parts(output)),

@@ -22,7 +22,7 @@ from millstream.tool.hosted import (
     WebSearchTool,
 )
 from millstream.tool.names import tool_names
-from millstream.tool.output import (
+from millstream.output import (
     ToolOutput,
     ToolOutputFileContent,
     ToolOutputFileContentDict,
