@@ -92,4 +92,13 @@ def test_what_asks_for_nothing_of_the_kind_passes() -> None:
         handoffs=[Agent(name="b"), handoff(Agent(name="c"))],
     )
 
+    refuse_unsupported(agent)
     refuse_unsupported(agent, config)
+
+
+def test_what_is_no_tool_at_all_is_left_to_those_who_look_for_tools() -> None:
+    agent = Agent(name="a")
+    agent.tools.extend(["search", check])  # pyright: ignore[reportArgumentType]
+    agent.handoffs.append("b")  # pyright: ignore[reportArgumentType]
+
+    refuse_unsupported(agent)

@@ -23,10 +23,11 @@ def refuse_unsupported(
     _refuse("Runner", {"hooks": hooks, "session": session}, ("hooks", "session"))
     _refuse(f"Agent {agent.name!r}", vars(agent), _OF_AGENTS)
     _refuse(f"Agent {agent.name!r}: model_settings", vars(agent.model_settings), _OF_SETTINGS)
+    # What is no tool and no handoff is somebody else's to complain about: see `get_all_tools`.
     for tool in agent.tools:
-        _refuse(f"Tool {tool.name!r}", vars(tool), _OF_TOOLS)
+        _refuse(f"Tool {getattr(tool, 'name', '?')!r}", getattr(tool, "__dict__", {}), _OF_TOOLS)
     for each in agent.handoffs:
-        _refuse("Handoff", vars(each), _OF_HANDOFFS)
+        _refuse("Handoff", getattr(each, "__dict__", {}), _OF_HANDOFFS)
     if run_config is None:
         return
     _refuse("RunConfig", vars(run_config), _OF_RUN_CONFIGS)

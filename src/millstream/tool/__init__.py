@@ -4,6 +4,16 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from millstream.output import (
+    ToolOutput,
+    ToolOutputFileContent,
+    ToolOutputFileContentDict,
+    ToolOutputImage,
+    ToolOutputImageDict,
+    ToolOutputText,
+    ToolOutputTextDict,
+    tool_output_parts,
+)
 from millstream.tool.function import (
     FunctionTool,
     FunctionToolResult,
@@ -22,16 +32,6 @@ from millstream.tool.hosted import (
     WebSearchTool,
 )
 from millstream.tool.names import tool_names
-from millstream.output import (
-    ToolOutput,
-    ToolOutputFileContent,
-    ToolOutputFileContentDict,
-    ToolOutputImage,
-    ToolOutputImageDict,
-    ToolOutputText,
-    ToolOutputTextDict,
-    tool_output_parts,
-)
 
 HostedTool: TypeAlias = (
     WebSearchTool | FileSearchTool | CodeInterpreterTool | ImageGenerationTool | HostedMCPTool
