@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessage
 
+from millstream import codec
+from millstream.agent import Agent
 from millstream.errors import AgentsException, ModelBehaviorError
+from millstream.events import UserEvent
 from millstream.items import (
     AgentRef,
     HandoffOutputItem,
@@ -16,7 +19,7 @@ from millstream.items import (
     ToolCallItem,
     ToolCallOutputItem,
 )
-from millstream.testing import assistant_message, function_call, reasoning, refusal
+from millstream.testing import CANARY, assistant_message, function_call, reasoning, refusal
 from millstream.usage import Usage
 
 AGENT: Any = AgentRef("helper")
@@ -108,6 +111,23 @@ def test_a_handoff_names_both_sides() -> None:
     item = HandoffOutputItem(AGENT, {}, source_agent=AGENT, target_agent=AgentRef("other"))  # pyright: ignore[reportArgumentType]
 
     assert (item.source_agent.name, item.target_agent.name) == ("helper", "other")
+
+
+def test_an_item_anywhere_in_an_event_tells_of_its_agents_only_their_names() -> None:
+    helper, other = (Agent(name=name, instructions=CANARY) for name in ("helper", "other"))
+    item = HandoffOutputItem(helper, {"type": "x"}, source_agent=helper, target_agent=other)  # pyright: ignore[reportArgumentType]
+
+    data = UserEvent(name="mine", data=[item]).to_json()
+
+    assert codec.decode(data)["data"] == [
+        {
+            "type": "handoff_output_item",
+            "agent": {"name": "helper"},
+            "raw_item": {"type": "x"},
+            "source_agent": {"name": "helper"},
+            "target_agent": {"name": "other"},
+        }
+    ]
 
 
 # --- readers ------------------------------------------------------------------------------------------

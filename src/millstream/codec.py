@@ -237,6 +237,7 @@ class _Walk:
         self._bad = bad
         self._path: list[Any] = []
         self._open: set[int] = set()
+        self._depth = 0
         self._nodes = MAX_NODES
         self._text = MAX_TEXT
         self._has_cut = False
@@ -260,8 +261,11 @@ class _Walk:
             return self._placeholder(value)
         if id(value) in self._open:
             return self._placeholder(value, "cycle")
-        if len(self._open) >= MAX_DEPTH - 1:  # the placeholder is a level, too
-            return self._placeholder(value, "too deep")
+        # The placeholder is a level, too. What only stands in for a value is none, but may go on for ever.
+        if self._depth >= MAX_DEPTH - 1 or len(self._open) >= MAX_DEPTH + 50:
+            was_read_back = cls is dict and "$unserializable" in value and _is_plain(value)
+            return value if was_read_back else self._placeholder(value, "too deep")
+        depth = self._depth
         self._open.add(id(value))
         try:
             if cls is dict:
@@ -270,6 +274,7 @@ class _Walk:
                 return self._array(value)
             return self._converted(value, cls)
         finally:
+            self._depth = depth
             self._open.discard(id(value))
 
     def _converted(self, value: Any, cls: type[Any]) -> Any:
@@ -284,7 +289,8 @@ class _Walk:
 
     def _object(self, items: Iterable[tuple[Any, Any]]) -> dict[str, Any]:
         result: dict[str, Any] = {}
-        is_root = len(self._open) == 1
+        self._depth += 1
+        is_root = self._depth == 1
         for index, (key, value) in enumerate(self._copied(items)):
             if is_root and index < 64:
                 self._nodes = max(self._nodes, FLOOR_NODES)
@@ -304,6 +310,7 @@ class _Walk:
 
     def _array(self, values: Iterable[Any]) -> list[Any]:
         result: list[Any] = []
+        self._depth += 1
         for index, value in enumerate(self._copied(values)):
             if self._is_spent(list):
                 result.append({"$unserializable": "list", "reason": "too large"})

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from millstream import codec, raw
 from millstream.errors import DecodeError
-from millstream.items import ITEM_TYPES, AgentRef, RunItem, TResponseStreamEvent
+from millstream.items import AGENT_FIELDS, ITEM_TYPES, AgentRef, RunItem, TResponseStreamEvent, agent_json
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -554,31 +554,10 @@ class Entry:
 def event_fields(event: Any) -> dict[str, Any]:
     """The fields of `event` by name, its type first, as values for `codec.encode`."""
     if isinstance(event, RunItemStreamEvent):
-        item: Any = event.item  # None where somebody made one without
-        return {"type": event.type, "name": event.name, "item": item and item_fields(item)}
+        return {"type": event.type, "name": event.name, "item": event.item}
     if isinstance(event, AgentUpdatedStreamEvent):
-        return {"type": event.type, "new_agent": _agent_fields(event.new_agent)}
+        return {"type": event.type, "new_agent": agent_json(event.new_agent)}
     return {"type": event.type} | {f.name: getattr(event, f.name) for f in fields(event)}
-
-
-def item_fields(item: Any) -> dict[str, Any]:
-    """The fields of `item` by name; agents by their names."""
-    data: dict[str, Any] = {"type": item.type}
-    for name in (f.name for f in fields(item) if f.name != "type"):
-        value = getattr(item, name)
-        if name in _AGENT_FIELDS:
-            value = _agent_fields(value)
-        elif value is None:
-            continue
-        data[name] = value
-    return data
-
-
-_AGENT_FIELDS = frozenset({"agent", "source_agent", "target_agent"})
-
-
-def _agent_fields(agent: Any) -> dict[str, Any]:
-    return {"name": getattr(agent, "name", None)}
 
 
 def event_from_json(data: bytes | str) -> Event:
@@ -617,7 +596,7 @@ def _item_from(plain: Any) -> RunItem:
     cls = ITEM_TYPES.get(kind) if isinstance(kind, str) else None
     if cls is None:
         raise DecodeError(f"{kind!r} is not the type of an item.")
-    for name in _AGENT_FIELDS & data.keys():
+    for name in AGENT_FIELDS & data.keys():
         data[name] = _agent_from(data[name])
     if "raw_item" in data and kind not in _ANSWERS:
         data["raw_item"] = raw.item_from(data["raw_item"])

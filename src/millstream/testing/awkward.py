@@ -123,6 +123,7 @@ def _hostile_objects() -> dict[str, Any]:
         "enum of an object": _Odd.ONE,
         "stand-in that stands in for itself": _StandsInForItself(),
         "stand-in raises": _StandInRaises(),
+        "stand-ins without end": _StandInsWithoutEnd(),
         "exception": ValueError(f"secret {CANARY}"),
         "dates": [datetime.datetime.max, datetime.time.min, datetime.timedelta.max],
         "time zone raises": datetime.datetime(2024, 1, 1, tzinfo=_BadZone()),
@@ -243,6 +244,11 @@ class _BadZone(datetime.tzinfo):
 class _StandsInForItself:
     def __millstream_json__(self) -> _StandsInForItself:
         return self
+
+
+class _StandInsWithoutEnd:
+    def __millstream_json__(self) -> tuple[Any]:
+        return (_StandInsWithoutEnd(),)
 
 
 class _StandInRaises:
