@@ -43,7 +43,7 @@ def _check_item(index: int, item: Any) -> TResponseInputItem:
         return cast("TResponseInputItem", dict(fields))
     if kind is None and set(fields) == {"id"}:  # an item reference in its short form
         return cast("TResponseInputItem", dict(fields))
-    if kind not in _known_types():
+    if not isinstance(kind, str) or kind not in _known_types():
         what = f"has the type {kind!r}" if kind is not None else "has neither a type nor role and content"
         raise InputItemError(
             f"input[{index}] {what}, which no model takes. Known types: {', '.join(sorted(_known_types()))}."
