@@ -78,7 +78,11 @@ class EventOrder:
         if self._in_model:
             self._items.append(event)
             call_id = _call_id(event.item)
-            if call_id is not None and _raw_type(event.item) == "function_call" and event.name == "tool_called":
+            if (
+                call_id is not None
+                and _raw_type(event.item) == "function_call"
+                and event.name == "tool_called"
+            ):
                 self._calls.append(call_id)
             return []
         if event.name == "tool_output":
