@@ -154,7 +154,17 @@ def test_steps_that_no_call_used_are_told() -> None:
         (ModelStep(error="boom"), "invalid_error"),  # pyright: ignore[reportArgumentType]
         (KeyboardInterrupt(), "invalid_error"),
     ],
-    ids=repr,
+    ids=[
+        "number",
+        "nothing",
+        "bytes",
+        "list of numbers",
+        "item outside a list",
+        "function",
+        "unknown field",
+        "error that is text",
+        "error that is an interrupt",
+    ],
 )
 def test_what_is_no_step_is_refused_when_it_is_given(step: Any, reason: str) -> None:
     model = ScriptedModel(["fine"])
