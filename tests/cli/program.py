@@ -84,7 +84,10 @@ class Terminal:
             assert self._read(), f"the program ended without showing {text!r}:\n{self.screen}"
 
     def press_ctrl_c(self) -> None:
-        os.write(self._master, b"\x03")
+        self.type("\x03")
+
+    def type(self, text: str) -> None:
+        os.write(self._master, text.encode())
 
     def end(self) -> int:
         """Read the screen to the end of the program; its exit code."""
@@ -105,9 +108,9 @@ class Terminal:
 
 @contextlib.contextmanager
 def at_terminal(
-    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None
+    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, stdin: int | None = None
 ) -> Iterator[Terminal]:
-    """`millstream ARGUMENTS` at a terminal of 80 columns."""
+    """`millstream ARGUMENTS` at a terminal of 80 columns; `stdin`, which is then closed here, may be a pipe."""
     import fcntl
     import pty
     import struct
@@ -119,13 +122,15 @@ def at_terminal(
         [*PROGRAM, *arguments],
         cwd=cwd,
         env=environment({"TERM": "xterm", **(env or {})}),
-        stdin=slave,
+        stdin=slave if stdin is None else stdin,
         stdout=slave,
         stderr=slave,
         start_new_session=True,
-        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+        preexec_fn=lambda: fcntl.ioctl(1, termios.TIOCSCTTY, 0),
     )
     os.close(slave)
+    if stdin is not None:
+        os.close(stdin)
     try:
         yield Terminal(process, master)
     finally:

@@ -1,6 +1,7 @@
 """`millstream run`, as the program that people and scripts start."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -134,6 +135,27 @@ def test_no_prompt_is_a_mistake_with_a_hint() -> None:
     assert done.err.startswith("millstream: error: there is no prompt.\nmillstream: hint: give one: ")
 
 
+def test_a_prompt_can_be_typed_at_a_terminal() -> None:
+    with at_terminal("run", "-q", "--offline", "-") as terminal:
+        terminal.wait_for("reading the prompt; end it with Ctrl-D")
+
+        terminal.type("Typed by hand.\n\x04")
+
+        assert terminal.end() == 0
+    assert "You asked: “Typed by hand.”" in terminal.screen
+
+
+def test_waiting_for_a_pipe_that_nobody_closes_says_so_and_can_be_left() -> None:
+    reader, writer = os.pipe()
+    with at_terminal("run", "--offline", "x", stdin=reader) as terminal:
+        terminal.wait_for("waiting for the rest of the prompt from standard input")
+
+        terminal.press_ctrl_c()
+
+        assert terminal.end() == 130
+    os.close(writer)
+
+
 # --- models ---------------------------------------------------------------------------------
 
 
@@ -222,6 +244,76 @@ def test_a_local_server_that_is_found_is_asked_for_the_first_model_it_lists() ->
     )
 
 
+OFFICE = """
+from dataclasses import dataclass
+from millstream import Agent, handoff
+from millstream.testing import ScriptedModel, function_call
+
+@dataclass
+class Form:
+    name: str
+
+back = Agent(name="Back office")
+front = Agent(name="Front office", handoffs=[back], model=ScriptedModel([
+    [function_call("transfer_to_back_office", call_id="c")]
+]))
+hidden = front.clone(handoffs=[handoff(back)])
+formal = Agent(name="Formal", output_type=Form)
+named = Agent(name="Named", model="somebody", handoffs=[back])
+"""
+
+
+@pytest.fixture
+def office(tmp_path: Path) -> Path:
+    (tmp_path / "office.py").write_text(OFFICE)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", ["front", "hidden"])
+def test_agents_that_name_no_model_get_the_chosen_one_and_the_others_keep_theirs(
+    name: str, office: Path
+) -> None:
+    done = millstream("run", f"office.py:{name}", "x", cwd=office)
+
+    assert done.code == 0, done.err
+    assert "  ⇒ hands over to Back office\n\n● Back office\nI am the scripted model" in done.out
+    assert done.err == (
+        "millstream: model: ScriptedModel (the agent Front office names it)\n"
+        "millstream: model for the agents that name none: "
+        "the scripted model (no key is set and no local server answers)\n"
+    )
+
+
+def test_offline_replaces_a_model_that_would_be_asked_over_the_network(office: Path) -> None:
+    done = millstream("run", "--offline", "office.py:named", "x", cwd=office)
+
+    assert done.code == 0, done.err
+    assert "hand over to nobody; a real model could use Back office." in " ".join(done.out.split())
+    assert done.err == "millstream: model: the scripted model (--offline)\n"
+
+
+def test_the_api_that_is_asked_for_holds_for_models_that_agents_name(office: Path) -> None:
+    with ModelServer() as server:
+        server.answer(*chat_frames("Hello."))
+        env = {"OPENAI_BASE_URL": server.url, "MILLSTREAM_MODEL": "other"}
+        done = millstream("run", "-q", "--api", "chat", "office.py:named", "x", env=env, cwd=office)
+
+        asked = server.last
+
+    assert (done.code, done.out) == (0, "Hello.\n"), done.err
+    assert (asked.path, asked.json["model"]) == ("/v1/chat/completions", "somebody")
+
+
+def test_the_scripted_model_makes_up_no_objects(office: Path) -> None:
+    done = millstream("run", "office.py:formal", "x", cwd=office)
+
+    assert done.code == 2
+    assert done.errors[0] == (
+        "millstream: error: UserError: The agent's output is a Form, which the scripted model "
+        "cannot make up: it needs a real model."
+    )
+
+
 def test_instructions_reach_the_model() -> None:
     with ModelServer() as server:
         server.answer(*chat_frames("Arr."))
@@ -239,6 +331,7 @@ def test_instructions_reach_the_model() -> None:
     [
         (["gone.py", "x"], "", "error: there is no file gone.py."),
         (["no.such:agent", "x"], "", "error: there is no module no.such."),
+        (["app.sub:agent", "x"], "1 / 0", "error: app.sub cannot be imported: ZeroDivisionError"),
         (["app.py", "x"], "n = 1", "error: app.py has no agent."),
         (["app.py:other", "x"], SHOP, "error: app.py has no other."),
         (["app.py:price", "x"], SHOP, "error: price in app.py is not an Agent but FunctionTool."),

@@ -154,8 +154,9 @@ async def test_a_model_that_is_asked_for_is_taken_from_the_server_that_has_it() 
         lambda s: s.answer(b'{"data": [', headers={"transfer-encoding": "gzip", "content-length": "999999"}),
         lambda s: s.answer_json({"data": [{"id": "m"}]}, status=404),
         lambda s: s.answer_json({"data": [{"id": 5}, 7]}),
+        lambda s: s.answer_json({"data": []}),
     ],
-    ids=["html", "list", "number", "nested", "lying", "404", "nameless"],
+    ids=["html", "list", "number", "nested", "lying", "404", "nameless", "empty"],
 )
 async def test_a_server_that_lists_no_models_is_passed_over(answer: Callable[[ModelServer], None]) -> None:
     with ModelServer() as server:
@@ -171,6 +172,19 @@ async def test_a_server_that_says_nothing_costs_no_more_than_its_time() -> None:
         models = await list_models(f"{server.url}/models", seconds=0.05)
 
     assert models is None
+
+
+async def test_a_server_that_just_hangs_up_after_its_answer_is_understood() -> None:
+    async def old(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b'HTTP/1.0 200 OK\r\n\r\n{"data": [{"id": "old"}]}')
+        writer.close()
+
+    async with await asyncio.start_server(old, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        models = await list_models(f"http://127.0.0.1:{port}/v1/models", seconds=20)
+
+    assert models == ("old",)
 
 
 async def test_only_this_machine_is_ever_probed() -> None:

@@ -13,7 +13,7 @@ from millstream.models.scripted import ModelCall, ModelStep, ScriptedModel
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
-    from millstream.models.choice import ModelChoice
+    from millstream.models.choice import ModelChoice, Wire
 
 TOKENS_PER_SECOND = 40.0
 """How fast the scripted model talks: as people read."""
@@ -82,25 +82,28 @@ def _last_text(input: Any) -> str:
 
 
 class ChosenProvider(ModelProvider):
-    """Gives agents that name no model the chosen one; names are for the library's own provider."""
+    """Gives agents that name no model the chosen one; names are for the library's own provider.
 
-    def __init__(self, chosen: Model) -> None:
+    Args:
+        chosen: the chosen model; None where every agent names its own.
+        wire: the API that was asked for, if one was: then it holds for names too.
+    """
+
+    def __init__(self, chosen: Model | None, wire: Wire | None) -> None:
         self._chosen = chosen
-        self._others: ModelProvider | None = None
+        self._named = MultiProvider(openai_use_responses=None if wire is None else wire == "responses")
 
     def get_model(self, model_name: str | None) -> Model:
         """The chosen model for None, else the model of that name."""
-        if model_name is None:
+        if model_name is None and self._chosen is not None:
             return self._chosen
-        if self._others is None:
-            self._others = MultiProvider()
-        return self._others.get_model(model_name)
+        return self._named.get_model(model_name)
 
     async def aclose(self) -> None:
         """Release what the models hold."""
-        await self._chosen.close()
-        if self._others is not None:
-            await self._others.aclose()
+        if self._chosen is not None:
+            await self._chosen.close()
+        await self._named.aclose()
 
 
 def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:

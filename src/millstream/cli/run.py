@@ -11,7 +11,8 @@ from millstream.cli.prompt import read_prompt
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
-    from millstream.config import RunConfig
+    from millstream.cli.chosen import ChosenProvider
+    from millstream.models.promise import Model
     from millstream.result import RunResultStreaming
 
 NAME = "run"
@@ -67,18 +68,21 @@ def run(args: argparse.Namespace) -> int:
         raise Problem("--instructions is for a run without an app.", f"{app} has instructions of its own.")
     prompt = read_prompt(words)
     agent = load_agent(app) if app is not None else _assistant(args.instructions)
-    models: list[Any] = []
+    providers: list[ChosenProvider] = []
 
     async def start() -> RunResultStreaming:
+        from millstream.config import RunConfig
         from millstream.runner import Runner
 
-        config = await _config(agent, args, models)
+        model, provider = await _models(agent, args)
+        providers.append(provider)
+        config = RunConfig(model=model, model_provider=provider)
         options = {} if args.max_turns is None else {"max_turns": args.max_turns}
         return Runner.run_streamed(agent, prompt, run_config=config, **options)
 
     async def close() -> None:
-        for model in models:
-            await model.close()
+        for provider in providers:
+            await provider.aclose()
 
     return show(start, args, close=close)
 
@@ -95,25 +99,24 @@ def _assistant(instructions: str | None) -> Agent[Any]:
     return Agent(name="Assistant", instructions=instructions or DEFAULT_INSTRUCTIONS)
 
 
-async def _config(agent: Agent[Any], args: argparse.Namespace, models: list[Any]) -> RunConfig:
-    """How the run is to be run: with which model, told to the user with its reason."""
+async def _models(agent: Agent[Any], args: argparse.Namespace) -> tuple[Model | None, ChosenProvider]:
+    """The model for every agent, if there is one for all, and who finds them else; told to the user."""
     from millstream.cli.chosen import ChosenProvider, build_model, reachable
-    from millstream.config import RunConfig
-    from millstream.models.choice import choose
+    from millstream.models.choice import asked_wire, choose
     from millstream.models.scripted import ScriptedModel
 
     agents, all_known = reachable(agent)
     own = [each for each in agents if each.model is not None]
+    wire = asked_wire(os.environ, args.api)
     scripted = all(isinstance(each.model, ScriptedModel) for each in own)
-    forced = args.model is not None or (args.offline and not scripted)
-    if agent.model is not None and not forced:
+    for_all = args.model is not None or (args.offline and not scripted)
+    if agent.model is not None and not for_all:
         named = agent.model if isinstance(agent.model, str) else getattr(agent.model, "model", None)
         say(f"model: {named or type(agent.model).__name__} (the agent {agent.name} names it)")
-    if len(own) == len(agents) and all_known and not forced:
-        return RunConfig()
+    if len(own) == len(agents) and all_known and not for_all:
+        return None, ChosenProvider(None, wire)
     choice = await choose(os.environ, model=args.model, wire=args.api, offline=args.offline)
-    rest = " for the agents that name none" if own and not forced else ""
+    rest = " for the agents that name none" if own and not for_all else ""
     say(f"model{rest}: {choice}")
     model = build_model(choice, os.environ)
-    models.append(model)
-    return RunConfig(model=model) if forced else RunConfig(model_provider=ChosenProvider(model))
+    return model if for_all else None, ChosenProvider(model, wire)

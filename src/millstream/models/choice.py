@@ -146,7 +146,7 @@ async def choose(
         UserError: a variable of the environment has a value that it cannot have.
     """
     asked, by = _asked_model(environ, model)
-    forced = _asked_wire(environ, wire)
+    forced = asked_wire(environ, wire)
     if offline or asked == SCRIPTED:
         reason = "--offline" if offline else f"{by} says so"
         return ModelChoice(SCRIPTED, reason, candidates=_skipped(environ, f"{reason}"))
@@ -177,7 +177,12 @@ def _asked_model(environ: Mapping[str, str], model: str | None) -> tuple[str | N
     return environ.get("MILLSTREAM_MODEL") or None, "MILLSTREAM_MODEL"
 
 
-def _asked_wire(environ: Mapping[str, str], wire: str | None) -> Wire | None:
+def asked_wire(environ: Mapping[str, str], wire: str | None) -> Wire | None:
+    """The API that `--api` or the environment asks for; None where nobody does.
+
+    Raises:
+        UserError: there is no such API.
+    """
     names = {"responses": "responses", "chat": "chat", "chat_completions": "chat"}
     for source, value in (
         ("--api", wire),
