@@ -209,14 +209,16 @@ class RunResultStreaming(RunResultBase):
 
     @property
     def run_loop_task(self) -> asyncio.Task[None] | None:
-        """The task of the run."""
+        """The task of the run. To know how the run ended, rather await the handle."""
+        self._run.readers.may_be_awaited()
         return self._run.task
 
     @property
     def run_loop_exception(self) -> BaseException | None:
         """What ended the run, where it failed."""
-        self._run.outcome_seen = self._run.outcome_seen or self._run.exception is not None
-        return self._run.exception
+        run = self._run
+        run.outcome_seen = run.outcome_seen or run.exception is not None
+        return run.exception
 
     @property
     def trace(self) -> None:
@@ -286,12 +288,8 @@ class RunResultStreaming(RunResultBase):
     async def aclose(self) -> None:
         """Stop the run now and wait until it has ended. Never raises for how it ended."""
         self._run.cancel("now")
-        self._run.outcome_seen = True
-        self._run.readers.awaited(+1)
-        try:
+        with self._run.readers.awaited():
             await self._run.wait_done()
-        finally:
-            self._run.readers.awaited(-1)
 
     async def __aenter__(self) -> RunResultStreaming:
         return self
@@ -315,18 +313,14 @@ async def result_of(run: ActiveRun) -> RunResult:
         Exception: what the run failed with.
         RunCancelledError: it was cancelled.
     """
-    run.readers.awaited(+1)
-    try:
-        await run.wait_done()
-    except asyncio.CancelledError:
-        run.cancel("now")
-        await run.wait_done()
-        raise
-    finally:
-        run.readers.awaited(-1)
-    run.outcome_seen = True
-    if run.exception is not None:
-        raise run.exception
+    with run.readers.awaited():
+        try:
+            await run.wait_done()
+        except asyncio.CancelledError:
+            run.cancel("now")
+            await run.wait_done()
+            raise
+    run.raise_failure()
     if run.terminal is not None and run.terminal.type == "run.cancelled":
         error = RunCancelledError(f"Run {run.run_id} was cancelled and has no result.")
         error.run_data = run.progress.error_details()
@@ -337,7 +331,12 @@ async def result_of(run: ActiveRun) -> RunResult:
 class _Reader:
     """A cursor in a run's log that gives one thing at a time."""
 
-    __slots__ = ("__weakref__", "_at", "_batch", "_began", "_cursor", "_ready", "_run", "taken", "taken_bytes")
+    __slots__ = ("__weakref__", "_at", "_batch", "_bound", "_cursor", "_place", "_ready", "_run")
+
+    _holds = False
+    """Whether the run may have to wait for it (`millstream.run.readers`)."""
+    _raises = True
+    """Whether it raises at its end what the run failed with."""
 
     def __init__(self, run: ActiveRun, after: int = 0) -> None:
         self._run = run
@@ -345,10 +344,8 @@ class _Reader:
         self._ready: list[Any] = []
         self._at = 0
         self._batch: Batch | None = None
-        self._began = False
-        self.taken = after
-        self.taken_bytes = 0
-        run.readers.attach(self)
+        self._bound = True
+        self._place = run.readers.attach(self, after)
 
     def __aiter__(self) -> Any:
         return self
@@ -357,6 +354,10 @@ class _Reader:
     def has_more(self) -> bool:
         """Whether the next thing is at hand, so that asking for it will not wait."""
         return self._at < len(self._ready)
+
+    def unbind(self) -> None:
+        """Let no task be the one that reads; for a reader that is driven from outside its loop."""
+        self._bound = False
 
     async def aclose(self) -> None:
         """Leave the stream. The run goes on."""
@@ -368,46 +369,55 @@ class _Reader:
         self._cursor = None
         self._run.readers.detach(self)
 
-    async def _refill(self, *, raises: bool) -> None:
+    async def _refill(self) -> None:
         """Put what comes next into `_ready`.
 
         Raises:
             StopAsyncIteration: the run is over, or the reader was closed.
+            UserError: another task waits for this reader's next.
         """
-        if not self._began:
-            self._begin()
+        place, run = self._place, self._run
+        if place.asks:
+            raise UserError(
+                "This reader is being iterated already. Any number of readers may read a run: "
+                "give each task one of its own."
+            )
+        run.look_after()
         self._ready = []
         while not self._ready:
-            cursor = self._cursor
+            cursor, batch = self._cursor, self._batch
             if cursor is None:
                 raise StopAsyncIteration
-            batch = self._batch
             if batch is not None:
-                self.taken = batch.last
-                self.taken_bytes += batch.size
+                place.taken = batch.last
+                place.taken_bytes += batch.size
                 self._batch = None
-                self._run.readers.moved()
-            batch = self._batch = await cursor.next()
+            run.readers.ask(place, holds=self._holds, bound=self._bound)
+            try:
+                batch = await cursor.next()
+                if batch is None:
+                    await run.wait_done()  # the log tells of the end a moment before the run knows it
+            finally:
+                run.readers.answer(place)
+            if self._cursor is None:  # closed while it waited
+                raise StopAsyncIteration
             if batch is None:
-                self._end(raises=raises)
-            else:
-                self._ready = self._look(batch)
+                self._end()
+                raise StopAsyncIteration
+            self._batch = batch
+            self._ready = self._look(batch)
         self._at = 0
-
-    def _begin(self) -> None:
-        self._began = True
 
     def _look(self, batch: Batch) -> list[Any]:
         """What `batch` gives."""
         raise NotImplementedError
 
-    def _end(self, *, raises: bool) -> None:
+    def _end(self) -> None:
         run = self._run
+        run.outcome_seen = True  # first: the last reader that leaves unseen is told of in the log
         self._close()
-        if run.exception is not None:
-            run.outcome_seen = True
-            if raises:
-                raise run.exception
+        if self._raises:
+            run.raise_failure()
 
 
 class EventReader(_Reader):
@@ -415,20 +425,18 @@ class EventReader(_Reader):
 
     __slots__ = ("_order",)
 
+    _holds = True
+
     def __init__(self, run: ActiveRun, order: EventOrder) -> None:
         super().__init__(run)
         self._order = order
 
     async def __anext__(self) -> StreamEvent:
         if self._at >= len(self._ready):
-            await self._refill(raises=True)
+            await self._refill()
         payload = self._ready[self._at]
         self._at += 1
         return RawResponsesStreamEvent.from_wire(payload) if payload.__class__ is bytes else payload
-
-    def _begin(self) -> None:
-        super()._begin()
-        self._run.readers.begin(self)
 
     def _look(self, batch: Batch) -> list[Payload]:
         if batch.stamp.run_id != self._run.run_id:
@@ -450,15 +458,17 @@ class EntryReader(_Reader):
 
     __slots__ = ()
 
+    _raises = False
+
     async def __anext__(self) -> Entry:
         if self._at >= len(self._ready):
-            await self._refill(raises=False)
+            await self._refill()
         entry = self._ready[self._at]
         self._at += 1
         return entry
 
     def _look(self, batch: Batch) -> list[Entry]:
-        return list(batch.entries(self.taken))
+        return list(batch.entries(self._place.taken))
 
 
 class TextReader(_Reader):
@@ -468,7 +478,7 @@ class TextReader(_Reader):
 
     async def __anext__(self) -> str:
         if self._at >= len(self._ready):
-            await self._refill(raises=True)
+            await self._refill()
         delta = self._ready[self._at]
         self._at += 1
         return delta

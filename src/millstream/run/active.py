@@ -2,7 +2,11 @@
 
 One `ActiveRun` belongs to one task, that of its loop. Everything else (the handle, readers,
 tools that are running) refers to it; it refers to none of them strongly, so that dropping the
-handle and the last reader can be noticed.
+handle and the last reader is noticed at once.
+
+A run ends in its own task, whoever asks for it, with one exception: where that task will take
+no step any more (it was cancelled before its first, or its event loop was closed), `abandon`
+ends it from outside.
 """
 
 from __future__ import annotations
@@ -12,7 +16,8 @@ import contextlib
 import logging
 import secrets
 import weakref
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
+from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from millstream import codec
@@ -20,9 +25,11 @@ from millstream.errors import AgentsException, public_error
 from millstream.events import (
     CancelMode,
     Event,
+    RawResponsesStreamEvent,
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunStarted,
     Stamp,
     TerminalEvent,
 )
@@ -76,8 +83,12 @@ class ActiveRun:
         self.cancel_mode: CancelMode | None = None
         self.task: asyncio.Task[None] | None = None
         self.began = False
-        self._stoppable = False
+        """Whether that task has taken its first step."""
+        self._traceback: TracebackType | None = None
+        self._interrupts: tuple[CancelMode, ...] = ("now",)
+        """The modes in which a cancellation interrupts what the loop is doing."""
         self._has_handle = True
+        self._abandoned = False
         self._done: set[asyncio.Future[None]] = set()
 
     # --- writing ---------------------------------------------------------------------------
@@ -91,20 +102,27 @@ class ActiveRun:
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
         """Append what one read of the model's socket brought."""
-        size = sum([len(p) for p in payloads if p.__class__ is bytes])  # pyright: ignore[reportArgumentType]
-        await self._append(payloads, raw_only=raw_only, size=size)
+        size = sum([len(p) for p in payloads if p.__class__ is bytes])  # noqa: C419 (the faster form, per token)  # pyright: ignore[reportArgumentType]
         limit = self.config.ahead
+        if isinstance(limit, int):
+            # Typed events of a model of the user's own are encoded to be counted, and only here.
+            size += sum(len(p.json) for p in payloads if isinstance(p, RawResponsesStreamEvent))
+        await self._append(payloads, raw_only=raw_only, size=size)
         if isinstance(limit, int):
             await self.readers.have_taken_bytes(self.written_bytes - limit)
 
     async def _append(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
-        if not payloads:
+        if not payloads or self._abandoned:
             return
         batch = Batch(self.position + 1, self._stamp(), payloads, raw_only, size)
         self.position = batch.last
         self.written_bytes += size
         try:
             await self.log.append(self.run_id, batch)
+        except asyncio.CancelledError:
+            # Written or not? Appends are idempotent by position: to repeat it is to know.
+            await self.log.append(self.run_id, batch)
+            raise
         except BaseException:
             self.position = min(self.position, batch.first - 1)  # it was not written: the place is free
             raise
@@ -132,9 +150,10 @@ class ActiveRun:
 
     async def fail(self, error: BaseException) -> None:
         """Write that the run failed, and keep `error` for whoever asks for the result."""
-        with contextlib.suppress(AttributeError):  # an exception with slots, or one that is frozen
+        with contextlib.suppress(Exception):  # an exception that is frozen, or has ideas of its own
             error.run_data = self.progress.error_details()  # pyright: ignore[reportAttributeAccessIssue]
         self.exception = error
+        self._traceback = error.__traceback__
         public = public_error(error)
         error_id = f"err_{secrets.token_hex(8)}"
         logger.debug("run %s failed: %s (%s)", self.run_id, public.code, error_id, exc_info=error)
@@ -151,8 +170,41 @@ class ActiveRun:
 
     async def end_cancelled(self) -> None:
         """Write that the run was stopped."""
-        mode = self.cancel_mode or "now"
-        await self._end(RunCancelled(mode=mode, partial=self.progress.partial_text, usage=self._usage()))
+        await self._end(self._cancelled())
+
+    def abandon(self) -> None:
+        """End, as cancelled, a run whose task will take no step any more. Does nothing to one that has ended."""
+        if self.terminal is not None:
+            return
+        self._abandoned = True  # what the task still writes while it is destroyed comes too late
+        event = self._cancelled()
+        events: list[Payload] = [event]
+        if self.position == 0:
+            started = RunStarted(agent=self.progress.current_agent.name, input=self.progress.input)
+            started.seal()
+            events.insert(0, started)
+        append = self.log.append(self.run_id, Batch(self.position + 1, self._stamp(), events))
+        try:
+            # Nothing can be awaited here. A log that takes its time will be without this end,
+            # as after a crash.
+            append.send(None)
+        except StopIteration:
+            self.position += len(events)
+        except Exception:
+            self._log_lost_end(event)
+        else:
+            append.close()
+        self._ended(event)
+
+    def look_after(self) -> None:
+        """End the run if its loop was closed under it; for whoever is about to wait for something."""
+        if self.terminal is None and self.loop.is_closed():
+            self.abandon()
+
+    def _cancelled(self) -> RunCancelled:
+        return RunCancelled(
+            mode=self.cancel_mode or "now", partial=self.progress.partial_text, usage=self._usage()
+        )
 
     async def _end(self, event: TerminalEvent) -> None:
         if event.type in _MUTABLE:
@@ -162,46 +214,49 @@ class ActiveRun:
             try:
                 # Idempotent by position, so an append that was interrupted is simply repeated.
                 await self.log.append(self.run_id, batch)
+                self.position = batch.last
                 break
             except asyncio.CancelledError:
                 continue
             except Exception:
-                logger.exception("run %s: its end (%s) could not be written to its log", self.run_id, event.type)
+                self._log_lost_end(event)
                 break
-        self.position = batch.last
+        self._ended(event)
+
+    def _log_lost_end(self, event: TerminalEvent) -> None:
+        logger.exception("run %s: its end (%s) could not be written to its log", self.run_id, event.type)
+
+    def _ended(self, event: TerminalEvent) -> None:
         self.terminal = event
-        self._wake()
+        self.readers.moved()
+        for future in self._done.copy():
+            with contextlib.suppress(RuntimeError):  # a loop that is closed takes no calls
+                future.get_loop().call_soon_threadsafe(_set, future)
         self.log_unseen_failure()
 
-    def abandon(self) -> None:
-        """End a run whose task was cancelled before its first step, by a loop that shuts down."""
-        if self.terminal is None:
-            step = self.end_cancelled()
-            with contextlib.suppress(StopIteration, RuntimeError):
-                step.send(None)
-            step.close()
-            self._wake()
+    def raise_failure(self) -> None:
+        """Raise what the run failed with, if it failed.
+
+        Every caller gets the same exception, with the traceback that it had when the run
+        ended: not with those of others that it was raised to.
+        """
+        if self.exception is not None:
+            self.outcome_seen = True
+            raise self.exception.with_traceback(self._traceback)
 
     def _usage(self) -> dict[str, Any]:
         return self.progress.context_wrapper.usage.to_dict()
 
     async def wait_done(self) -> None:
         """Return when the run has ended. May be called from any loop."""
-        loop = asyncio.get_running_loop()
-        while self.terminal is None:
-            future = loop.create_future()
-            self._done.add(future)
-            try:
-                if self.terminal is None:  # pyright: ignore[reportUnnecessaryComparison]  # another thread
-                    await future
-            finally:
-                self._done.discard(future)
-
-    def _wake(self) -> None:
-        self.readers.moved()
-        for future in list(self._done):
-            with contextlib.suppress(RuntimeError):  # a loop that is closed takes no calls
-                future.get_loop().call_soon_threadsafe(_set, future)
+        self.look_after()
+        future = asyncio.get_running_loop().create_future()
+        self._done.add(future)  # before looking: an end that another thread writes meanwhile is not missed
+        try:
+            if self.terminal is None:
+                await future
+        finally:
+            self._done.discard(future)
 
     # --- cancelling ------------------------------------------------------------------------
 
@@ -222,7 +277,7 @@ class ActiveRun:
         return self.cancel_mode in modes
 
     @contextlib.contextmanager
-    def stoppable(self, *, by: Sequence[CancelMode]) -> Any:
+    def stoppable(self, *, by: Sequence[CancelMode]) -> Generator[None]:
         """A stretch of the loop that a cancellation in one of the modes `by` interrupts."""
         previous, self._interrupts = self._interrupts, tuple(by)
         try:
@@ -231,8 +286,6 @@ class ActiveRun:
             yield
         finally:
             self._interrupts = previous
-
-    _interrupts: tuple[CancelMode, ...] = ("now",)
 
     def _stop_if_due(self) -> None:
         self.readers.moved()
@@ -263,8 +316,14 @@ class ActiveRun:
         if self.exception is None or self.outcome_seen or self._has_handle or len(self.readers):
             return
         self.outcome_seen = True
-        code = self.exception.code if isinstance(self.exception, AgentsException) else type(self.exception).__name__
-        logger.error("run %s failed (%s) and nobody asked for its result", self.run_id, code, exc_info=self.exception)
+        code = (
+            self.exception.code
+            if isinstance(self.exception, AgentsException)
+            else type(self.exception).__name__
+        )
+        logger.error(
+            "run %s failed (%s) and nobody asked for its result", self.run_id, code, exc_info=self.exception
+        )
 
 
 _MUTABLE = frozenset(
@@ -287,4 +346,3 @@ _SOONER: tuple[CancelMode, ...] = ("now", "after_tool", "after_turn")
 def _set(future: asyncio.Future[None]) -> None:
     if not future.done():
         future.set_result(None)
-

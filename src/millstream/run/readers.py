@@ -1,43 +1,79 @@
 """Who reads a run in its own process, and how far it waits for them (`RunConfig.ahead`).
 
 A reader is a small object that belongs to whoever iterates it. The run knows it weakly, and
-only to answer one question: has everybody who keeps the run from going on taken what there is?
+has a `Place` for it that tells one thing: does this reader keep the run from going on?
 
-A reader keeps the run from going on while
+Rules of this file:
 
-- it iterates `stream_events()` on the run's own loop,
-- it is alive and not closed, and the task that iterates it has not ended,
-- that task has not gone on to another reader of the run, and
-- nobody awaits the run itself: who awaits the result wants the run to get there.
+1. The run waits for readers of `stream_events()` that have begun, on its own loop. It does
+   not wait for those of entries and text, for those in other threads, nor for one that was
+   closed or collected.
+2. A reader that asks for more is about to take what there is: the run waits until it has.
+3. A reader that asks for nothing stands still: its owner is dealing with an event, or has
+   left it without a word. The run waits for it all the same, so that a cancel from where an
+   event is dealt with is exact, unless its owner is seen to be elsewhere:
+   a) its task has ended, or is asking another reader of the run;
+   b) since it was last given something, somebody began to wait for the run: awaits its
+      result, or has begun another reader and is asking for more;
+   c) somebody waits for the run, since whenever, and the reader has stood still for
+      `PATIENCE` seconds: its owner may wait for them in a way that cannot be seen.
+
+So whoever waits for a run never waits for ever because of a reader that was left standing.
+Where nobody does, a reader may stand still as long as it likes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import weakref
-from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from collections.abc import Callable, Generator
+from typing import Any
+
+PATIENCE = 2.0
+"""Seconds that a reader which stands still may hold up those who wait for the run."""
 
 
-class Reader(Protocol):
-    """What the run wants to know of a reader."""
+class Place:
+    """Where one reader stands, and what is known of its owner."""
 
-    taken: int
-    """Every event up to this position has been taken, and dealt with: the next one was asked for."""
-    taken_bytes: int
-    """The size of those events, as their batches tell it."""
-    __weakref__: object
+    __slots__ = ("_task", "asks", "began", "given", "given_at", "holds", "taken", "taken_bytes")
 
+    def __init__(self, taken: int) -> None:
+        self.taken = taken
+        """Every event up to this position has been taken, and dealt with: the next one was asked for."""
+        self.taken_bytes = 0
+        """The size of those events, as their batches tell it."""
+        self.holds = False
+        """Whether the run waits for this reader at all (rule 1)."""
+        self.asks = False
+        """Whether it is asking for more right now (rule 2)."""
+        self.began = 0
+        """When it first asked, as a count of what has happened among the readers; 0 before that."""
+        self.given = 0
+        """When it last ceased to ask, by the same count."""
+        self.given_at = 0.0
+        """When that was, in seconds of the loop."""
+        self._task: weakref.ref[asyncio.Task[Any]] | None = None
 
-class _Place:
-    """What is known of one reader: whether it is waited for, and in which task it iterates."""
+    @property
+    def task(self) -> asyncio.Task[Any] | None:
+        """The task that asked last, where it is alive."""
+        return None if self._task is None else self._task()
 
-    __slots__ = ("counts", "task")
+    @task.setter
+    def task(self, task: asyncio.Task[Any] | None) -> None:
+        if task is not self.task:
+            self._task = None if task is None else weakref.ref(task)
 
-    def __init__(self) -> None:
-        self.counts = False
-        self.task: weakref.ref[asyncio.Task[Any]] | None = None
+    @property
+    def is_left(self) -> bool:
+        """Whether the task that asked last has ended."""
+        if self._task is None:
+            return False
+        task = self._task()
+        return task is None or task.done()
 
 
 class Readers:
@@ -51,28 +87,18 @@ class Readers:
     def __init__(self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[], None]) -> None:
         self._loop = loop
         self._on_gone = on_gone
-        self._places: dict[weakref.ref[Reader], _Place] = {}
-        self._awaiting = 0
+        self._places: dict[weakref.ref[object], Place] = {}
+        self._waiting: dict[object, int] = {}
+        """Since when each of those who await the result does so."""
+        self._count = itertools.count(1)
         self._moved: asyncio.Future[None] | None = None
 
-    def attach(self, reader: Reader) -> None:
-        """Take in a reader that was made. It is not waited for before it begins to iterate."""
-        self._places[weakref.ref(reader, self._collected)] = _Place()
+    def attach(self, reader: object, after: int = 0) -> Place:
+        """Take in a reader that was made. It is not waited for before it asks for something."""
+        place = self._places[weakref.ref(reader, self._collected)] = Place(after)
+        return place
 
-    def begin(self, reader: Reader) -> None:
-        """From now on, wait for `reader`, which iterates in the current task; if that is on the run's loop."""
-        ref = weakref.ref(reader)
-        place = self._places.pop(ref, None)
-        if place is None or not is_running_on(self._loop):
-            return
-        task = asyncio.current_task()
-        if task is not None:
-            task.add_done_callback(_Moved(self))
-            place.task = weakref.ref(task)
-        place.counts = True
-        self._places[weakref.ref(reader, self._collected)] = place  # the latest stands last
-
-    def detach(self, reader: Reader) -> None:
+    def detach(self, reader: object) -> None:
         """Forget a reader that was closed or has come to the end."""
         if self._places.pop(weakref.ref(reader), None) is not None:
             self.moved()
@@ -81,9 +107,43 @@ class Readers:
     def __len__(self) -> int:
         return len(self._places)
 
-    def awaited(self, by: int) -> None:
-        """Count (+1) or discount (-1) somebody who awaits the run itself."""
-        self._awaiting += by
+    # What readers and those who await the result tell.
+
+    def ask(self, place: Place, *, holds: bool, bound: bool) -> None:
+        """Note that a reader asks for more.
+
+        Args:
+            place: the reader's.
+            holds: whether it is one that the run may wait for, if it is on the run's loop.
+            bound: whether it is left when the task that asks ends.
+        """
+        here = asyncio.get_running_loop() is self._loop
+        place.holds = holds and here
+        place.task = asyncio.current_task() if here and bound else None
+        place.began = place.began or next(self._count)
+        place.asks = True
+        self.moved()
+
+    def answer(self, place: Place) -> None:
+        """Note that a reader was given something, or does not ask any longer."""
+        place.asks = False
+        place.given = next(self._count)
+        place.given_at = self._loop.time()
+
+    @contextlib.contextmanager
+    def awaited(self) -> Generator[None]:
+        """A stretch in which somebody awaits the result of the run."""
+        awaiting = object()
+        self._waiting[awaiting] = next(self._count)
+        self.moved()
+        try:
+            yield
+        finally:
+            del self._waiting[awaiting]
+
+    def may_be_awaited(self) -> None:
+        """Note that from now on somebody may await the end of the run unseen."""
+        self._waiting[None] = 0
         self.moved()
 
     def moved(self) -> None:
@@ -96,62 +156,67 @@ class Readers:
             with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
                 self._loop.call_soon_threadsafe(self._release)
 
-    def _release(self) -> None:
+    def _release(self, _: object = None) -> None:
         future = self._moved
         if future is not None and not future.done():
             future.set_result(None)
 
+    def _collected(self, ref: weakref.ref[object]) -> None:
+        # The collector may run in any thread, and at interpreter exit when the loop is closed.
+        if self._places.pop(ref, None) is not None:
+            self.moved()
+            self._on_gone()
+
+    # What the run asks.
+
     async def have_taken(self, position: int) -> None:
         """Return when no reader keeps the run from going on beyond `position`."""
-        await self._until(lambda reader: reader.taken >= position)
+        await self._until(lambda place: place.taken >= position)
 
     async def have_taken_bytes(self, size: int) -> None:
         """Return when no reader keeps the run from going on beyond the first `size` bytes."""
-        await self._until(lambda reader: reader.taken_bytes >= size)
+        await self._until(lambda place: place.taken_bytes >= size)
 
-    async def _until(self, reached: Callable[[Reader], bool]) -> None:
-        while not all(reached(reader) for reader in self._counting()):
-            self._moved = self._loop.create_future()
+    async def _until(self, reached: Callable[[Place], bool]) -> None:
+        while self._places:
+            # Made before looking: what another thread changes after the look is not missed.
+            moved = self._moved = self._loop.create_future()
+            behind = [place for place in self._holding() if not reached(place)]
+            if not behind:
+                break
+            # Callbacks on tasks only while they are needed: a task may read many runs in its life.
+            tasks = {task for place in behind if (task := place.task) is not None}
+            for task in tasks:
+                task.add_done_callback(self._release)
+            timer = self._loop.call_later(PATIENCE, self._release)
             try:
-                await self._moved
+                await moved
             finally:
                 self._moved = None
+                timer.cancel()
+                for task in tasks:
+                    task.remove_done_callback(self._release)
+        self._moved = None
 
-    def _counting(self) -> Iterable[Reader]:
-        if self._awaiting or not self._places:
-            return ()
-        latest: dict[int, Reader] = {}
-        for ref, place in list(self._places.items()):
-            reader = ref()
-            if reader is None or not place.counts:
-                continue
-            task = place.task() if place.task is not None else None
-            if place.task is not None and (task is None or task.done()):
-                continue
-            # The reader that its task began last; it has left the ones before.
-            latest[id(reader if task is None else task)] = reader
-        return latest.values()
+    def _holding(self) -> list[Place]:
+        """The readers that the run waits for, by the rules above."""
+        # Copied in one step: the collector may take readers out at any moment.
+        places = list(self._places.copy().values())
+        asking = [place for place in places if place.asks]
+        waiting_since = [*self._waiting.copy().values(), *(place.began for place in asking)]
+        busy = {id(place.task) for place in asking if place.task is not None}
+        last_came = max(waiting_since, default=-1)
+        stood_since = self._loop.time() - PATIENCE if waiting_since else float("-inf")
 
-    def _collected(self, ref: weakref.ref[Reader]) -> None:
-        # The collector may run in any thread, and at interpreter exit when the loop is closed.
-        if self._places.pop(ref, None) is None:
-            return
-        self.moved()
-        self._on_gone()
+        def is_left(place: Place) -> bool:
+            return (
+                place.is_left
+                or id(place.task) in busy
+                or place.given < last_came
+                or place.given_at <= stood_since
+            )
 
-
-class _Moved:
-    """A task's done-callback that knows its readers weakly: the task may outlive the run by far."""
-
-    __slots__ = ("_readers",)
-
-    def __init__(self, readers: Readers) -> None:
-        self._readers = weakref.ref(readers)
-
-    def __call__(self, _task: object) -> None:
-        readers = self._readers()
-        if readers is not None:
-            readers.moved()
+        return [place for place in places if place.holds and (place.asks or not is_left(place))]
 
 
 def is_running_on(loop: asyncio.AbstractEventLoop) -> bool:
