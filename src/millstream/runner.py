@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import contextvars
+import os
 import threading
 import weakref
 from collections.abc import Coroutine
@@ -235,13 +237,14 @@ def _start(
         raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
     config = RunConfig.of(run_config)
     refuse_unsupported(agent, config, hooks=hooks, session=session)
-    wrapper = context if isinstance(context, RunContextWrapper) else RunContextWrapper(context=context)
+    if not isinstance(context, RunContextWrapper):
+        context = RunContextWrapper(context=context)
     loop = asyncio.get_running_loop()
     progress = RunProgress(
         run_id=new_run_id(),
         input=check_input(input),
         current_agent=agent,
-        context_wrapper=cast("RunContextWrapper[Any]", wrapper),
+        context_wrapper=cast("RunContextWrapper[Any]", context),
         max_turns=max_turns,
     )
     log = config.log if config.log is not None else MemoryLog()
@@ -252,18 +255,29 @@ def _start(
     # A loop that is closed without cancelling its tasks would complain of a run left behind.
     task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
     run.task = task
-    _LIVE.add(task)
-    task.add_done_callback(_LIVE.discard)
+    _keep(run)
     task.add_done_callback(_Ended(run))
     return run
 
 
-_LIVE: set[asyncio.Task[None]] = set()
-"""Runs under way: a loop holds its tasks weakly, and a run must not need a reader to stay alive."""
+_under_way: dict[asyncio.AbstractEventLoop, set[ActiveRun]] = {}
+"""Runs by their loop: a loop holds its tasks weakly, and a run must not need a reader to stay alive."""
+
+
+def _keep(run: ActiveRun) -> None:
+    runs = _under_way.get(run.loop)
+    if runs is None:
+        # A moment that does not come often, to let go of what a loop left behind that was
+        # closed without cancelling its tasks.
+        for loop in [loop for loop in _under_way.copy() if loop.is_closed()]:
+            for left in _under_way.pop(loop, ()):
+                left.abandon()
+        runs = _under_way[run.loop] = set()
+    runs.add(run)
 
 
 class _Ended:
-    """Ends a run whose task never took its first step, and looks at what ended the task."""
+    """Lets go of a run whose task has ended, and ends the run where the task did not."""
 
     __slots__ = ("_run",)
 
@@ -271,9 +285,14 @@ class _Ended:
         self._run = run
 
     def __call__(self, task: asyncio.Task[None]) -> None:
+        run = self._run
         if not task.cancelled():
-            task.exception()
-        self._run.abandon()
+            task.exception()  # KeyboardInterrupt, which the loop itself has raised
+        run.abandon()
+        runs = _under_way[run.loop]
+        runs.discard(run)
+        if not runs:
+            del _under_way[run.loop]
 
 
 def _loop_runs() -> bool:
@@ -288,12 +307,19 @@ class _ThreadLoop:
     """The event loop that the synchronous calls of one thread share."""
 
     def __init__(self) -> None:
-        self._runner = asyncio.Runner()
-        self._close = weakref.finalize(self, self._runner.close)
+        # With a factory, the runner leaves the thread's current event loop what it is.
+        self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
+        self.close = weakref.finalize(self, self._runner.close)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
-        """Run `main` to its end; Ctrl-C cancels it."""
-        return self._runner.run(main)
+        """Run `main` to its end, in the caller's context; Ctrl-C cancels it."""
+        try:
+            return self._runner.run(main, context=contextvars.copy_context())
+        except (KeyboardInterrupt, SystemExit):
+            # What the interrupt left half done is cancelled here, rather than go on with the next call.
+            del _local.loop
+            self.close()
+            raise
 
 
 _local = threading.local()
@@ -304,3 +330,19 @@ def _thread_loop() -> _ThreadLoop:
     if loop is None:
         loop = _local.loop = _ThreadLoop()
     return loop
+
+
+_inherited: list[_ThreadLoop] = []
+
+
+def _leave_loop_to_parent() -> None:
+    # A forked child shares the selector of its parent's loop: to use it, or only to close it,
+    # would take the parent's sockets out of it.
+    loop: _ThreadLoop | None = _local.__dict__.pop("loop", None)
+    if loop is not None:
+        loop.close.detach()
+        _inherited.append(loop)
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_leave_loop_to_parent)
