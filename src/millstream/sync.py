@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-import contextvars
+import contextlib
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator
-from concurrent.futures import Future
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from concurrent.futures import CancelledError, Future
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 if TYPE_CHECKING:
     from millstream.events import CancelMode, Entry, StreamEvent
@@ -21,7 +21,8 @@ class SyncStream:
 
     Iterate it for events, `entries()` or `text()`; attributes of the run (`final_output`,
     `new_items`, …) may be read on the way and after the end. The run is cancelled, and its
-    thread ends, when the `for` is left, when the handle is closed or when it is dropped.
+    thread ends, when a `for` is left early, when the handle is closed or when it is dropped.
+    What the run has come to by then can still be read.
 
     Args:
         start: starts the run; called on the loop of the new thread, in a copy of the caller's
@@ -37,19 +38,19 @@ class SyncStream:
             raise
 
     def __iter__(self) -> Iterator[StreamEvent]:
-        return self._iterate(lambda handle: handle.stream_events())
+        return self._iterate(self._handle.stream_events())
 
     def stream_events(self, *, early: bool = False) -> Iterator[StreamEvent]:
         """See `RunResultStreaming.stream_events`."""
-        return self._iterate(lambda handle: handle.stream_events(early=early))
+        return self._iterate(self._handle.stream_events(early=early))
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """See `RunResultStreaming.entries`."""
-        return self._iterate(lambda handle: handle.entries(after))
+        return self._iterate(self._handle.entries(after))
 
     def text(self) -> Iterator[str]:
         """See `RunResultStreaming.text`."""
-        return self._iterate(lambda handle: handle.text())
+        return self._iterate(self._handle.text())
 
     def result(self) -> RunResult:
         """Wait for the end of the run.
@@ -58,7 +59,7 @@ class SyncStream:
             Exception: what the run failed with.
             RunCancelledError: it was cancelled.
         """
-        return self._thread.run(self._result())
+        return self._running().run(self._result())
 
     async def _result(self) -> RunResult:
         return await self._handle
@@ -68,10 +69,9 @@ class SyncStream:
         self._handle.cancel(mode)
 
     def close(self) -> None:
-        """Stop the run and its thread. Safe to call twice."""
-        if self._thread.is_alive:
-            self._thread.run(self._handle.aclose())
-            self._thread.stop()
+        """Stop the run and its thread, and wait until they have ended. Safe to call twice."""
+        self._handle.cancel()
+        self._thread.stop()
 
     def __enter__(self) -> SyncStream:
         return self
@@ -80,9 +80,10 @@ class SyncStream:
         self.close()
 
     def __del__(self) -> None:
+        # No waiting here: this may be called anywhere, with any lock held.
         if "_handle" in self.__dict__:
             self._handle.cancel()
-            self._thread.stop()
+            self._thread.stop(wait=False)
 
     def __getattr__(self, name: str) -> Any:
         # Whatever may be read from the handle of a run may be read here.
@@ -90,19 +91,28 @@ class SyncStream:
             raise AttributeError(name)
         return getattr(self._handle, name)
 
-    def _iterate(self, read: Callable[[RunResultStreaming], AsyncIterator[T]]) -> Generator[T, None, None]:
-        reader = self._thread.call(lambda: read(self._handle))
+    def _running(self) -> _LoopThread:
+        """The thread; a new one where the run's own has ended: a log can be read from any loop."""
+        if not self._thread.is_alive:
+            self._thread = _LoopThread()
+        return self._thread
+
+    def _iterate(self, iterator: AsyncIterator[T]) -> Generator[T, None, None]:
+        reader = cast("Any", iterator)
+        reader.unbind()
+        thread = self._running()
         ended = False
         try:
-            while True:
+            while not ended:
                 # One crossing of threads per read of the log, not per event.
-                chunk, error = self._thread.run(_chunk(reader))
-                yield from chunk
-                if error is not None:
-                    ended = True
-                    if not isinstance(error, StopAsyncIteration):
-                        raise error
+                try:
+                    chunk, error = thread.run(_chunk(reader))
+                except CancelledError:  # closed meanwhile, by another thread
                     return
+                ended = error is not None
+                yield from chunk
+                if error is not None and not isinstance(error, StopAsyncIteration):
+                    raise error
         finally:
             if not ended:
                 self.close()
@@ -115,7 +125,7 @@ async def _chunk(reader: Any) -> tuple[list[Any], BaseException | None]:
         chunk.append(await anext(reader))
         while reader.has_more:
             chunk.append(await anext(reader))
-    except (Exception, StopAsyncIteration) as error:
+    except (Exception, SystemExit) as error:
         return chunk, error
     return chunk, None
 
@@ -124,50 +134,65 @@ class _LoopThread:
     """A daemon thread that runs an event loop until it is told to stop."""
 
     def __init__(self) -> None:
-        self._context = contextvars.copy_context()
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
-        self._stop: asyncio.Event | None = None
+        self._running: set[Future[Any]] = set()
+        self._ended = False
         self._thread = threading.Thread(target=self._main, name="millstream run", daemon=True)
         self._thread.start()
         self._loop = self._ready.result()
 
     @property
     def is_alive(self) -> bool:
-        return self._thread.is_alive() and not self._loop.is_closed()
+        return not self._ended
 
     def call(self, function: Callable[[], T]) -> T:
-        """`function()`, called on the loop."""
+        """`function()`, called on the loop in a copy of the caller's context."""
 
         async def once() -> T:
             return function()
 
         return self.run(once())
 
-    def run(self, coroutine: Any) -> Any:
-        """The result of `coroutine`, run on the loop."""
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
+        """The result of `coroutine`, run on the loop.
+
+        Raises:
+            CancelledError: the thread was stopped.
+        """
         try:
             future = asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-        except RuntimeError:
+        except RuntimeError:  # the loop is closed
             coroutine.close()
-            raise
+            raise CancelledError from None
+        self._running.add(future)
         try:
+            if self._ended:  # and will not look at it any more
+                future.cancel()
             return future.result()
         except KeyboardInterrupt:
             future.cancel()
             raise
+        finally:
+            self._running.discard(future)
 
-    def stop(self) -> None:
-        """End the thread: what still runs on its loop is cancelled. Returns when it has ended."""
-        if self._stop is not None and not self._loop.is_closed():
-            try:
-                self._loop.call_soon_threadsafe(self._stop.set)
-            except RuntimeError:  # it ended in between
-                return
-        if threading.current_thread() is not self._thread:
+    def stop(self, *, wait: bool = True) -> None:
+        """End the thread: what still runs on its loop is cancelled. Safe to call twice."""
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self._loop.call_soon_threadsafe(self._stop.set)
+        if wait and threading.current_thread() is not self._thread:
             self._thread.join()
 
     def _main(self) -> None:
-        self._context.run(asyncio.run, self._serve())
+        try:
+            asyncio.run(self._serve())
+        except BaseException as error:
+            if self._ready.done():
+                raise
+            self._ready.set_exception(error)
+        finally:
+            self._ended = True
+            for future in self._running.copy():
+                future.cancel()
 
     async def _serve(self) -> None:
         self._stop = asyncio.Event()
