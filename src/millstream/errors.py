@@ -2,6 +2,7 @@
 
     AgentsException                        root; `.run_data` says how far the run got
     ├── UserError                          the program asks for something impossible
+    │   ├── ToolFailedError                a tool raised, and its error was not to become a result
     │   ├── DuplicateToolError             two tools of one agent answer to one name
     │   ├── SchemaError                    a signature or type has no JSON schema
     │   ├── UnknownModelError              nobody serves a model of that name
@@ -38,6 +39,7 @@ class, an exception that ends a run carries `run_data` (see `RunErrorDetails`).
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -70,7 +72,7 @@ class RunErrorDetails:
     tool_input_guardrail_results: list[ToolInputGuardrailResult] = field(default_factory=list)
     tool_output_guardrail_results: list[ToolOutputGuardrailResult] = field(default_factory=list)
     partial_text: str = ""
-    """Text of a model call that had not ended: shown to readers, but in no item."""
+    """Text of a model call that did not end. It is the last of `new_items` too, as a message of status "incomplete"."""
     run_id: str | None = None
 
     def __str__(self) -> str:
@@ -110,6 +112,13 @@ class UserError(_MessageError):
 
     code = "user_error"
     public = "The agent is not set up correctly."
+
+
+class ToolFailedError(UserError):
+    """A tool raised, and nothing turned that into a result: its `failure_error_function` is None."""
+
+    code = "tool_failed"
+    public = "A tool failed."
 
 
 class DuplicateToolError(UserError):
@@ -329,4 +338,15 @@ def public_error(error: BaseException) -> PublicError:
     """Tell what a client may know of `error`: its code, a fixed message, and whether to try again."""
     if isinstance(error, AgentsException):
         return PublicError(error.code, error.public, error.retryable)
+    # Not imported for this: where nobody has, the error cannot be one of its own.
+    openai = sys.modules.get("openai")
+    if openai is not None and isinstance(error, openai.APIError):
+        status = getattr(error, "status_code", None)
+        if status is None or status in _PASSING or status >= 500:
+            return PublicError("model_unavailable", "The model cannot be reached just now.", retryable=True)
+        return PublicError("model_refused_request", "The model's server refused the request.", retryable=False)
     return PublicError(AgentsException.code, AgentsException.public, retryable=False)
+
+
+_PASSING = frozenset({408, 409, 429})
+"""Statuses below 500 that a later request may not get again."""

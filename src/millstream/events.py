@@ -257,7 +257,11 @@ class RunFailed(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunCancelled(_Event):
-    """Terminal: the run was stopped. `partial` is text that was streamed and is in no item."""
+    """Terminal: the run was stopped.
+
+    `partial` is the text of a model call that did not end; it stands before as a message item
+    of status "incomplete" too.
+    """
 
     type: ClassVar[str] = "run.cancelled"
     mode: CancelMode = "now"

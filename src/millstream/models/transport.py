@@ -126,6 +126,11 @@ class Transport:
                 stream_cls=AsyncStream if stream else None,
                 **payload,
             )
+        except Exception as error:
+            mended = _connection_error(error, client)
+            if mended is None:
+                raise
+            raise mended from error
         finally:
             # Found out once in a thread: the next copy need not.
             self.client._platform = client._platform
@@ -153,6 +158,29 @@ def new_client(**arguments: Any) -> AsyncOpenAI:
     client = AsyncOpenAI(**arguments, http_client=httpx2.AsyncClient(verify=_ssl_context()))
     _ours.add(client)
     return client
+
+
+def _connection_error(error: Exception, client: AsyncOpenAI) -> Exception | None:
+    """What `error` is in the client's own terms, where aiohttp's transport tells it as something else.
+
+    It passes off a connection that was refused as one that timed out, and lets errors of a
+    malformed answer through as they are.
+    """
+    import aiohttp
+    import httpx2
+    from openai import APIConnectionError, APITimeoutError
+
+    request = getattr(error, "request", None) or httpx2.Request("POST", str(client.base_url))
+    if isinstance(error, aiohttp.ClientError):
+        return APIConnectionError(message=f"The server's answer is not HTTP: {error}", request=request)
+    cause: BaseException | None = error
+    while isinstance(error, APITimeoutError) and cause is not None:
+        if isinstance(cause, aiohttp.ClientConnectorError):
+            return APIConnectionError(
+                message=f"No connection to {client.base_url}: {cause.strerror or cause}", request=request
+            )
+        cause = cause.__cause__
+    return None
 
 
 def _has_default_http_client(client: AsyncOpenAI) -> bool:
