@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import importlib
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -64,6 +65,10 @@ class AgentBase(Generic[TContext]):
     tools: list[Tool] = field(default_factory=list[Tool])
     mcp_servers: list[Any] = field(default_factory=list[Any])
     mcp_config: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def __millstream_json__(self) -> dict[str, Any]:
+        """What stands for the agent in events: its name. Instructions and tools are nobody's business there."""
+        return {"name": self.name}
 
     async def get_mcp_tools(self, run_context: RunContextWrapper[TContext]) -> list[Tool]:
         """The tools of the agent's MCP servers: none yet."""
@@ -130,6 +135,9 @@ class Agent(AgentBase[TContext]):
     """Whether `tool_choice` holds until the first tool call only, so that no agent calls for ever."""
 
     def __post_init__(self) -> None:
+        # Half a second, once: paid where agents are described, and not by the first run inside
+        # an event loop, which all other streams of the process would feel.
+        importlib.import_module("openai.types.responses")
         _check_fields(self)
         self.model_settings = ModelSettings.of(self.model_settings, f"Agent {self.name!r}: model_settings")
 

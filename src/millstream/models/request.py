@@ -70,7 +70,7 @@ def plain_items(input: str | list[TResponseInputItem]) -> list[dict[str, Any]]:
         if isinstance(item, dict):
             items.append(cast("dict[str, Any]", item))
         elif hasattr(item, "model_dump"):
-            items.append(item.model_dump(mode="json", exclude_unset=True, warnings=False))
+            items.append(item.model_dump(mode="json", exclude_unset=True, by_alias=True, warnings=False))
         else:
             raise InputItemError(
                 f"Input item {index} is a {type(item).__name__}. Items are dicts such as "

@@ -1,4 +1,4 @@
-"""What tests of programs built on Millstream need: models that follow a script, and hard values."""
+"""What tests of programs built on Millstream need: scripted models, contracts to hold to, hard values."""
 
 from millstream.models.scripted import (
     InvalidModelStep,
@@ -16,6 +16,7 @@ from millstream.models.scripted import (
     refusal,
 )
 from millstream.testing.awkward import CANARY, AwkwardValue, awkward_values
+from millstream.testing.logs import check_log
 
 __all__ = [
     "CANARY",
@@ -30,6 +31,7 @@ __all__ = [
     "UnexpectedModelCall",
     "assistant_message",
     "awkward_values",
+    "check_log",
     "final_json",
     "function_call",
     "reasoning",
