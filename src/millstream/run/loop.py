@@ -51,7 +51,16 @@ from millstream.items import (
 )
 from millstream.models.promise import Model, ModelTracing
 from millstream.models.request import FAKE_ID
-from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, finish, output_item, resolve, text_of
+from millstream.run.tools import (
+    CANCELLED_OUTPUT,
+    ToolRunner,
+    answer,
+    close,
+    finish,
+    output_item,
+    resolve,
+    text_of,
+)
 from millstream.run.turn import Turn
 from millstream.tool import FunctionTool, FunctionToolResult, tool_names
 
@@ -261,15 +270,13 @@ class Loop:
                 self._take_response(turn.response)
             elif turn.usage is not None:
                 progress.context_wrapper.usage.add(turn.usage)
-            await finish(
-                run,
-                ModelCompleted(
-                    turn=progress.current_turn,
-                    status=status,
-                    response_id=turn.response.response_id if turn.response is not None else None,
-                    usage=turn.usage.to_dict() if turn.usage is not None else {},
-                ),
+            ended = ModelCompleted(
+                turn=progress.current_turn,
+                status=status,
+                response_id=turn.response.response_id if turn.response is not None else None,
+                usage=turn.usage.to_dict() if turn.usage is not None else {},
             )
+            await (close if status == "completed" else finish)(run, ended)
 
     async def _answer(
         self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]

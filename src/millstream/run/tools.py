@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from millstream.context import ToolContext
-from millstream.errors import AgentsException, ModelBehaviorError, ToolTimeoutError, UserError
+from millstream.errors import AgentsException, LogFullError, ModelBehaviorError, ToolTimeoutError, UserError
 from millstream.events import RunItemStreamEvent, ToolFinished, ToolStarted
 from millstream.items import ItemHelpers, ToolCallOutputItem
 from millstream.tool import FunctionTool, FunctionToolResult, invoke_function_tool
@@ -106,6 +106,19 @@ def output_item(agent: Agent[Any], call: ResponseFunctionToolCall, output: Any) 
     return ToolCallOutputItem(agent, ItemHelpers.tool_call_output_item(call, output), output)
 
 
+async def close(run: ActiveRun, *events: Event) -> None:
+    """Write what closes something that was opened.
+
+    Raises:
+        LogFullError: the log is full. It was told, and has room for what closes.
+    """
+    try:
+        await run.write(*events)
+    except LogFullError:
+        await run.write(*events)
+        raise
+
+
 async def finish(run: ActiveRun, *events: Event) -> None:
     """Write what closes something that was opened, on the run's way to its end.
 
@@ -113,7 +126,7 @@ async def finish(run: ActiveRun, *events: Event) -> None:
     more, or has broken, may take its place.
     """
     try:
-        await run.write(*events)
+        await close(run, *events)
     except (asyncio.CancelledError, Exception) as error:
         logger.debug("run %s: %s is not in its log: %r", run.run_id, events[0].type, error)
 
@@ -196,7 +209,7 @@ class ToolRunner:
             raise asyncio.CancelledError
         status, code = _status(failure or context.failure)
         item = self.items[call.place] = output_item(self._agent, raw, output)
-        await run.write(self._finished(call, status, code), RunItemStreamEvent(item=item))
+        await close(run, self._finished(call, status, code), RunItemStreamEvent(item=item))
         if failure is not None:
             raise ToolFailure(_as_run_error(tool, failure)) from failure
         return FunctionToolResult(tool=tool, output=output, run_item=item)
