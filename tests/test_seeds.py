@@ -59,7 +59,7 @@ def item_names(events: list[Any]) -> list[str]:
     return [event.name for event in events if isinstance(event, RunItemStreamEvent)]
 
 
-def text_of(item: MessageOutputItem) -> str:
+def text_of(item: Any) -> str:
     return "".join(part.text for part in item.raw_item.content if part.type == "output_text")
 
 
@@ -123,6 +123,7 @@ async def give_up_after_a_time(agent: Agent[Any]) -> Any:
     """For `asyncio.timeout_for`, which does not exist."""
     agent.model = ScriptedModel([ModelStep("Hello", hang_after=4)])
     stream = Runner.run_streamed(agent, "Hi")
+    timed_out = False
     try:
         async with asyncio.timeout(0.01):
             async for _ in stream:

@@ -356,8 +356,9 @@ class _Reader:
         return self._at < len(self._ready)
 
     def unbind(self) -> None:
-        """Let no task be the one that reads; for a reader that is driven from outside its loop."""
+        """Belong to the caller's context, and to no task; for a reader that is driven from outside its loop."""
         self._bound = False
+        self._run.readers.begin(self._place)
 
     async def aclose(self) -> None:
         """Leave the stream. The run goes on."""

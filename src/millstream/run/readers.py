@@ -12,23 +12,26 @@ Rules of this file:
 3. A reader that asks for nothing stands still: its owner is dealing with an event, or has
    left it without a word. The run waits for it all the same, so that a cancel from where an
    event is dealt with is exact, unless its owner is seen to be elsewhere:
-   a) its task has ended, or is asking another reader of the run;
-   b) since it was last given something, somebody began to wait for the run: awaits its
-      result, or has begun another reader and is asking for more;
-   c) somebody waits for the run, since whenever, and the reader has stood still for
-      `PATIENCE` seconds: its owner may wait for them in a way that cannot be seen.
+   a) its task has ended;
+   b) its task waits for the run, that is, awaits its result or asks another reader of it;
+      or a task does that it has started since (`wait_for`, `gather` and task groups start some);
+   c) somebody waits for the run, whoever it is, and the reader has stood still for `PATIENCE`
+      seconds: its owner may wait for them in a way that cannot be seen.
 
 So whoever waits for a run never waits for ever because of a reader that was left standing.
 Where nobody does, a reader may stand still as long as it likes.
+
+Which task was started by which is told by a context variable, which tasks inherit. It is set
+when a reader begins and never set back, so that it does not matter which context that is.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import weakref
 from collections.abc import Callable, Generator
+from contextvars import ContextVar
 from typing import Any
 
 PATIENCE = 2.0
@@ -38,7 +41,7 @@ PATIENCE = 2.0
 class Place:
     """Where one reader stands, and what is known of its owner."""
 
-    __slots__ = ("_task", "asks", "began", "given", "given_at", "holds", "taken", "taken_bytes")
+    __slots__ = ("_task", "above", "asks", "begun", "given_at", "gone", "holds", "taken", "taken_bytes")
 
     def __init__(self, taken: int) -> None:
         self.taken = taken
@@ -49,12 +52,14 @@ class Place:
         """Whether the run waits for this reader at all (rule 1)."""
         self.asks = False
         """Whether it is asking for more right now (rule 2)."""
-        self.began = 0
-        """When it first asked, as a count of what has happened among the readers; 0 before that."""
-        self.given = 0
-        """When it last ceased to ask, by the same count."""
         self.given_at = 0.0
-        """When that was, in seconds of the loop."""
+        """When it last ceased to ask, in seconds of the loop."""
+        self.above: tuple[Place, ...] = ()
+        """The readers that its task, or one that has started its task, had begun before it."""
+        self.begun = False
+        """Whether it has asked at all."""
+        self.gone = False
+        """Whether the reader was closed or collected."""
         self._task: weakref.ref[asyncio.Task[Any]] | None = None
 
     @property
@@ -64,8 +69,7 @@ class Place:
 
     @task.setter
     def task(self, task: asyncio.Task[Any] | None) -> None:
-        if task is not self.task:
-            self._task = None if task is None else weakref.ref(task)
+        self._task = None if task is None else weakref.ref(task)
 
     @property
     def is_left(self) -> bool:
@@ -88,9 +92,8 @@ class Readers:
         self._loop = loop
         self._on_gone = on_gone
         self._places: dict[weakref.ref[object], Place] = {}
-        self._waiting: dict[object, int] = {}
-        """Since when each of those who await the result does so."""
-        self._count = itertools.count(1)
+        self._waiting: dict[object, tuple[Place, ...]] = {}
+        """Those who await the result, each with the readers that it may have left for that."""
         self._moved: asyncio.Future[None] | None = None
 
     def attach(self, reader: object, after: int = 0) -> Place:
@@ -100,14 +103,19 @@ class Readers:
 
     def detach(self, reader: object) -> None:
         """Forget a reader that was closed or has come to the end."""
-        if self._places.pop(weakref.ref(reader), None) is not None:
-            self.moved()
-            self._on_gone()
+        self._collected(weakref.ref(reader))
 
     def __len__(self) -> int:
         return len(self._places)
 
     # What readers and those who await the result tell.
+
+    def begin(self, place: Place, task: asyncio.Task[Any] | None = None) -> None:
+        """Note that `task`, or without one the caller's context, goes on to read here."""
+        place.begun = True
+        place.task = task
+        place.above = tuple([other for other in _begun.get() if not other.gone and other is not place])
+        _begun.set((*place.above, place))
 
     def ask(self, place: Place, *, holds: bool, bound: bool) -> None:
         """Note that a reader asks for more.
@@ -115,26 +123,26 @@ class Readers:
         Args:
             place: the reader's.
             holds: whether it is one that the run may wait for, if it is on the run's loop.
-            bound: whether it is left when the task that asks ends.
+            bound: whether it is the reader of the task that asks.
         """
         here = asyncio.get_running_loop() is self._loop
         place.holds = holds and here
-        place.task = asyncio.current_task() if here and bound else None
-        place.began = place.began or next(self._count)
+        task = asyncio.current_task() if here and bound else None
+        if not place.begun or task is not place.task:
+            self.begin(place, task)
         place.asks = True
         self.moved()
 
     def answer(self, place: Place) -> None:
         """Note that a reader was given something, or does not ask any longer."""
         place.asks = False
-        place.given = next(self._count)
         place.given_at = self._loop.time()
 
     @contextlib.contextmanager
     def awaited(self) -> Generator[None]:
         """A stretch in which somebody awaits the result of the run."""
         awaiting = object()
-        self._waiting[awaiting] = next(self._count)
+        self._waiting[awaiting] = _begun.get()
         self.moved()
         try:
             yield
@@ -143,7 +151,7 @@ class Readers:
 
     def may_be_awaited(self) -> None:
         """Note that from now on somebody may await the end of the run unseen."""
-        self._waiting[None] = 0
+        self._waiting[None] = ()
         self.moved()
 
     def moved(self) -> None:
@@ -163,7 +171,10 @@ class Readers:
 
     def _collected(self, ref: weakref.ref[object]) -> None:
         # The collector may run in any thread, and at interpreter exit when the loop is closed.
-        if self._places.pop(ref, None) is not None:
+        place = self._places.pop(ref, None)
+        if place is not None:
+            place.gone = True
+            place.above = ()
             self.moved()
             self._on_gone()
 
@@ -203,20 +214,21 @@ class Readers:
         # Copied in one step: the collector may take readers out at any moment.
         places = list(self._places.copy().values())
         asking = [place for place in places if place.asks]
-        waiting_since = [*self._waiting.copy().values(), *(place.began for place in asking)]
+        waiting = [*self._waiting.copy().values(), *(place.above for place in asking)]
+        left = {id(place) for above in waiting for place in above}
         busy = {id(place.task) for place in asking if place.task is not None}
-        last_came = max(waiting_since, default=-1)
-        stood_since = self._loop.time() - PATIENCE if waiting_since else float("-inf")
+        stood_since = self._loop.time() - PATIENCE if waiting else float("-inf")
 
         def is_left(place: Place) -> bool:
             return (
-                place.is_left
-                or id(place.task) in busy
-                or place.given < last_came
-                or place.given_at <= stood_since
+                place.is_left or id(place) in left or id(place.task) in busy or place.given_at <= stood_since
             )
 
         return [place for place in places if place.holds and (place.asks or not is_left(place))]
+
+
+_begun: ContextVar[tuple[Place, ...]] = ContextVar("millstream_readers_begun", default=())
+"""The readers that this task, or one that has started it, has begun."""
 
 
 def is_running_on(loop: asyncio.AbstractEventLoop) -> bool:
