@@ -118,11 +118,12 @@ class _Run:
             self.last = batch.last
             self.bytes += batch.size
             self.sealed = sealed
-            waiting = self._waiting
-            if waiting:
-                self._waiting = set()
-        if waiting:
-            _wake(waiting)
+            woken = self._waiting
+            if not woken:
+                return
+            # Not asked again without the lock: by then a reader may wait in this very set.
+            self._waiting = set()
+        _wake(woken)
 
     def rest_of(self, batch: Batch) -> Batch | None:
         """What of `batch` is new, given that all that is not new equals what stands here."""
