@@ -1,0 +1,300 @@
+"""The log in memory: keeps the contract of all logs, in any thread, up to its caps."""
+
+import asyncio
+import sys
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from millstream.errors import LogFullError, LogGapError, PositionConflictError
+from millstream.events import RunCompleted, Stamp, UserEvent
+from millstream.log import Batch, MemoryLog
+from millstream.log.memory import ROOM
+from millstream.testing.logs import check_log
+
+STAMP = Stamp(run_id="r", agent="A")
+END = RunCompleted(output="done")
+RAW = b'{"type":"response.output_text.delta","delta":"x"}'
+
+
+def events(first: int, *names: Any) -> Batch:
+    return Batch(first, STAMP, [UserEvent(name=str(name)) for name in names])
+
+
+def raw(first: int, count: int) -> Batch:
+    return Batch(first, STAMP, [RAW] * count, raw_only=True, size=count * len(RAW))
+
+
+async def names(log: MemoryLog, after: int = 0) -> list[str]:
+    return [getattr(entry.event, "name", entry.type) async for entry in log.follow("r", after)]
+
+
+async def test_the_memory_log_keeps_the_contract() -> None:
+    await check_log(MemoryLog)
+
+
+# --- caps -------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("log", "too_much"),
+    [(MemoryLog(max_events=2), events(2, "b", "c")), (MemoryLog(max_bytes=100), raw(2, 3))],
+    ids=["events", "bytes"],
+)
+async def test_a_run_at_a_cap_is_told_so_and_may_close_what_it_opened(
+    log: MemoryLog, too_much: Batch
+) -> None:
+    await log.append("r", events(1, "a"))
+
+    with pytest.raises(LogFullError, match="Run r reached the cap"):
+        await log.append("r", too_much)
+    await log.append("r", events(2, "closes this", "closes that"))
+    with pytest.raises(LogFullError):
+        await log.append("r", raw(4, 1))
+    await log.append("r", Batch(4, STAMP, [END]))
+
+    assert await names(log) == ["a", "closes this", "closes that", "run.completed"]
+
+
+async def test_the_room_to_close_things_in_ends_too_and_the_terminal_event_fits_even_then() -> None:
+    log = MemoryLog(max_events=1)
+    await log.append("r", events(1, "a"))
+    with pytest.raises(LogFullError):
+        await log.append("r", events(2, "b"))
+
+    await log.append("r", events(2, *range(ROOM)))
+    with pytest.raises(LogFullError):
+        await log.append("r", events(ROOM + 2, "one more"))
+    await log.append("r", Batch(ROOM + 2, STAMP, [END]))
+
+    assert (await log.info("r")).sealed
+
+
+async def test_only_one_run_is_full() -> None:
+    log = MemoryLog(max_events=1)
+    with pytest.raises(LogFullError):
+        await log.append("r", events(1, "a", "b"))
+
+    await log.append("other", Batch(1, Stamp(run_id="other", agent="A"), [UserEvent(name="x")]))
+
+    assert (await log.info("other")).last == 1
+
+
+async def test_the_rest_of_a_repeated_batch_counts_for_the_cap() -> None:
+    log = MemoryLog(max_bytes=3 * len(RAW))
+    await log.append("r", raw(1, 2))
+
+    await log.append("r", raw(1, 3))
+    with pytest.raises(LogFullError):
+        await log.append("r", raw(4, 1))
+
+
+# --- positions --------------------------------------------------------------------------------
+
+
+async def test_an_empty_batch_changes_nothing() -> None:
+    log = MemoryLog()
+    await log.append("r", events(1, "a"))
+    await log.append("r", events(2))
+
+    assert (await log.info("r")).last == 1
+
+
+@pytest.mark.parametrize("first", [3, 5])
+async def test_a_conflict_says_which_position_is_the_next(first: int) -> None:
+    log = MemoryLog()
+    await log.append("r", events(1, "a"))
+
+    with pytest.raises(PositionConflictError, match=f"Position {first} is not the next one: that is 2"):
+        await log.append("r", events(first, "x"))
+
+
+async def test_what_was_trimmed_cannot_be_written_again() -> None:
+    log = MemoryLog()
+    await log.append("r", events(1, "a"))
+    await log.append("r", events(2, "b"))
+    await log.trim("r", 2)
+
+    with pytest.raises(PositionConflictError):
+        await log.append("r", events(1, "a"))
+
+
+async def test_raw_events_are_compared_by_their_json_when_an_append_is_repeated() -> None:
+    log = MemoryLog()
+    await log.append("r", raw(1, 1))
+
+    await log.append("r", Batch(1, STAMP, [bytes(bytearray(RAW))], raw_only=True))
+    with pytest.raises(PositionConflictError, match="Position 1 holds another event"):
+        await log.append("r", Batch(1, STAMP, [RAW.replace(b"x", b"y")], raw_only=True))
+
+
+# --- cursors ----------------------------------------------------------------------------------
+
+
+async def test_a_cursor_may_stand_ahead_of_what_is_written() -> None:
+    log = MemoryLog()
+    cursor = log.cursor("r", after=2)
+    waiting = asyncio.create_task(cursor.next())
+    await asyncio.sleep(0)
+
+    await log.append("r", events(1, "a"))
+    await log.append("r", events(2, "b"))
+    await log.append("r", events(3, "c"))
+
+    batch = await waiting
+    assert batch is not None
+    assert batch.first == 3
+
+
+async def test_a_cursor_that_is_overtaken_by_a_trim_gets_a_gap() -> None:
+    log = MemoryLog()
+    for position in range(1, 5):
+        await log.append("r", events(position, position))
+    cursor = log.cursor("r")
+    await cursor.next()
+
+    await log.trim("r", 4)
+
+    with pytest.raises(LogGapError) as caught:
+        await cursor.next()
+    assert (caught.value.requested, caught.value.first) == (2, 4)
+
+
+async def test_a_cursor_goes_on_where_it_stood_although_what_it_had_was_trimmed() -> None:
+    log = MemoryLog()
+    for position in range(1, 5):
+        await log.append("r", events(position, position))
+    cursor = log.cursor("r")
+    await cursor.next()
+    await cursor.next()
+
+    await log.trim("r", 3)
+
+    batch = await cursor.next()
+    assert batch is not None
+    assert batch.first == 3
+
+
+async def test_a_waiting_cursor_is_told_of_a_gap_when_it_wakes() -> None:
+    log = MemoryLog()
+    await log.append("r", events(1, "a"))
+    cursor = log.cursor("r", after=1)
+    waiting = asyncio.create_task(cursor.next())
+    await asyncio.sleep(0)
+
+    await log.append("r", events(2, "b"))
+    await log.trim("r", 10)
+
+    with pytest.raises(LogGapError):
+        await waiting
+
+
+async def test_all_of_an_ended_run_may_be_trimmed() -> None:
+    log = MemoryLog()
+    await log.append("r", Batch(1, STAMP, [UserEvent(name="a"), END]))
+
+    await log.trim("r", 100)
+
+    assert (await log.info("r")).first == 3
+    assert await names(log, after=2) == []
+    with pytest.raises(LogGapError):
+        await names(log)
+
+
+# --- threads ----------------------------------------------------------------------------------
+
+
+def in_a_thread(log: MemoryLog, results: list[list[str]]) -> threading.Thread:
+    """A reader on a loop of its own."""
+
+    def read() -> None:
+        results.append(asyncio.run(names(log)))
+
+    thread = threading.Thread(target=read, daemon=True)
+    thread.start()
+    return thread
+
+
+@pytest.fixture
+def threads_interleave() -> Iterator[None]:
+    """Let the interpreter change threads as often as it can, so that a race shows."""
+    usual = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual)
+
+
+@pytest.mark.usefixtures("threads_interleave")
+async def test_readers_in_other_threads_miss_nothing_however_they_come() -> None:
+    log = MemoryLog()
+    results: list[list[str]] = []
+    threads: list[threading.Thread] = []
+
+    for position in range(1, 301):
+        if position % 60 == 1:
+            threads.append(in_a_thread(log, results))
+        await log.append("r", events(position, position))
+        await asyncio.sleep(0)
+    await log.append("r", Batch(301, STAMP, [END]))
+    await asyncio.get_running_loop().run_in_executor(None, lambda: [thread.join(10) for thread in threads])
+
+    assert results == [[*map(str, range(1, 301)), "run.completed"]] * 5
+
+
+@pytest.mark.usefixtures("threads_interleave")
+async def test_readers_in_other_threads_get_gaps_and_never_nonsense_while_the_log_is_trimmed() -> None:
+    log = MemoryLog()
+    done = threading.Event()
+    wrong: list[Any] = []
+
+    async def read() -> None:
+        last = 0
+        while not done.is_set():
+            try:
+                async for entry in log.follow("r", last):
+                    if entry.position != last + 1:
+                        wrong.append((last, entry.position))
+                    last = entry.position
+            except LogGapError as gap:
+                last = gap.first - 1
+
+    threads = [threading.Thread(target=lambda: asyncio.run(read()), daemon=True) for _ in range(2)]
+    await log.append("r", events(1, 1))
+    for thread in threads:
+        thread.start()
+    for position in range(2, 2000):
+        await log.append("r", events(position, position))
+        await log.trim("r", position - 3)
+    done.set()
+    await log.append("r", Batch(2000, STAMP, [END]))
+    await asyncio.get_running_loop().run_in_executor(None, lambda: [thread.join(10) for thread in threads])
+
+    assert wrong == []
+
+
+async def test_a_reader_whose_loop_was_closed_does_not_keep_the_run_from_writing() -> None:
+    log = MemoryLog()
+    loop = asyncio.new_event_loop()
+
+    def leave() -> None:
+        waiting = loop.create_task(log.cursor("r").next())
+        loop.run_until_complete(asyncio.sleep(0))
+        waiting._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+        loop.close()
+
+    await asyncio.get_running_loop().run_in_executor(None, leave)
+    await log.append("r", events(1, "a"))
+
+    assert (await log.info("r")).last == 1
+
+
+def test_a_log_may_be_written_where_no_loop_runs() -> None:
+    log = MemoryLog()
+    step = log.append("r", events(1, "a"))
+
+    with pytest.raises(StopIteration):  # it never suspends
+        step.send(None)
+
+    assert asyncio.run(log.info("r")).last == 1
