@@ -10,7 +10,7 @@ import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from millstream.agent import Agent, refuse_unsupported
+from millstream.agent import Agent, check_agent, refuse_unsupported
 from millstream.config import DEFAULT_MAX_TURNS, RunConfig
 from millstream.context import RunContextWrapper
 from millstream.errors import NestedLoopError, NoRunningLoopError, UserError
@@ -18,7 +18,7 @@ from millstream.log.memory import MemoryLog
 from millstream.result import RunResult, RunResultStreaming, result_of
 from millstream.run.active import ActiveRun
 from millstream.run.input import check_input
-from millstream.run.loop import Conversation, Loop
+from millstream.run.loop import Conversation, Loop, model_of
 from millstream.run.seams import Seams
 from millstream.run.state import RunProgress, new_run_id
 from millstream.sync import SyncStream
@@ -156,7 +156,8 @@ class Runner:
 
         Raises:
             NoRunningLoopError: no event loop runs here: use `Runner.run_streamed_sync`.
-            UserError: the agent or the input cannot work.
+            UserError: the agent or the input cannot work: two tools of one name, a missing key,
+                an input item of unknown type. What shows only in the run ends the run instead.
         """
         if not _loop_runs():
             raise NoRunningLoopError(
@@ -236,17 +237,24 @@ def _start(
     if max_turns is not None and max_turns < 1:
         raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
     config = RunConfig.of(run_config)
-    refuse_unsupported(agent, config, hooks=hooks, session=session)
     if not isinstance(context, RunContextWrapper):
         context = RunContextWrapper(context=context)
     loop = asyncio.get_running_loop()
     progress = RunProgress(
         run_id=new_run_id(),
-        input=check_input(input),
+        input=input,
         current_agent=agent,
         context_wrapper=cast("RunContextWrapper[Any]", context),
         max_turns=max_turns,
     )
+    try:
+        refuse_unsupported(agent, config, hooks=hooks, session=session)
+        check_agent(agent, config.tool_name_collision_policy)
+        model_of(agent, config)
+        progress.input = check_input(input)
+    except UserError as error:
+        error.run_data = progress.error_details()
+        raise
     log = config.log if config.log is not None else MemoryLog()
     run = ActiveRun(progress, config, log, streamed=streamed, loop=loop)
     task = loop.create_task(

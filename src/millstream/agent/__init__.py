@@ -10,7 +10,7 @@ from millstream.agent.agent import (
     ToolsToFinalOutputResult,
     ToolUseBehavior,
 )
-from millstream.agent.checks import refuse_unsupported
+from millstream.agent.checks import check_agent, refuse_unsupported
 from millstream.agent.output import AgentOutputSchema, AgentOutputSchemaBase, output_schema_of
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "ToolUseBehavior",
     "ToolsToFinalOutputFunction",
     "ToolsToFinalOutputResult",
+    "check_agent",
     "output_schema_of",
     "refuse_unsupported",
 ]

@@ -176,9 +176,17 @@ class Agent(AgentBase[TContext]):
         Raises:
             UserError: one leads to something that is not an agent.
         """
-        handoffs = [self._as_handoff(each, index) for index, each in enumerate(self.handoffs)]
+        handoffs = self.all_handoffs()
         off = await self._disabled(handoffs, run_context)
         return [each for each in handoffs if id(each) not in off]
+
+    def all_handoffs(self) -> list[Handoff[Any, Any]]:
+        """The handoffs in order, enabled or not.
+
+        Raises:
+            UserError: one leads to something that is not an agent.
+        """
+        return [self._as_handoff(each, index) for index, each in enumerate(self.handoffs)]
 
     def output_schema(self) -> AgentOutputSchemaBase | None:
         """What the final output has to be; None for text.

@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import NotSupportedError
+from millstream.tool import tool_names
 
 if TYPE_CHECKING:
     from millstream.agent.agent import Agent
     from millstream.config import RunConfig
+    from millstream.config.run import ToolNameCollisionPolicy
 
 
 def refuse_unsupported(
@@ -37,6 +39,21 @@ def refuse_unsupported(
         _refuse("RunConfig.tool_execution", vars(run_config.tool_execution), _OF_TOOL_EXECUTION)
     if run_config.reasoning_item_id_policy == "omit":
         _refuse("RunConfig", {"reasoning_item_id_policy": True}, ("reasoning_item_id_policy",))
+
+
+def check_agent(agent: Agent[Any], policy: ToolNameCollisionPolicy) -> None:
+    """Find what is wrong with an agent whatever happens in a run, before the run begins.
+
+    Raises:
+        DuplicateToolError: two tools that are always enabled answer to one name.
+        SchemaError: the output type has no strict JSON schema.
+        UserError: something in `tools` or `handoffs` is neither.
+    """
+    agent.output_schema()
+    if policy == "error":
+        tools = [tool for tool in agent.tools if getattr(tool, "is_enabled", True) is True]
+        handoffs = [each for each in agent.all_handoffs() if each.is_enabled is True]
+        tool_names(agent.name, tools, handoffs, policy=policy)
 
 
 # What is not supported yet: these must be empty, false or None.

@@ -231,7 +231,7 @@ class Loop:
             settings = settings.resolve_tool_choice(None)
         return _Ready(
             agent=agent,
-            model=self._model_of(agent),
+            model=model_of(agent, run.config),
             settings=settings,
             instructions=instructions,
             tools=tools,
@@ -239,13 +239,6 @@ class Loop:
             handoffs={handoff.tool_name: handoff for handoff in handoffs},
             output_schema=agent.output_schema(),
         )
-
-    def _model_of(self, agent: Agent[Any]) -> Model:
-        config = self._run.config
-        wanted = config.model if config.model is not None else agent.model
-        if wanted is not None and not isinstance(wanted, str):
-            return wanted
-        return config.get_model_provider().get_model(wanted)
 
     # --- the model -------------------------------------------------------------------------
 
@@ -531,6 +524,19 @@ class Loop:
             output = output_item(turn.agent, raw_call, CANCELLED_OUTPUT)
             progress.add(output)
             await finish(run, RunItemStreamEvent(item=output))
+
+
+def model_of(agent: Agent[Any], config: RunConfig) -> Model:
+    """The model that answers for `agent` in a run.
+
+    Raises:
+        UnknownModelError: nobody serves it.
+        MissingKeyError: it needs a key, and there is none.
+    """
+    wanted = config.model if config.model is not None else agent.model
+    if wanted is not None and not isinstance(wanted, str):
+        return wanted
+    return config.get_model_provider().get_model(wanted)
 
 
 def _is_function_call(item: Any) -> bool:
