@@ -748,6 +748,20 @@ async def test_handlers_that_can_never_be_called_are_refused_before_the_model_is
     assert model_of(an_agent).calls == ()
 
 
+@both_doors
+@pytest.mark.parametrize("ahead", ["turn", "free", 1])
+async def test_how_far_a_run_may_get_ahead_changes_nothing_for_who_awaits_it(
+    streamed: bool, ahead: Any
+) -> None:
+    result = await run(done_in_two(), streamed, run_config=RunConfig(ahead=ahead))
+
+    assert result.final_output == "done"
+
+
+def done_in_two() -> Agent[Any]:
+    return agent([calls_echo()], ["done"], tools=[echo])
+
+
 # --- both doors -------------------------------------------------------------------------------
 
 
@@ -987,6 +1001,33 @@ async def test_an_exception_that_would_end_the_program_ends_the_run(
         await run(agent(["x"], instructions=instructions), streamed)
 
     assert caught.value.run_data is not None  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("where", ["instructions", "tool"])
+def test_an_interrupt_from_the_keyboard_ends_the_program_and_the_run_is_cancelled(where: str) -> None:
+    handles: list[Any] = []
+
+    def instructions(context: Any, agent: Any) -> str:
+        if where == "instructions":
+            raise KeyboardInterrupt
+        return ""
+
+    @tool
+    async def interrupted() -> str:
+        raise KeyboardInterrupt
+
+    async def main() -> None:
+        an_agent = agent(
+            [function_call("interrupted", call_id="c1")], tools=[interrupted], instructions=instructions
+        )
+        handles.append(Runner.run_streamed(an_agent, "hi"))
+        await handles[0]
+
+    with pytest.raises(KeyboardInterrupt):
+        asyncio.run(main())
+
+    assert handles[0].is_cancelled
+    assert every_call_is_answered(handles[0].new_items)
 
 
 @both_doors
