@@ -428,7 +428,7 @@ def test_a_tool_that_ends_the_run_is_a_failed_run_and_debug_shows_where(tmp_path
     debug = millstream("run", "--debug", "app.py", "x", cwd=tmp_path)
 
     assert plain.code == debug.code == 1
-    assert plain.errors[0] == "millstream: error: UserError: Error running tool price: sold out"
+    assert plain.errors[0] == "millstream: error: ToolFailedError: Error running tool price: sold out"
     assert "Traceback" not in plain.err
     assert "raise ValueError('sold out')" in debug.err
 

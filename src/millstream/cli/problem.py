@@ -83,16 +83,11 @@ def explain(error: BaseException) -> Problem:
     code = exits.FAILED
     if not _LIMITS.isdisjoint(names):
         code = exits.LIMIT
-    elif "UserError" in names and not _is_tool_failure(error):
+    elif "UserError" in names and "ToolFailedError" not in names:
         code = exits.USAGE
     problem = Problem(f"{names[0]}: {_first_lines(error)}", hint, code=code)
     problem.__cause__ = error
     return problem
-
-
-def _is_tool_failure(error: BaseException) -> bool:
-    # What a tool raises comes out of a run as a UserError, with the tool's own as its cause.
-    return error.__cause__ is not None and str(error).startswith("Error running tool ")
 
 
 def _first_lines(error: BaseException) -> str:

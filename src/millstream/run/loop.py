@@ -68,7 +68,7 @@ if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
     from millstream.agent import AgentOutputSchemaBase, StopAtTools
-    from millstream.config import ModelSettings
+    from millstream.config import ModelSettings, RunConfig
     from millstream.handoff import HandoffInputFilter
     from millstream.items import ModelResponse, RunItem, TResponseInputItem
     from millstream.run.active import ActiveRun

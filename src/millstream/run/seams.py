@@ -55,7 +55,9 @@ class Seams:
     async def tool_start(self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool) -> None:
         """A tool is about to run."""
 
-    async def tool_end(self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any) -> Any:
+    async def tool_end(
+        self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
+    ) -> Any:
         """A tool has run; what is returned is its output from here on."""
         return output
 

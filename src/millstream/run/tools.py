@@ -22,7 +22,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from millstream.context import ToolContext
-from millstream.errors import AgentsException, LogFullError, ModelBehaviorError, ToolTimeoutError, UserError
+from millstream.errors import (
+    AgentsException,
+    LogFullError,
+    ModelBehaviorError,
+    ToolFailedError,
+    ToolTimeoutError,
+)
 from millstream.events import RunItemStreamEvent, ToolFinished, ToolStarted
 from millstream.items import ItemHelpers, ToolCallOutputItem
 from millstream.tool import FunctionTool, FunctionToolResult, invoke_function_tool
@@ -273,7 +279,7 @@ def _status(failure: BaseException | None) -> tuple[str, str | None]:
 def _as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
     if isinstance(error, AgentsException):
         return error
-    wrapped = UserError(f"Error running tool {tool.name}: {text_of(error)}")
+    wrapped = ToolFailedError(f"Error running tool {tool.name}: {text_of(error)}")
     wrapped.__cause__ = error
     return wrapped
 
