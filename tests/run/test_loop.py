@@ -1387,3 +1387,21 @@ async def test_a_log_that_breaks_down_ends_the_run_with_its_error() -> None:
     assert [entry.type for entry in entries][-1] == "run.failed"
     assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
     assert isinstance(handle.run_loop_exception, OSError)
+
+
+async def test_a_model_that_never_waits_does_not_keep_the_event_loop_to_itself() -> None:
+    beats = 0
+
+    async def heart() -> None:
+        nonlocal beats
+        while True:
+            beats += 1
+            await asyncio.sleep(0)
+
+    heartbeat = asyncio.create_task(heart())
+    agent = Agent(name="A", model=ScriptedModel([" ".join(["word"] * 20_000)]))
+
+    await Runner.run_streamed(agent, "Hello")
+
+    heartbeat.cancel()
+    assert beats > 5

@@ -75,6 +75,9 @@ if TYPE_CHECKING:
     from millstream.run.seams import Seams
     from millstream.tool import Tool
 
+_SLICE = 0.005
+"""Seconds after which a stream that always has more at hand lets the event loop serve others."""
+
 IGNORED_HANDOFF = "Multiple handoffs detected, ignoring this one."
 """What the history says of a second handoff in one response."""
 
@@ -303,10 +306,15 @@ class Loop:
 
     async def _stream(self, turn: Turn, stream: Any) -> None:
         run = self._run
+        now = run.loop.time
+        due = now() + _SLICE
         try:
             async for batch in stream:
                 payloads = turn.feed(batch)
                 await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
+                if now() > due:
+                    await asyncio.sleep(0)
+                    due = now() + _SLICE
         finally:
             # The model's socket closes here and now, not when the collector finds the generator.
             if hasattr(stream, "aclose"):
