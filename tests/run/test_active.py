@@ -195,6 +195,23 @@ async def test_a_later_cancel_may_only_make_a_run_stop_sooner() -> None:
     assert not scene.tool_ended_by_itself
 
 
+@pytest.mark.parametrize("mode", ["now", "after_tool", "after_turn"])
+async def test_a_run_may_be_cancelled_by_what_prepares_its_turn(mode: Any) -> None:
+    handles: list[RunResultStreaming] = []
+
+    def instructions(_context: Any, _agent: Any) -> str:
+        handles[0].cancel(mode)
+        return ""
+
+    model = ScriptedModel(["Hello."])
+    handles.append(Runner.run_streamed(Agent(name="A", instructions=instructions, model=model), "Hi"))
+    entries = await collect(handles[0].entries())
+
+    # A turn that has begun is let finish by "after_turn", and here that is the last.
+    assert entries[-1].type == ("run.completed" if mode == "after_turn" else "run.cancelled")
+    assert len(model.calls) == (mode == "after_turn")
+
+
 async def test_partial_text_is_kept_and_marked() -> None:
     run = start(ScriptedModel([ModelStep("Hello there, friend.", hang_after=6)]))
     entries = run.entries()
@@ -407,6 +424,7 @@ async def test_what_is_written_behind_an_end_from_outside_is_dropped() -> None:
     run.abandon()
 
     await run.write(ModelStarted(turn=1))
+    await run.complete()
 
     assert [e.type for e in await collect(RunResultStreaming(run).entries())] == [
         "run.started",

@@ -207,6 +207,8 @@ class ActiveRun:
         )
 
     async def _end(self, event: TerminalEvent) -> None:
+        if self._abandoned:
+            return
         if event.type in _MUTABLE:
             codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
         batch = Batch(self.position + 1, self._stamp(), [event])
