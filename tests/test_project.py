@@ -236,3 +236,25 @@ def test_the_wheel_alone_runs_the_demo_and_a_prompt(
     assert hello.stdout.strip()
     assert (Path(files) / "py.typed").exists()
     assert str(root) not in files
+
+
+def test_the_tests_that_the_architecture_names_exist(root: Path) -> None:
+    named = set(re.findall(r"`(test_\w+)`", (root / "ARCHITECTURE.md").read_text()))
+
+    defined = {
+        name
+        for file in (root / "tests").rglob("test_*.py")
+        for name in re.findall(r"def (test_\w+)", file.read_text())
+    }
+
+    assert named, "ARCHITECTURE.md names no test"
+    assert named <= defined
+
+
+def test_the_files_that_the_architecture_shows_exist(root: Path) -> None:
+    page = (root / "ARCHITECTURE.md").read_text()
+
+    files = set(re.findall(r"`((?:\w+/)+\w+\.py)`", page))
+
+    assert files
+    assert [file for file in sorted(files) if not (root / "src/millstream" / file).exists()] == []
