@@ -4,11 +4,12 @@ Rules of this file:
 
 1. What comes out is a real instance of the one class whose `type` the event carries; an
    event of an unknown type is an `UnknownRawEvent`, never an error.
-2. An event whose values are all flat (text, numbers, an empty list) is filled into its
-   class unvalidated. That costs about what validation does, and costs it also where a
-   compatible server left fields out, when validation fails and building what is there takes
-   twenty times as long. `tests/test_raw.py` holds every filled event against a validated
-   one and so notices when `openai` or `pydantic` change.
+2. An event whose values are all flat (text, numbers, an empty list) is read by pydantic's own
+   core, straight from the bytes, with a schema that has the fields of its class and checks no
+   value: a server that leaves out a field gets the same path as one
+   that does not. (Validation would fail there, and what builds an event that does not
+   validate takes twenty times as long.) `tests/test_raw.py` holds every event that is read so
+   against a validated one, and so notices when `openai` or `pydantic` change.
 3. Any other event is validated as that one class; where a compatible server left fields out
    that the class requires, it is built from what is there, as the `openai` client does.
 
@@ -21,15 +22,17 @@ import functools
 import types
 import typing
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream import codec
 from millstream.errors import DecodeError
 
 if TYPE_CHECKING:
     from openai.types.responses import ResponseStreamEvent
+    from pydantic_core import SchemaValidator
 
-_decode_json = codec.decode
+Reader: TypeAlias = "Callable[[bytes], Any]"
+"""Makes one typed event of its JSON."""
 
 
 def decode(json: bytes) -> ResponseStreamEvent:
@@ -38,12 +41,28 @@ def decode(json: bytes) -> ResponseStreamEvent:
     Raises:
         DecodeError: not a JSON object with a `type`.
     """
-    values: dict[str, Any] = _decode_json(json)
+    prefix, read = _latest
+    if json.startswith(prefix):
+        return read(json)
+    return _reader_of(json)(json)
+
+
+# Most events are of the type of the one before, and most servers write the type first: then
+# the reader is known from the first bytes. One tuple, so that threads see both or neither.
+_latest: tuple[bytes, Reader] = (b"\0", lambda json: None)
+
+
+def _reader_of(json: bytes) -> Reader:
+    global _latest
     try:
-        filler = _FILLERS[values["type"]]
-    except (KeyError, TypeError):
+        kind = codec.decode(json)["type"]
+        read = _READERS[kind]
+    except (KeyError, TypeError, IndexError):
         raise DecodeError("A model event is a JSON object with a `type`.") from None
-    return filler(values)
+    prefix = b'{"type":"%b"' % kind.encode() if isinstance(kind, str) else b"\0"
+    if json.startswith(prefix):
+        _latest = (prefix, read)
+    return read
 
 
 def encode(event: Any) -> bytes:
@@ -83,79 +102,45 @@ def build(cls: type[Any], values: dict[str, Any]) -> Any:
         return cls.construct(None, **values)
 
 
-class _Shape(NamedTuple):
-    """How the keys of an event fit its class."""
+def _reader(cls: type[Any]) -> Reader:
+    """What reads the events of `cls`."""
+    nested = [name for name, field in cls.model_fields.items() if not _is_flat(field.annotation)]
+    if any(cls.model_fields[name].is_required() for name in nested if name != _LOGPROBS):
+        return functools.partial(_read_checked, cls)
+    read = _flat_validator(cls).validate_json
 
-    nested: tuple[str, ...]
-    """Keys whose values the class types, unless they are empty."""
-    extra: tuple[str, ...]
-    """Keys that the class does not know."""
-    missing: dict[str, Any]
-    """Fields that were not sent, and what they are then."""
-    fields_set: set[str]
-
-
-_MOST_SHAPES = 64
-
-
-def _filler(cls: type[Any]) -> Callable[[dict[str, Any]], Any]:
-    """A function that turns the values of one event into `cls`."""
-    from pydantic import BaseModel
-
-    nested = tuple(name for name, field in cls.model_fields.items() if not _is_flat(field.annotation))
-    required_nested = [name for name in nested if cls.model_fields[name].is_required()]
-    if any(name != _LOGPROBS for name in required_nested):
-        return functools.partial(build, cls)
-
-    slots: Any = BaseModel.__dict__
-    set_fields_set = slots["__pydantic_fields_set__"].__set__
-    set_extra = slots["__pydantic_extra__"].__set__
-    set_private = slots["__pydantic_private__"].__set__
-    set_dict = slots["__dict__"].__set__
-    new = object.__new__
-    shapes: dict[tuple[str, ...], _Shape] = {}
-
-    def fill(values: dict[str, Any]) -> Any:
-        shape = shapes.get(tuple(values))
-        if shape is None:
-            shape = _shape(cls, nested, tuple(values))
-            if len(shapes) < _MOST_SHAPES:  # a server that invents keys must not make this grow for ever
-                shapes[tuple(values)] = shape
-        present, extras, missing, fields_set = shape
-        for name in present:
-            if values[name]:
-                return build(cls, values)
-        extra = {}
-        if extras:
-            for name in extras:
-                extra[name] = values.pop(name)
-        if missing:
-            values.update(missing)
-            if _LOGPROBS in missing:
-                values[_LOGPROBS] = []  # each event has a list of its own
-        event = new(cls)
-        set_dict(event, values)
-        set_fields_set(event, fields_set.copy())  # assigning to a field adds its name
-        set_extra(event, extra)
-        set_private(event, None)
+    def read_flat(json: bytes) -> Any:
+        try:
+            event = read(json)
+        except ValueError:  # half a surrogate pair, say: our own decoder says what is wrong
+            return _read_checked(cls, json)
+        for name in nested:
+            if event.__dict__[name]:
+                return _read_checked(cls, json)
         return event
 
-    return fill
+    return read_flat
 
 
-def _shape(cls: type[Any], nested: tuple[str, ...], keys: tuple[str, ...]) -> _Shape:
-    known: dict[str, Any] = cls.model_fields
-    missing = {
-        name: None if name == _LOGPROBS else field.get_default(call_default_factory=True)
-        for name, field in known.items()
-        if name not in keys and (name == _LOGPROBS or not field.is_required())
-    }
-    return _Shape(
-        nested=tuple(name for name in nested if name in keys),
-        extra=tuple(key for key in keys if key not in known),
-        missing=missing,
-        fields_set=set(keys),
-    )
+def _read_checked(cls: type[Any], json: bytes) -> Any:
+    return build(cls, codec.decode(json))
+
+
+def _flat_validator(cls: type[Any]) -> SchemaValidator:
+    """Reads JSON into `cls` and checks no value; a field that was not sent has its default, or None."""
+    from pydantic_core import SchemaValidator, core_schema
+
+    def field(name: str, info: Any) -> Any:
+        if name == _LOGPROBS:
+            default = core_schema.with_default_schema(core_schema.any_schema(), default_factory=list)
+        else:
+            value = None if info.is_required() else info.get_default(call_default_factory=True)
+            default = core_schema.with_default_schema(core_schema.any_schema(), default=value)
+        return core_schema.model_field(default)
+
+    fields = {name: field(name, info) for name, info in cls.model_fields.items()}
+    schema = core_schema.model_fields_schema(fields, extra_behavior="allow")
+    return SchemaValidator(core_schema.model_schema(cls, schema, extra_behavior="allow"))
 
 
 _LOGPROBS = "logprobs"
@@ -173,22 +158,22 @@ def _is_flat(annotation: Any) -> bool:
     return False
 
 
-class _Fillers(dict[str, Callable[[dict[str, Any]], Any]]):
-    """What fills events of each type; looked up in the types of `openai` when a type first comes up."""
+class _Readers(dict[str, Reader]):
+    """What reads events of each type; looked up in the types of `openai` when a type first comes up."""
 
-    def __missing__(self, kind: str) -> Callable[[dict[str, Any]], Any]:
+    def __missing__(self, kind: str) -> Reader:
         cls = _event_classes().get(kind)
         if cls is None:  # not kept: a server may invent any number of types
-            return _unknown
-        filler = self[kind] = _filler(cls)
-        return filler
+            return _read_unknown
+        read = self[kind] = _reader(cls)
+        return read
 
 
-_FILLERS = _Fillers()
+_READERS = _Readers()
 
 
-def _unknown(values: dict[str, Any]) -> Any:
-    return _unknown_class().construct(None, **values)
+def _read_unknown(json: bytes) -> Any:
+    return _unknown_class().construct(None, **codec.decode(json))
 
 
 @functools.cache
