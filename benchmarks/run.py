@@ -66,8 +66,15 @@ def measure(payload: str, deltas: int, rounds: int) -> dict[str, float]:
 
 def machine() -> dict[str, str]:
     """What was measured on, and with."""
-    versions = {name: metadata.version(name) for name in ("millstream", "openai-agents", "openai", "aiohttp", "httpx2")}
-    return {"python": platform.python_version(), "system": f"{platform.system()} {platform.machine()}", **versions}
+    versions = {
+        name: metadata.version(name)
+        for name in ("millstream", "openai-agents", "openai", "aiohttp", "httpx2")
+    }
+    return {
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        **versions,
+    }
 
 
 def table(payload: str, costs: dict[str, float]) -> str:
@@ -90,7 +97,9 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9, help="counted rounds (default: %(default)s)")
     parser.add_argument("--json", action="store_true", help="print the figures as JSON")
     arguments = parser.parse_args()
-    results = {payload: measure(payload, arguments.deltas, arguments.rounds) for payload in ("openai", "compatible")}
+    results = {
+        payload: measure(payload, arguments.deltas, arguments.rounds) for payload in ("openai", "compatible")
+    }
     if arguments.json:
         print(json.dumps({"machine": machine(), "us_per_delta": results}, indent=2))
         return

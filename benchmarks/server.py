@@ -1,6 +1,6 @@
 """A model server that answers every request with the same stream, as fast as it can: one HTTP chunk per event.
 
-    python server.py openai|compatible DELTAS        prints its port
+python server.py openai|compatible DELTAS        prints its port
 """
 
 import asyncio
@@ -36,7 +36,11 @@ def frames(deltas: int, *, openai: bool) -> list[bytes]:
     add("response.created", response=response)
     add("response.in_progress", response=response)
     add("response.output_item.added", output_index=0, item=message)
-    add("response.content_part.added", **place, part={"type": "output_text", "text": "", "annotations": [], **done})
+    add(
+        "response.content_part.added",
+        **place,
+        part={"type": "output_text", "text": "", "annotations": [], **done},
+    )
     for word in words:
         add("response.output_text.delta", **place, delta=word, **extra)
     add("response.output_text.done", **place, text=part["text"], **done)
@@ -50,7 +54,10 @@ def frames(deltas: int, *, openai: bool) -> list[bytes]:
         "output_tokens_details": {"reasoning_tokens": 0},
         "total_tokens": deltas + 8,
     }
-    add("response.completed", response={**response, "status": "completed", "output": [message], "usage": usage})
+    add(
+        "response.completed",
+        response={**response, "status": "completed", "output": [message], "usage": usage},
+    )
     return made
 
 

@@ -1,6 +1,6 @@
 """The subjects: each streams one answer per line of its standard input and prints its CPU seconds.
 
-    python subjects.py NAME PORT
+python subjects.py NAME PORT
 """
 
 import asyncio

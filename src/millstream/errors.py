@@ -344,7 +344,9 @@ def public_error(error: BaseException) -> PublicError:
         status = getattr(error, "status_code", None)
         if status is None or status in _PASSING or status >= 500:
             return PublicError("model_unavailable", "The model cannot be reached just now.", retryable=True)
-        return PublicError("model_refused_request", "The model's server refused the request.", retryable=False)
+        return PublicError(
+            "model_refused_request", "The model's server refused the request.", retryable=False
+        )
     return PublicError(AgentsException.code, AgentsException.public, retryable=False)
 
 

@@ -55,9 +55,7 @@ class Usage:
         self.total_tokens += other.total_tokens
         self.estimated = self.estimated or other.estimated
         self.input_tokens_details = _sum_input(self.input_tokens_details, other.input_tokens_details)
-        self.output_tokens_details = _sum_output(
-            self.output_tokens_details, other.output_tokens_details
-        )
+        self.output_tokens_details = _sum_output(self.output_tokens_details, other.output_tokens_details)
         if other.request_usage_entries:
             self.request_usage_entries.extend(other.request_usage_entries)
         elif other.requests == 1 and other.total_tokens > 0:
