@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+
+from millstream.run.readers import PATIENCE
 
 if TYPE_CHECKING:
     from millstream.events import CancelMode, Entry, StreamEvent
@@ -31,25 +34,29 @@ class SyncStream:
 
     def __init__(self, start: Callable[[], RunResultStreaming]) -> None:
         self._thread = _LoopThread()
+        self._first: list[AsyncIterator[StreamEvent]] = []
         try:
-            self._handle = self._thread.call(start)
+            self._handle = self._thread.call(functools.partial(_start_read, start, self._first))
         except BaseException:
             self._thread.stop()
             raise
 
     def __iter__(self) -> Iterator[StreamEvent]:
-        return self._iterate(self._handle.stream_events())
+        return self.stream_events()
 
     def stream_events(self, *, early: bool = False) -> Iterator[StreamEvent]:
         """See `RunResultStreaming.stream_events`."""
-        return self._iterate(self._handle.stream_events(early=early))
+        first = self._take_first()
+        return self._iterate(first if first and not early else self._handle.stream_events(early=early))
 
     def entries(self, after: int = 0) -> Iterator[Entry]:
         """See `RunResultStreaming.entries`."""
+        self._take_first()
         return self._iterate(self._handle.entries(after))
 
     def text(self) -> Iterator[str]:
         """See `RunResultStreaming.text`."""
+        self._take_first()
         return self._iterate(self._handle.text())
 
     def result(self) -> RunResult:
@@ -59,10 +66,11 @@ class SyncStream:
             Exception: what the run failed with.
             RunCancelledError: it was cancelled.
         """
-        return self._running().run(self._result())
-
-    async def _result(self) -> RunResult:
-        return await self._handle
+        self._take_first()
+        result, error = self._running().run(_outcome(self._handle))
+        if error is not None:
+            raise error
+        return cast("RunResult", result)
 
     def cancel(self, mode: CancelMode | Literal["immediate"] = "immediate") -> None:
         """Stop the run. See `RunResultStreaming.cancel`."""
@@ -91,6 +99,13 @@ class SyncStream:
             raise AttributeError(name)
         return getattr(self._handle, name)
 
+    def _take_first(self) -> AsyncIterator[StreamEvent] | None:
+        """The reader that was begun with the run, if nobody has come for it or for something else."""
+        try:
+            return self._first.pop()
+        except IndexError:
+            return None
+
     def _running(self) -> _LoopThread:
         """The thread; a new one where the run's own has ended: a log can be read from any loop."""
         if not self._thread.is_alive:
@@ -116,6 +131,32 @@ class SyncStream:
         finally:
             if not ended:
                 self.close()
+
+
+def _start_read(
+    start: Callable[[], RunResultStreaming], first: list[AsyncIterator[StreamEvent]]
+) -> RunResultStreaming:
+    """Start the run with a reader for the `for` that is to come, which the run waits for, for a moment.
+
+    Without it a fast model would be turns ahead before the other thread comes to its `for`.
+    """
+    handle = start()
+    reader = cast("Any", handle.stream_events())
+    reader.unbind()
+    first.append(reader)
+    asyncio.get_running_loop().call_later(PATIENCE, first.clear)
+    return handle
+
+
+# Errors are returned, not raised, on the way from the thread: its loop would take SystemExit for
+# its own end.
+
+
+async def _outcome(handle: RunResultStreaming) -> tuple[RunResult | None, BaseException | None]:
+    try:
+        return await handle, None
+    except (Exception, SystemExit) as error:
+        return None, error
 
 
 async def _chunk(reader: Any) -> tuple[list[Any], BaseException | None]:
@@ -169,6 +210,9 @@ class _LoopThread:
             if self._ended:  # and will not look at it any more
                 future.cancel()
             return future.result()
+        except CancelledError:
+            coroutine.close()  # the loop may have ended without having looked at it
+            raise
         except KeyboardInterrupt:
             future.cancel()
             raise
