@@ -12,6 +12,7 @@ from millstream.agent import Agent
 from millstream.errors import (
     AgentsException,
     InputGuardrailTripwireTriggered,
+    LogBrokenError,
     LogGapError,
     ModelBehaviorError,
     ModelRefusalError,
@@ -96,7 +97,7 @@ def test_every_error_tells_the_program_what_happened(cls: type[AgentsException])
     assert str(error)
     assert error.run_data is None
     assert inspect.getdoc(cls)
-    if cls not in MADE_OTHERWISE and cls is not ModelRefusalError and cls is not UnknownRunError:
+    if cls not in MADE_OTHERWISE and cls not in (ModelRefusalError, LogBrokenError, UnknownRunError):
         assert str(error) == CANARY
 
 
@@ -137,6 +138,7 @@ def test_errors_carry_data_as_attributes() -> None:
     assert (gap.run_id, gap.requested, gap.first) == ("run_1", 3, 7)
     assert "after=6" in str(gap)
     assert UnknownRunError("run_1").run_id == "run_1"
+    assert LogBrokenError("run_1").run_id == "run_1"
 
 
 def test_run_data_reads_as_one_line() -> None:

@@ -27,6 +27,7 @@
     │   ├── RunClosedError                 an append after the terminal event
     │   ├── PositionConflictError          an append that is not the next one
     │   ├── LogGapError                    a position that is no longer held
+    │   ├── LogBrokenError                 the log of a run broke off before its terminal event
     │   ├── LogFullError                   a run went over the cap of its log
     │   └── UnknownRunError                no run of that id in this log
     └── DecodeError                        bytes that are not an event or entry of ours
@@ -301,6 +302,16 @@ class LogGapError(LogError):
         super().__init__(
             f"Run {run_id}: position {requested} is no longer held; the first one held is {first}. "
             f"Read on from after={first - 1}."
+        )
+
+
+class LogBrokenError(LogError):
+    """The log of a run broke off: its owner can write no more to it, not even how it ended."""
+
+    def __init__(self, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(
+            f"The log of run {run_id} broke off: nothing more will come, and its end is not written."
         )
 
 

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from millstream.errors import NotSupportedError, RunCancelledError, UserError
+from millstream.errors import LogBrokenError, NotSupportedError, RunCancelledError, UserError
 from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
 from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
 from millstream.stream.order import EventOrder
@@ -22,7 +22,7 @@ from millstream.stream.text import text_delta
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.context import RunContextWrapper
-    from millstream.log.promise import Batch, Payload
+    from millstream.log.promise import Batch, Cursor, Payload
     from millstream.run.active import ActiveRun
     from millstream.run.state import RunProgress
 
@@ -356,8 +356,9 @@ class _Reader:
         return self._at < len(self._ready)
 
     def unbind(self) -> None:
-        """Belong to the caller's context, and to no task; for a reader that is driven from outside its loop."""
+        """Begin, in the caller's context, and belong to no task; for a reader that is driven from outside its loop."""
         self._bound = False
+        self._place.holds = self._holds
         self._run.readers.begin(self._place)
 
     async def aclose(self) -> None:
@@ -395,7 +396,7 @@ class _Reader:
                 self._batch = None
             run.readers.ask(place, holds=self._holds, bound=self._bound)
             try:
-                batch = await cursor.next()
+                batch = await self._next(cursor)
                 if batch is None:
                     await run.wait_done()  # the log tells of the end a moment before the run knows it
             finally:
@@ -408,6 +409,14 @@ class _Reader:
             self._batch = batch
             self._ready = self._look(batch)
         self._at = 0
+
+    async def _next(self, cursor: Cursor) -> Batch | None:
+        try:
+            return await cursor.next()
+        except LogBrokenError:
+            await self._run.wait_done()
+            end = self._run.lost_end
+            return end if end is not None and end.last > self._place.taken else None
 
     def _look(self, batch: Batch) -> list[Any]:
         """What `batch` gives."""

@@ -1389,6 +1389,31 @@ async def test_a_log_that_breaks_down_ends_the_run_with_its_error() -> None:
     assert isinstance(handle.run_loop_exception, OSError)
 
 
+async def test_a_log_that_takes_not_even_the_end_leaves_no_reader_waiting(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    class Gone(MemoryLog):
+        async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+            if batch.first > 3:
+                raise OSError("disk full")
+            await super().append(run_id, batch, epoch=epoch)
+
+    handle = Runner.run_streamed(agent(["Hello"]), "hi", run_config=RunConfig(log=Gone()))
+    reader = handle.stream_events()
+
+    first = await anext(reader)
+    with pytest.raises(OSError, match="disk full"):
+        await anext(reader)
+    early = await entries_of(handle)
+
+    assert first.type == "agent_updated_stream_event"
+    assert [entry.type for entry in early][-1] == "run.failed"
+    assert [entry.position for entry in early] == list(range(1, len(early) + 1))
+    assert [r.getMessage() for r in caplog.records] == [
+        f"run {handle.run_id}: its end could not be written to its log"
+    ]
+
+
 async def test_a_model_that_never_waits_does_not_keep_the_event_loop_to_itself() -> None:
     beats = 0
 

@@ -176,6 +176,11 @@ class BreaksTheLine(MemoryLog):
             yield Spread(entry.position, entry.stamp, entry.event)
 
 
+class LetsThemWait(MemoryLog):
+    def break_off(self, run_id: str) -> None:
+        pass
+
+
 @pytest.mark.parametrize(
     ("broken", "clause"),
     [
@@ -192,13 +197,16 @@ class BreaksTheLine(MemoryLog):
         (MixesRuns, "runs_do_not_mix"),
         (HidesGaps, "a_gap_is_never_silent"),
         (MisnamesTheGap, "a_gap_is_never_silent"),
+        (LetsThemWait, "nobody_waits_for_a_run_that_broke_off"),
         (KnowsEveryRun, "the_log_says_how_far_it_reaches"),
         (BreaksTheLine, "entries_survive_the_wire"),
     ],
 )
 async def test_a_broken_log_is_found_out_by_the_clause_that_it_breaks(
-    broken: type[EventLog], clause: str
+    broken: type[EventLog], clause: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(logs, "PATIENCE", 0.2)
+
     with pytest.raises(AssertionError, match=f"^{clause}: "):
         await check_log(broken)
 

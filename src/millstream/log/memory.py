@@ -11,9 +11,10 @@ import asyncio
 import bisect
 import threading
 from collections.abc import Iterable
-from typing import ClassVar, Literal
+from typing import ClassVar, Literal, TypeAlias
 
 from millstream.errors import (
+    LogBrokenError,
     LogFullError,
     LogGapError,
     PositionConflictError,
@@ -89,11 +90,18 @@ class MemoryLog(EventLog):
         """Forget the positions before `first`."""
         self._run(run_id).trim(first)
 
+    def break_off(self, run_id: str) -> None:
+        """Let nobody wait for a run that is written no more."""
+        self._run(run_id).break_off()
+
     def _run(self, run_id: str) -> _Run:
         run = self._runs.get(run_id)
         if run is None:
             run = self._runs[run_id] = _Run(run_id)
         return run
+
+
+_Waiter: TypeAlias = "tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]"
 
 
 class _Run:
@@ -106,11 +114,12 @@ class _Run:
         self.last = 0
         self.bytes = 0
         self.sealed = False
+        self.broken = False
         self.full_at: int | None = None
         """The last position when the run was told that its log is full."""
         self._dropped = 0
         self._lock = threading.Lock()
-        self._waiting: set[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]] = set()
+        self._waiting: set[_Waiter] = set()
 
     def add(self, batch: Batch, *, sealed: bool) -> None:
         with self._lock:
@@ -118,12 +127,21 @@ class _Run:
             self.last = batch.last
             self.bytes += batch.size
             self.sealed = sealed
-            woken = self._waiting
-            if not woken:
-                return
-            # Not asked again without the lock: by then a reader may wait in this very set.
-            self._waiting = set()
+            woken = self._woken()
         _wake(woken)
+
+    def break_off(self) -> None:
+        with self._lock:
+            self.broken = True
+            woken = self._woken()
+        _wake(woken)
+
+    def _woken(self) -> set[_Waiter]:
+        """Who waits now; who comes later waits in another set, since this one is gone through without the lock."""
+        woken = self._waiting
+        if woken:
+            self._waiting = set()
+        return woken
 
     def rest_of(self, batch: Batch) -> Batch | None:
         """What of `batch` is new, given that all that is not new equals what stands here."""
@@ -168,7 +186,7 @@ class _Run:
         loop = asyncio.get_running_loop()
         waiter = (loop, loop.create_future())
         with self._lock:
-            if self.sealed or self._look(after, index)[1] is not None:
+            if self.sealed or self.broken or self._look(after, index)[1] is not None:
                 return
             self._waiting.add(waiter)
         try:
@@ -206,6 +224,8 @@ class _MemoryCursor(Cursor):
             if batch is None:
                 if sealed:
                     return None
+                if run.broken:
+                    raise LogBrokenError(run.run_id)
                 await run.wait_for(self._after, self._index)
                 continue
             self._index += 1

@@ -78,6 +78,7 @@ class Cursor(ABC):
 
         Raises:
             LogGapError: the next position is no longer held.
+            LogBrokenError: nothing more is there, and `break_off` was called.
         """
 
 
@@ -117,11 +118,20 @@ class EventLog(ABC):
     async def trim(self, run_id: str, first: int) -> None:
         """Forget the positions before `first`. Who asks for one of them gets a `LogGapError`."""
 
+    @abstractmethod
+    def break_off(self, run_id: str) -> None:
+        """Let nobody wait for a run whose owner cannot write to this log any more.
+
+        Cursors of this process give what is there, then raise `LogBrokenError`. Never waits,
+        and does nothing to a run that has its terminal event.
+        """
+
     async def follow(self, run_id: str, after: int = 0) -> AsyncIterator[Entry]:
         """Every entry beyond `after`, in order and without holes, up to and with the terminal one.
 
         Raises:
             LogGapError: a position is no longer held.
+            LogBrokenError: the log broke off before the terminal event.
         """
         cursor = self.cursor(run_id, after)
         while (batch := await cursor.next()) is not None:

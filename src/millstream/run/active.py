@@ -80,6 +80,8 @@ class ActiveRun:
         """What ended the run, where it failed."""
         self.outcome_seen = False
         """Whether anybody was told of that exception."""
+        self.lost_end: Batch | None = None
+        """The end of the run, where its log could not take it."""
         self.cancel_mode: CancelMode | None = None
         self.task: asyncio.Task[None] | None = None
         self.began = False
@@ -183,7 +185,8 @@ class ActiveRun:
             started = RunStarted(agent=self.progress.current_agent.name, input=self.progress.input)
             started.seal()
             events.insert(0, started)
-        append = self.log.append(self.run_id, Batch(self.position + 1, self._stamp(), events))
+        batch = Batch(self.position + 1, self._stamp(), events)
+        append = self.log.append(self.run_id, batch)
         try:
             # Nothing can be awaited here. A log that takes its time will be without this end,
             # as after a crash.
@@ -191,7 +194,7 @@ class ActiveRun:
         except StopIteration:
             self.position += len(events)
         except Exception:
-            self._log_lost_end(event)
+            self._lose_end(batch)
         else:
             append.close()
         self._ended(event)
@@ -221,12 +224,16 @@ class ActiveRun:
             except asyncio.CancelledError:
                 continue
             except Exception:
-                self._log_lost_end(event)
+                self._lose_end(batch)
                 break
         self._ended(event)
 
-    def _log_lost_end(self, event: TerminalEvent) -> None:
-        logger.exception("run %s: its end (%s) could not be written to its log", self.run_id, event.type)
+    def _lose_end(self, batch: Batch) -> None:
+        """The end cannot be written: readers in this process get it all the same, from `lost_end`."""
+        logger.exception("run %s: its end could not be written to its log", self.run_id)
+        self.lost_end = batch
+        with contextlib.suppress(Exception):
+            self.log.break_off(self.run_id)
 
     def _ended(self, event: TerminalEvent) -> None:
         self.terminal = event

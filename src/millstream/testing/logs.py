@@ -12,7 +12,13 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from millstream.errors import LogGapError, PositionConflictError, RunClosedError, UnknownRunError
+from millstream.errors import (
+    LogBrokenError,
+    LogGapError,
+    PositionConflictError,
+    RunClosedError,
+    UnknownRunError,
+)
 from millstream.events import Entry, RunCompleted, RunStarted, Stamp, UserEvent
 from millstream.log.promise import Batch, EventLog, Payload
 
@@ -183,6 +189,19 @@ async def a_gap_is_never_silent(log: EventLog) -> None:
     assert [position for position, _ in await _positions_and_names(log, 2)] == [3, 4, 5]
 
 
+async def nobody_waits_for_a_run_that_broke_off(log: EventLog) -> None:
+    """After `break_off`, who follows is given what is there and then an error; an ended run just ends."""
+    await log.append(RUN, batch(1, "a"))
+    follower = asyncio.create_task(_broken_off(log))
+    await asyncio.sleep(0)
+    log.break_off(RUN)
+    assert await follower == [1], "(a follower that waited)"
+    assert await _broken_off(log) == [1], "(a follower that came later)"
+    await log.append(OTHER, batch(1, "x", run_id=OTHER, ends=True))
+    log.break_off(OTHER)
+    assert [entry.position async for entry in log.follow(OTHER)] == [1, 2], "(a run that had ended)"
+
+
 async def the_log_says_how_far_it_reaches(log: EventLog) -> None:
     """`info` counts what is written, and knows no run that nothing was written for."""
     await _refused(log.info("run_unknown"), UnknownRunError)
@@ -213,6 +232,7 @@ CLAUSES: tuple[Callable[[EventLog], Coroutine[Any, Any, None]], ...] = (
     the_end_of_a_nested_run_is_not_the_end,
     runs_do_not_mix,
     a_gap_is_never_silent,
+    nobody_waits_for_a_run_that_broke_off,
     the_log_says_how_far_it_reaches,
     entries_survive_the_wire,
 )
@@ -228,6 +248,16 @@ async def _positions_and_names(log: EventLog, after: int = 0) -> list[tuple[int,
         (entry.position, entry.event.name if isinstance(entry.event, UserEvent) else entry.type)
         for entry in await _entries(log, after)
     ]
+
+
+async def _broken_off(log: EventLog) -> list[int]:
+    positions: list[int] = []
+    try:
+        async for entry in log.follow(RUN):
+            positions += [entry.position]
+    except LogBrokenError:
+        return positions
+    raise AssertionError("(it ended without a LogBrokenError)")
 
 
 async def _refused(call: Coroutine[Any, Any, Any], expected: type[Exception]) -> None:
