@@ -226,7 +226,6 @@ def threads_interleave() -> Iterator[None]:
     sys.setswitchinterval(usual)
 
 
-@pytest.mark.may_block  # coverage takes a lock of its own in each thread
 @pytest.mark.usefixtures("threads_interleave")
 async def test_readers_in_other_threads_miss_nothing_however_they_come() -> None:
     log = MemoryLog()
@@ -244,7 +243,6 @@ async def test_readers_in_other_threads_miss_nothing_however_they_come() -> None
     assert results == [[*map(str, range(1, 301)), "run.completed"]] * 5
 
 
-@pytest.mark.may_block  # coverage takes a lock of its own in each thread
 @pytest.mark.usefixtures("threads_interleave")
 async def test_readers_in_other_threads_get_gaps_and_never_nonsense_while_the_log_is_trimmed() -> None:
     log = MemoryLog()
