@@ -240,6 +240,12 @@ async def test_text_is_what_the_model_writes() -> None:
     assert "".join(await collect(run.text())) == f"Let me see. {OUTPUT}"
 
 
+async def test_deltas_that_came_together_are_given_one_by_one() -> None:
+    run = start(ScriptedModel([OUTPUT], batch_size=100))
+
+    assert await collect(run.text()) == ["It", " is", " cold."]
+
+
 async def test_text_raises_what_the_run_failed_with() -> None:
     seen: list[Any] = []
 

@@ -186,6 +186,24 @@ def test_what_is_no_exception_of_the_usual_kind_is_raised_as_well(
         read(stream)
 
 
+def test_an_interrupt_that_a_tool_raises_ends_the_run_and_is_told_of_by_its_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told: Future[Any] = Future()
+    monkeypatch.setattr(threading, "excepthook", lambda args: told.set_result(args.exc_type))
+
+    @tool
+    async def interrupt() -> None:
+        raise KeyboardInterrupt
+
+    stream = start(ScriptedModel([[function_call("interrupt", call_id="c1")]]), interrupt)
+    list(stream)
+
+    assert told.result(DEADLINE) is KeyboardInterrupt
+    assert stream.is_cancelled
+    stream.close()
+
+
 def test_a_start_that_is_refused_leaves_no_thread() -> None:
     with pytest.raises(UserError, match="must be an Agent"):
         Runner.run_streamed_sync("A", "Hi")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -401,6 +419,17 @@ def test_what_comes_to_a_thread_that_has_stopped_is_refused_and_does_not_wait() 
     stream.close()
 
     assert not ran
+
+
+def test_what_comes_between_the_end_of_a_thread_and_of_its_loop_is_refused_as_well() -> None:
+    stream = start()
+    thread = stream._thread
+    thread._ended = True  # as it is for a moment
+    thread.stop(wait=False)
+
+    with pytest.raises(CancelledError):
+        thread.run(asyncio.Event().wait())
+    stream.close()
 
 
 INTERRUPTED = """

@@ -230,7 +230,7 @@ class _LoopThread:
         try:
             asyncio.run(self._serve())
         except BaseException as error:
-            if self._ready.done():
+            if self._ready.done():  # a KeyboardInterrupt that a tool raised: for `threading.excepthook`
                 raise
             self._ready.set_exception(error)
         finally:
