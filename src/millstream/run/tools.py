@@ -171,6 +171,8 @@ class ToolRunner:
         tasks = [asyncio.create_task(self._run_one(call)) for call in calls]
         for task in tasks:
             task.add_done_callback(_look_at)
+            # As for the run's own task: a loop that is closed carelessly says nothing of ours.
+            task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:
