@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import bisect
 import threading
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import ClassVar, Literal, TypeAlias
 
 from millstream.errors import (
@@ -136,11 +136,11 @@ class _Run:
             woken = self._woken()
         _wake(woken)
 
-    def _woken(self) -> set[_Waiter]:
-        """Who waits now; who comes later waits in another set, since this one is gone through without the lock."""
-        woken = self._waiting
-        if woken:
-            self._waiting = set()
+    def _woken(self) -> Collection[_Waiter]:
+        """Who waits now. Gone through without the lock, so never the set that others may begin to wait in."""
+        if not self._waiting:
+            return ()
+        woken, self._waiting = self._waiting, set()
         return woken
 
     def rest_of(self, batch: Batch) -> Batch | None:
