@@ -128,6 +128,72 @@ def test_plain_text_with_colons_and_lists_is_all_description() -> None:
     assert generate_func_documentation(func).description == "Text: with a colon.\n\n- one\n- two: three"
 
 
+def crowded_google(city: str, unit: str) -> None:
+    """Weather. For each city:
+    Args:
+        city: the city
+        unit: the unit
+    Returns:
+        something
+    Raises:
+        ValueError: never
+    """
+
+
+def crowded_google_after_a_section(city: str, unit: str) -> None:
+    """Weather. For each city:
+
+    Example:
+        weather("Oslo")
+    args:
+        city: the city
+        unit: the unit
+    """
+
+
+def crowded_numpy(city: str, unit: str) -> None:
+    """Weather. For each city:
+    Parameters
+    ----------
+    city : str
+        the city
+    unit : str
+        the unit
+    Returns
+    -------
+    int
+        something
+    """
+
+
+def crowded_sphinx(city: str, unit: str) -> None:
+    """Weather. For each city:
+    :param city: the city
+    :param unit: the unit
+    :returns: something
+    """
+
+
+@pytest.mark.parametrize(
+    "func", [crowded_google, crowded_google_after_a_section, crowded_numpy, crowded_sphinx]
+)
+def test_a_heading_right_below_text_is_a_heading(func: Any) -> None:
+    docs = generate_func_documentation(func)
+
+    assert docs.description == "Weather. For each city:"
+    assert docs.param_descriptions == {"city": "the city", "unit": "the unit"}
+
+
+def test_a_heading_with_nothing_indented_below_it_is_text() -> None:
+    def func() -> None:
+        """Weather.
+        Returns:
+        the temperature
+        """
+
+    assert generate_func_documentation(func).description == "Weather.\nReturns:\nthe temperature"
+
+
 def test_no_docstring_is_no_documentation() -> None:
     def func() -> None: ...
 

@@ -15,9 +15,16 @@ _SIGNS: dict[DocstringStyle, re.Pattern[str]] = {
         r"^[ \t]*:(param|type|raises?|returns?|rtype|arg|argument|key|keyword)\b[^:\n]*:", re.MULTILINE
     ),
     "numpy": re.compile(r"^[ \t]*[A-Z][\w ]*\n[ \t]*-{3,}[ \t]*$", re.MULTILINE),
-    "google": re.compile(r"^[ \t]*[A-Z]\w*( \w+)?:[ \t]*$", re.MULTILINE),
+    "google": re.compile(r"^[ \t]*([A-Z]\w*( \w+)?|args|arguments|params|parameters):[ \t]*$", re.MULTILINE),
 }
 """By what a style is known: a field, an underlined heading, a heading with a colon. The first that fits."""
+
+_CROWDED = re.compile(
+    r"(?<=\S\n)(?=(?:((keyword|other) )?(args|arguments|params|parameters)"
+    r"|raises|exceptions|returns|yields|receives):[ \t]*\n[ \t]+\S)",
+    re.IGNORECASE,
+)
+"""Where a heading of Google's style stands right below text, with something indented below it."""
 
 
 @dataclass
@@ -50,6 +57,8 @@ def generate_func_documentation(
 def _parse(doc: str, style: DocstringStyle) -> tuple[str | None, dict[str, str] | None]:
     import griffe
 
+    if style == "google":  # the parser takes such a heading for text, and we know what is meant
+        doc = _CROWDED.sub("\n", re.sub(r"[ \t]+$", "", doc, flags=re.MULTILINE))
     # The newline: a heading in the very first line is not seen as one. The warnings: what a
     # linter would say of the docstring does not interest here.
     sections = griffe.parse(griffe.Docstring(f"\n{doc}", lineno=1), style, warnings=False)
