@@ -44,6 +44,7 @@ from millstream.events import Entry, ModelCompleted, ToolFinished, ToolStarted
 from millstream.items import MessageOutputItem, ModelResponse
 from millstream.log import Batch, MemoryLog
 from millstream.models.promise import RawBatch
+from millstream.run.turn import Turn
 from millstream.testing import (
     ModelStep,
     ScriptedModel,
@@ -860,6 +861,15 @@ class Foreign:
             self.closed = True
 
 
+class Stuck(Foreign):
+    """Says what it has to say and never ends."""
+
+    async def stream_response(self, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        async for event in super().stream_response(*args, **kwargs):
+            yield event
+        await asyncio.Event().wait()
+
+
 def completed(*items: Any) -> ResponseCompletedEvent:
     return ResponseCompletedEvent(type="response.completed", response=response(*items), sequence_number=9)
 
@@ -1072,6 +1082,45 @@ async def test_what_a_model_said_before_it_failed_is_kept(last: list[Any], error
     assert said(handle.new_items[1]) == "Half a"
     assert every_call_is_answered(handle.new_items)
     assert model.closed
+
+
+@pytest.mark.parametrize("odd", [{"delta": None}, {"delta": 5}, {"item_id": ["m"]}], ids=str)
+async def test_a_model_that_fails_behind_a_malformed_delta_fails_the_run(odd: dict[str, Any]) -> None:
+    frame = {"type": "response.output_text.delta", "delta": "", "item_id": "m", "output_index": 0} | odd
+    model = Foreign(ResponseTextDeltaEvent.model_construct(**frame), ConnectionError("down"))
+    handle = Runner.run_streamed(foreign(model), "hi")
+
+    entries = await entries_of(handle)
+
+    assert entries[-1].type == "run.failed"
+    assert isinstance(handle.run_loop_exception, ConnectionError)
+
+
+@pytest.mark.parametrize("error", [TypeError("unhashable"), SystemExit(3)])
+@pytest.mark.parametrize(("is_cancelled", "end"), [(False, "run.failed"), (True, "run.cancelled")])
+async def test_a_run_ends_as_it_ended_also_where_nothing_can_be_kept(
+    is_cancelled: bool,
+    end: str,
+    error: BaseException,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    def raises(turn: Turn) -> str:
+        raise error
+
+    monkeypatch.setattr(Turn, "partial_text", raises)
+    model = Stuck(text("Half")) if is_cancelled else Foreign(text("Half"), ConnectionError("down"))
+    handle = Runner.run_streamed(foreign(model), "hi")
+
+    entries: list[Entry] = []
+    async for entry in handle.entries():
+        entries.append(entry)
+        if is_cancelled and entry.type == "raw_response_event":
+            handle.cancel()
+
+    assert entries[-1].type == end
+    assert "could not be kept whole" in caplog.text
+    assert is_cancelled or isinstance(handle.run_loop_exception, ConnectionError)
 
 
 async def test_an_open_call_is_answered_also_where_an_earlier_turn_used_its_id() -> None:

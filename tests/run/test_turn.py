@@ -309,6 +309,31 @@ def test_partial_text_is_told_of_typed_events_and_leaves_out_what_cannot_be_read
     assert a_turn.partial_text() == "ab"
 
 
+@pytest.mark.parametrize(
+    "odd",
+    [
+        {"delta": None},
+        {"delta": 5},
+        {"delta": {"a": "b"}},
+        {"delta": ["x"]},
+        {"delta": "!", "item_id": ["m"]},
+        {"delta": "!", "output_index": {"a": 0}},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("typed", [False, True], ids=["wire", "typed"])
+def test_partial_text_is_told_whatever_a_server_sends_as_a_delta(odd: dict[str, Any], typed: bool) -> None:
+    a_turn = turn()
+    kind = "response.output_text.delta"
+    event = ResponseTextDeltaEvent.model_construct(**(delta("") | odd))
+
+    feed(a_turn, [delta("a")])
+    a_turn.feed(RawBatch([event if typed else codec.encode(delta("") | odd)], [kind]))
+    a_turn.feed(RawBatch([codec.encode({"type": kind})], [kind]))
+
+    assert a_turn.partial_text() in ("a", "a!")
+
+
 def test_a_server_that_gives_no_ids_writes_one_item_at_a_time() -> None:
     a_turn = turn()
     bare = {"type": "response.output_text.delta", "delta": "x", "content_index": 0}

@@ -12,6 +12,11 @@ from millstream.testing import assistant_message
 
 DELTA = b'{"type":"response.output_text.delta","delta":"caf\xc3\xa9","item_id":"m","output_index":0,"content_index":0}'
 QUOTES_IT = b'{"type":"response.output_text.done","text":"response.output_text.delta"}'
+NO_TEXT = [
+    b'{"type":"response.output_text.delta","delta":%b}' % delta
+    for delta in (b"null", b"5", b'{"a":"b"}', b'["x"]')
+]
+NO_DELTA = b'{"type":"response.output_text.delta"}'
 OTHER = b'{"type":"response.refusal.delta","delta":"no"}'
 
 
@@ -26,6 +31,9 @@ OTHER = b'{"type":"response.refusal.delta","delta":"no"}'
         (RawResponsesStreamEvent.from_wire(OTHER), None),
         (RunItemStreamEvent(item=MessageOutputItem(Agent(name="A"), assistant_message("café"))), None),
         (UserEvent(name="response.output_text.delta"), None),
+        *((frame, None) for frame in [*NO_TEXT, NO_DELTA]),
+        *((RawResponsesStreamEvent.from_wire(frame), None) for frame in [*NO_TEXT, NO_DELTA]),
+        (RawResponsesStreamEvent(None), None),  # pyright: ignore[reportArgumentType]
     ],
 )
 def test_only_what_the_model_writes_as_text_is_text(payload: Payload, text: str | None) -> None:

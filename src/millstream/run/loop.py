@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -74,6 +75,8 @@ if TYPE_CHECKING:
     from millstream.run.active import ActiveRun
     from millstream.run.seams import Seams
     from millstream.tool import Tool
+
+logger = logging.getLogger("millstream")
 
 _SLICE = 0.005
 """Seconds after which a stream that always has more at hand lets the event loop serve others."""
@@ -168,7 +171,13 @@ class Loop:
             # Cancelled by `cancel`, or by a loop that shuts down; whatever else was raised then
             # came of the cancellation.
             cancelled = _uncancel() or (run.cancel_mode is not None and _is_cancellation(error))
-            await self._keep_partial()
+            try:
+                await self._keep_partial()
+            except (KeyboardInterrupt, GeneratorExit):
+                raise
+            except BaseException:
+                # What ended the run is what it ends with, however broken what it leaves behind.
+                logger.exception("run %s: what it had said at its end could not be kept whole", run.run_id)
             if cancelled:
                 await run.end_cancelled()
             else:

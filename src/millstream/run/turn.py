@@ -143,7 +143,7 @@ class Turn:
         if self._response is not None:
             return ""
         # By item, as items may be written side by side; a server that names none has one at a time.
-        text: dict[tuple[Any, Any], str] = {}
+        text: dict[tuple[str | int | None, str | int | None], str] = {}
         for heard in self._heard:
             if isinstance(heard, _Done):
                 done = [key for key in text if key[0] == heard.item_id or key[1] == heard.output_index]
@@ -153,7 +153,7 @@ class Turn:
             for event in heard:
                 delta = _text_delta(event)
                 if delta is not None:
-                    key = (getattr(delta, "item_id", None), getattr(delta, "output_index", None))
+                    key = (_name(delta, "item_id"), _name(delta, "output_index"))
                     text[key] = text.get(key, "") + delta.delta
         return "".join(text.values())
 
@@ -243,15 +243,22 @@ def _typed(event: Any) -> Any:
 
 
 def _text_delta(event: Any) -> Any:
-    """`event`, typed, where it is a piece of text."""
+    """`event`, typed, where it is a piece of text. Total."""
     if isinstance(event, bytes):
         if b"output_text.delta" not in event:
             return None
         try:
             event = raw.decode(event)
-        except DecodeError:
+        except Exception:  # a server may send anything, and this is read on a run's way to its end
             return None
-    return event if event.type == "response.output_text.delta" else None
+    is_text = getattr(event, "type", None) == "response.output_text.delta"
+    return event if is_text and isinstance(getattr(event, "delta", None), str) else None
+
+
+def _name(delta: Any, field: str) -> str | int | None:
+    # Nothing of it was checked: what is no name is none, and might not be hashable either.
+    value = getattr(delta, field, None)
+    return value if isinstance(value, str | int) else None
 
 
 def _payload(event: Any) -> Payload:

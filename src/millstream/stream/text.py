@@ -24,4 +24,7 @@ def text_delta(payload: Payload) -> str | None:
         event = payload.data
     else:
         return None
-    return event.delta if event.type == "response.output_text.delta" else None
+    if getattr(event, "type", None) != "response.output_text.delta":
+        return None
+    delta = getattr(event, "delta", None)
+    return delta if isinstance(delta, str) else None  # no server's frame was checked
