@@ -7,7 +7,7 @@ import inspect
 import json
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeAlias, cast
 
 from pydantic import TypeAdapter, ValidationError
@@ -67,6 +67,8 @@ class Handoff(Generic[TContext, TAgent]):
     nest_handoff_history: bool | None = None
     strict_json_schema: bool = True
     is_enabled: bool | Callable[[RunContextWrapper[Any], AgentBase[Any]], MaybeAwaitable[bool]] = True
+    leads_to: Agent[Any] | None = field(default=None, init=False, repr=False, compare=False)
+    """The agent that takes over, where it is known beforehand: `handoff` does know it."""
 
     def get_transfer_message(self, agent: AgentBase[Any]) -> str:
         """The output of the call, as the history will have it."""
@@ -136,7 +138,7 @@ def handoff(
             await settle(cast("Callable[..., Any]", on_handoff)(context, *arguments))
         return agent
 
-    return Handoff(
+    made = Handoff(
         tool_name=tool_name_override or Handoff.default_tool_name(agent),
         tool_description=tool_description_override or Handoff.default_tool_description(agent),
         input_json_schema=schema,
@@ -146,6 +148,8 @@ def handoff(
         nest_handoff_history=nest_handoff_history,
         is_enabled=cast("Any", is_enabled),
     )
+    made.leads_to = agent
+    return made
 
 
 def _described(value: Any) -> str:

@@ -10,7 +10,7 @@ from millstream.agent.agent import (
     ToolsToFinalOutputResult,
     ToolUseBehavior,
 )
-from millstream.agent.checks import check_agent, refuse_unsupported
+from millstream.agent.checks import check_agent, reachable, refuse_unsupported
 from millstream.agent.output import AgentOutputSchema, AgentOutputSchemaBase, output_schema_of
 
 __all__ = [
@@ -24,5 +24,6 @@ __all__ = [
     "ToolsToFinalOutputResult",
     "check_agent",
     "output_schema_of",
+    "reachable",
     "refuse_unsupported",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import NotSupportedError
+from millstream.handoff import Handoff
 from millstream.tool import tool_names
 
 if TYPE_CHECKING:
@@ -42,18 +43,41 @@ def refuse_unsupported(
 
 
 def check_agent(agent: Agent[Any], policy: ToolNameCollisionPolicy) -> None:
-    """Find what is wrong with an agent whatever happens in a run, before the run begins.
+    """Find what is wrong with an agent, or with one it may hand over to, before the run begins.
 
     Raises:
         DuplicateToolError: two tools that are always enabled answer to one name.
-        SchemaError: the output type has no strict JSON schema.
+        SchemaError: an output type has no strict JSON schema.
         UserError: something in `tools` or `handoffs` is neither.
     """
-    agent.output_schema()
-    if policy == "error":
-        tools = [tool for tool in agent.tools if getattr(tool, "is_enabled", True) is True]
-        handoffs = [each for each in agent.all_handoffs() if each.is_enabled is True]
-        tool_names(agent.name, tools, handoffs, policy=policy)
+    for each in reachable(agent)[0]:
+        each.output_schema()
+        handoffs = [way for way in each.all_handoffs() if way.is_enabled is True]
+        if policy == "error":
+            tools = [tool for tool in each.tools if getattr(tool, "is_enabled", True) is True]
+            tool_names(each.name, tools, handoffs, policy=policy)
+
+
+def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:
+    """`agent` and those it may hand over to, in any number of steps; and whether these are surely all.
+
+    Not followed, and so not surely all: handoffs that are not always enabled, and handoffs made
+    without `handoff()`, which tell their agent only when they are used.
+    """
+    found: dict[int, Agent[Any]] = {id(agent): agent}
+    waiting = [agent]
+    all_known = True
+    while waiting:
+        for each in waiting.pop(0).handoffs:
+            target: Any = each
+            if isinstance(each, Handoff):
+                target = each.leads_to if each.is_enabled is True else None
+            if not hasattr(target, "handoffs"):  # no agent either: `all_handoffs` will complain
+                all_known = False
+            elif id(target) not in found:
+                found[id(target)] = target
+                waiting.append(target)
+    return list(found.values()), all_known
 
 
 # What is not supported yet: these must be empty, false or None.

@@ -6,13 +6,13 @@ import textwrap
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from millstream.agent.checks import reachable as reachable
 from millstream.errors import UserError
 from millstream.models.promise import Model, ModelProvider
 from millstream.models.provider import PLACEHOLDER_KEY, MultiProvider, OpenAIProvider
 from millstream.models.scripted import ModelCall, ModelStep, ScriptedModel
 
 if TYPE_CHECKING:
-    from millstream.agent import Agent
     from millstream.models.choice import ModelChoice, Wire
 
 TOKENS_PER_SECOND = 40.0
@@ -104,20 +104,3 @@ class ChosenProvider(ModelProvider):
         if self._chosen is not None:
             await self._chosen.close()
         await self._named.aclose()
-
-
-def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:
-    """`agent` and the agents that it may hand over to; and whether these are surely all of them."""
-    from millstream.agent import Agent
-
-    found: dict[int, Agent[Any]] = {id(agent): agent}
-    waiting = [agent]
-    all_known = True
-    while waiting:
-        for each in waiting.pop().handoffs:
-            if not isinstance(each, Agent):  # a `Handoff` tells its agent only when it is used
-                all_known = False
-            elif id(each) not in found:
-                found[id(each)] = each
-                waiting.append(each)
-    return list(found.values()), all_known
