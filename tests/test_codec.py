@@ -339,6 +339,31 @@ def test_fields_after_a_huge_one_are_whole() -> None:
     assert plain["output"][-1] == {"$unserializable": "list", "reason": "too large"}
 
 
+def test_a_huge_text_costs_its_short_neighbours_nothing() -> None:
+    bad: list[BadField] = []
+    huge = "x" * (codec.MAX_TEXT + 4_000_000)
+    item = {"raw": {"output": huge, "type": "function_call_output"}, "again": huge, "id": "y" * 1000}
+
+    data = codec.encode({"item": item}, bad=bad)
+
+    plain = strict(data)["item"]
+    assert (plain["raw"]["type"], plain["id"]) == ("function_call_output", "y" * 1000)
+    assert plain["raw"]["output"].startswith("x" * 16_000_000)
+    assert plain["again"] == codec.CUT_MARK.format(len(huge))
+    assert bad == [BadField("item.raw.output", "str"), BadField("item.again", "str")]
+    assert codec.encode(codec.decode(data)) == data
+
+
+def test_short_texts_behind_a_huge_one_are_bounded_too() -> None:
+    value = {"all": ["x" * codec.MAX_TEXT, *(["y" * 50] * 10_000)]}
+
+    data = codec.encode(value)
+
+    assert len(data) < codec.MAX_TEXT + 2 * codec.FLOOR_TEXT
+    assert strict(data)["all"][-1] == {"$unserializable": "list", "reason": "too large"}
+    assert codec.encode(codec.decode(data)) == data
+
+
 def test_nesting_up_to_the_limit_is_whole() -> None:
     value: Any = 1
     for _ in range(codec.MAX_DEPTH):

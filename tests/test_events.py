@@ -223,6 +223,33 @@ def test_awkward_values_are_marked_in_their_place_and_the_rest_is_whole(awkward:
     assert [event.to_json() for event in (progress, completed, item)] == written
 
 
+@pytest.mark.parametrize(
+    ("output", "is_written"), [("found", False), ("other", True), (None, True), (["found"], True)], ids=str
+)
+def test_an_output_is_written_once_where_the_model_was_sent_that_very_text(
+    output: Any, is_written: bool
+) -> None:
+    event: Any = RunItemStreamEvent(item=ToolCallOutputItem(AGENT, OUTPUT, output=output))
+
+    data = event.to_json()
+
+    assert ("output" in json.loads(data)["item"]) is is_written
+    assert event_from_json(data) == event
+
+
+def test_an_output_of_many_megabytes_is_cut_and_its_neighbours_are_whole() -> None:
+    text = "x" * 20_000_000
+    raw: Any = {"call_id": "call_1", "output": text, "type": "function_call_output"}
+    event: Any = RunItemStreamEvent(item=ToolCallOutputItem(AGENT, raw, output=text, custom_data={"k": 1}))
+
+    back: Any = event_from_json(event.to_json())
+
+    assert (back.item.call_id, back.item.raw_item["type"]) == ("call_1", "function_call_output")
+    assert back.item.raw_item["output"].startswith("x" * 16_000_000)
+    assert back.item.output == back.item.raw_item["output"]
+    assert back.item.custom_data == {"k": 1}
+
+
 # --- the spellings of the SDK and of those who remember it ----------------------------------------------
 
 

@@ -47,12 +47,15 @@ MAX_TEXT: Final = 16 * 1024 * 1024
 FLOOR_NODES: Final = 10_000
 FLOOR_TEXT: Final = 100_000
 """What is left of the limits for each of an event's own fields, however much those before it took."""
+SHORT_TEXT: Final = 1_000
+"""Characters up to which a text is kept whole where a longer one before it took what there was."""
 MAX_REPR: Final = 200
 """Characters of a `repr` in a placeholder."""
 MAX_BAD: Final = 100
 """Bad fields that are reported for one value; more are replaced all the same."""
 
 CUT_MARK: Final = " …[cut: {} characters more]"
+_MARK_ROOM: Final = len(CUT_MARK) + 20
 
 
 class BadField(NamedTuple):
@@ -240,6 +243,8 @@ class _Walk:
         self._depth = 0
         self._nodes = MAX_NODES
         self._text = MAX_TEXT
+        self._reserve = FLOOR_TEXT
+        """For short texts, when `_text` is used up: a long one must not cost its neighbours."""
         self._has_cut = False
 
     def plain(self, value: Any) -> Any:
@@ -295,6 +300,7 @@ class _Walk:
             if is_root and index < 64:
                 self._nodes = max(self._nodes, FLOOR_NODES)
                 self._text = max(self._text, FLOOR_TEXT)
+                self._reserve = FLOOR_TEXT
                 self._has_cut = False
             if self._is_spent(dict):
                 result |= {"$unserializable": "dict", "reason": "too large"}
@@ -353,14 +359,13 @@ class _Walk:
         return f"$unserializable: {type_name(cls)}"
 
     def _clean_text(self, text: str) -> str:
-        if len(text) > self._text:
+        # What is no longer than the mark is not cut, and the mark has room in what is left:
+        # so that encoding again changes nothing more.
+        if len(text) > _MARK_ROOM and not self._has_room(len(text)):
             self._note(text)
-            # The mark has room in what is left, so that encoding again changes nothing more.
-            kept = max(self._text - len(CUT_MARK) - 20, 0)
+            kept = max(self._text - _MARK_ROOM, 0)
             text = text[:kept] + CUT_MARK.format(len(text) - kept)
-            self._text = max(self._text - len(text), -1)
-        else:
-            self._text -= len(text)
+        self._spend(len(text))
         if text.isascii():
             return text
         try:
@@ -368,6 +373,15 @@ class _Walk:
         except UnicodeEncodeError:
             return self._mended(text)
         return text
+
+    def _has_room(self, size: int) -> bool:
+        return size <= self._text or size <= min(self._reserve, SHORT_TEXT)
+
+    def _spend(self, size: int) -> None:
+        if size > self._text and self._has_room(size):
+            self._reserve -= size
+        else:
+            self._text -= size  # below 0 there is room for nothing more
 
     def _mended(self, text: str) -> str:
         units = text.encode("utf-16-le", "surrogatepass")
@@ -386,7 +400,8 @@ class _Walk:
             text = _short_repr(value)
             if text is not None:
                 placeholder["repr"] = text
-        self._text -= sum(map(len, placeholder.values()))
+        for text in placeholder.values():
+            self._spend(len(text))
         return placeholder
 
     def _note(self, value: Any) -> None:

@@ -26,7 +26,15 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from millstream import codec, raw
 from millstream.errors import DecodeError
-from millstream.items import AGENT_FIELDS, ITEM_TYPES, AgentRef, RunItem, TResponseStreamEvent, agent_json
+from millstream.items import (
+    AGENT_FIELDS,
+    ITEM_TYPES,
+    AgentRef,
+    RunItem,
+    TResponseStreamEvent,
+    agent_json,
+    raw_field,
+)
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -605,8 +613,10 @@ def _item_from(plain: Any) -> RunItem:
     if "raw_item" in data and kind not in _ANSWERS:
         data["raw_item"] = raw.item_from(data["raw_item"])
     known = {f.name for f in fields(cls)}
-    required = ["agent", "raw_item", *(["output"] if kind == "tool_call_output_item" else [])]
-    values = dict.fromkeys(required) | {name: value for name, value in data.items() if name in known}
+    values: dict[str, Any] = {"agent": None, "raw_item": None}
+    if kind == "tool_call_output_item":  # written where it is something else than what the model was sent
+        values["output"] = raw_field(data.get("raw_item"), "output")
+    values |= {name: value for name, value in data.items() if name in known}
     try:
         return cls(**values)
     except TypeError as error:

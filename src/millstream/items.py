@@ -63,6 +63,13 @@ def as_input_item(raw: Any) -> TResponseInputItem:
     raise AgentsException(f"Unexpected raw item type: {type(raw)}")
 
 
+def raw_field(raw_item: Any, name: str) -> Any:
+    """A field of a payload, which may be an object or a dict; None where it has none."""
+    if isinstance(raw_item, Mapping):
+        return cast("Mapping[str, Any]", raw_item).get(name)
+    return getattr(raw_item, name, None)
+
+
 @dataclass
 class RunItemBase:
     """What all items share."""
@@ -88,9 +95,7 @@ class RunItemBase:
         return data
 
     def _raw(self, name: str) -> Any:
-        if isinstance(self.raw_item, Mapping):
-            return cast("Mapping[str, Any]", self.raw_item).get(name)
-        return getattr(self.raw_item, name, None)
+        return raw_field(self.raw_item, name)
 
 
 @dataclass
@@ -143,6 +148,14 @@ class ToolCallOutputItem(RunItemBase):
     def call_id(self) -> str | None:
         """The call that this is the output of."""
         return self._raw("call_id")
+
+    def __millstream_json__(self) -> dict[str, Any]:
+        """As of every item; a text that `raw_item` has as its `output` is not written twice."""
+        data = super().__millstream_json__() | {"output": self.output}
+        sent = self._raw("output")
+        if type(self.output) is type(sent) is str and self.output == sent:
+            del data["output"]
+        return data
 
 
 @dataclass
