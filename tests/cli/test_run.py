@@ -71,6 +71,31 @@ def test_a_run_shows_agent_text_tool_result_and_usage(shop: Path) -> None:
     assert done.err == "millstream: model: ScriptedModel (the agent Clerk names it)\n"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--offline", "shop.py", "--quiet", "What is a lamp?"],
+        ["shop.py:agent", "--max-turns", "2", "What", "-q", "is a lamp?"],
+        ["shop.py", "What is a lamp?", "--quiet"],
+        ["-q", "shop.py", "--", "--quiet"],
+    ],
+)
+def test_options_stand_before_between_and_after_the_words(arguments: list[str], shop: Path) -> None:
+    done = millstream("run", *arguments, cwd=shop)
+
+    assert (done.code, done.out) == (0, "Let me look.\nA lamp is 12.\n"), done.err
+
+
+def test_an_unknown_option_is_named_wherever_it_stands(shop: Path) -> None:
+    done = millstream("run", "shop.py", "--loud", "What is a lamp?", cwd=shop)
+
+    assert done.code == 2
+    assert done.errors == [
+        "millstream: error: unrecognized arguments: --loud",
+        "millstream: hint: `millstream run --help` tells what it takes.",
+    ]
+
+
 def test_quiet_shows_only_the_text(shop: Path) -> None:
     done = millstream("run", "-q", "shop.py:agent", "What is a lamp?", cwd=shop)
 
@@ -459,6 +484,25 @@ def test_ctrl_c_closes_the_connection_to_the_model() -> None:
 
             assert terminal.end() == 130
         server.last.gone.result(10)
+
+
+@pytest.mark.parametrize("module", ["millstream.cli.program", "millstream.models.choice"])
+def test_an_interrupt_in_the_middle_of_an_import_is_quiet(module: str) -> None:
+    program = f"""
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == {module!r}:
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+from millstream.cli import main
+sys.exit(main(["models"]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(), capture_output=True, check=False, timeout=40
+    )
+
+    assert (done.returncode, done.stdout, done.stderr) == (130, b"", b"")
 
 
 STUBBORN = """

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from millstream.cli import demo, exits, models, run
+from millstream.cli import demo, exits, models
+from millstream.cli import run as run_command
 from millstream.cli.problem import Problem, explain, say
 
 DESCRIPTION = "Run LLM agents whose output streams."
@@ -27,7 +28,7 @@ exit codes:
 """
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def run(argv: Sequence[str] | None = None) -> int:
     """Run the program with `argv` (by default the command line's) and return its exit code."""
     args = argparse.Namespace(debug=False)
     try:
@@ -81,6 +82,26 @@ class _Parser(argparse.ArgumentParser):
         raise SystemExit(exits.USAGE)
 
 
+class _Command(_Parser):
+    """A command's own parser: its options may stand between its words too."""
+
+    _mixes = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:  # pyright: ignore[reportIncompatibleMethodOverride]
+        # A parser with commands cannot mix, and calls only this of theirs; mixing calls it in turn.
+        if self._mixes:
+            return super().parse_known_args(args, namespace)
+        self._mixes = True
+        try:
+            parsed, unknown = self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._mixes = False
+        if unknown:  # along with an unknown option come the words behind it
+            options = [word for word in unknown if word.startswith("-")]
+            self.error(f"unrecognized arguments: {' '.join(options or unknown)}")
+        return parsed, unknown
+
+
 class _Version(argparse.Action):
     """Prints the version; only then is it looked up."""
 
@@ -102,8 +123,10 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
-    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True, parser_class=_Parser)
-    for module in (run, models, demo):
+    commands = parser.add_subparsers(
+        title="commands", metavar="COMMAND", required=True, parser_class=_Command
+    )
+    for module in (run_command, models, demo):
         command = commands.add_parser(
             module.NAME,
             help=module.HELP,
