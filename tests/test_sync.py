@@ -432,6 +432,113 @@ def test_what_comes_between_the_end_of_a_thread_and_of_its_loop_is_refused_as_we
     stream.close()
 
 
+def no_thread_is_alive() -> bool:
+    for thread in threading.enumerate():
+        if thread.name == "millstream run":
+            thread.join(DEADLINE)
+    return threads() == 0
+
+
+def test_handles_of_runs_that_are_over_hold_no_threads_and_can_be_read() -> None:
+    streams = [start() for _ in range(20)]
+
+    names = [item_names(stream) for stream in streams]
+
+    assert names == [ITEMS] * 20
+    assert no_thread_is_alive()
+    assert item_names(streams[0]) == ITEMS
+    assert "".join(streams[0].text()) == OUTPUT
+    assert streams[0].result().final_output == OUTPUT
+    assert no_thread_is_alive()
+
+
+def test_a_run_that_nobody_reads_ends_its_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("millstream.sync.PATIENCE", 0.01)
+    stream = start()
+    thread = stream._thread._thread
+
+    thread.join(DEADLINE)
+
+    assert not thread.is_alive()
+    assert item_names(stream) == ITEMS
+
+
+def test_a_thread_stays_for_a_reader_that_has_not_come_to_the_end() -> None:
+    stream = start()
+    entries = stream.entries()
+    first = next(entries)
+    stream.result()
+
+    rest = list(entries)
+
+    assert (first.type, rest[-1].type) == ("run.started", "run.completed")
+    assert no_thread_is_alive()
+
+
+def test_a_thread_that_somebody_comes_to_when_it_is_about_to_end_stays() -> None:
+    stream = silent()
+    thread = stream._thread
+    me, late = object(), object()
+
+    assert thread.enter(me)
+    thread.call(thread._stop_if_unused)  # somebody comes between its two looks
+    assert thread.enter(late)
+    thread._closing = True  # as it is between them
+    assert not thread.enter(object())
+    thread._closing = False
+    thread.leave(me)
+    thread.leave(late)
+
+    assert not stream.is_complete
+    stream.close()
+
+
+AT_EXIT = """
+from millstream import Agent, Runner
+from millstream.models.openai_responses import OpenAIResponsesModel
+from openai import AsyncOpenAI
+from tests.support.model_server import HANG, ModelServer, text_frames
+
+server = ModelServer().__enter__()
+server.answer(*text_frames("It is cold."))
+server.answer(*text_frames("It is cold."))
+server.answer(*text_frames("It is cold.")[:5], HANG)
+client = AsyncOpenAI(api_key="k", base_url=server.url)
+agent = Agent(name="A", model=OpenAIResponsesModel("m", client))
+
+
+def start():
+    return Runner.run_streamed_sync(agent, "Hi")
+
+
+{use}
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "use",
+    [
+        "print(start().result().final_output)",
+        "stream = start()\nprint(''.join(stream.text()))",
+        "streams = [start(), start()]\nfor s in streams: list(s)\nprint('It is cold.')",
+        "start().result()\ntext = start().text()\nprint(next(text), *text, sep='')",
+        "[start().result(), start().result()]\ntext = start().text()\nprint(next(text), 'is cold.')",
+    ],
+    ids=["a result", "a stream", "handles that are kept", "a reader at its end", "a run under way"],
+)
+def test_a_program_that_exits_leaves_no_connection_open(use: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", AT_EXIT.format(use=use)],
+        capture_output=True,
+        text=True,
+        timeout=50,
+        check=False,
+    )
+
+    assert (done.returncode, done.stderr, done.stdout) == (0, "", "It is cold.\n")
+
+
 INTERRUPTED = """
 import os, signal, threading
 from millstream import Agent, Runner

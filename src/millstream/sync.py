@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import contextlib
 import functools
 import threading
@@ -18,6 +19,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+LAST_WAIT = 5.0
+"""Seconds that an interpreter which exits waits for a run to stop, where a tool does not let itself be cancelled."""
+
 
 class SyncStream:
     """The handle of a run on a thread and an event loop of its own.
@@ -25,7 +29,8 @@ class SyncStream:
     Iterate it for events, `entries()` or `text()`; attributes of the run (`final_output`,
     `new_items`, …) may be read on the way and after the end. The run is cancelled, and its
     thread ends, when a `for` is left early, when the handle is closed or when it is dropped.
-    What the run has come to by then can still be read.
+    What the run has come to by then can still be read. A run that is over keeps its thread, and
+    with it the connections to the model, only for as long as somebody is reading.
 
     Args:
         start: starts the run; called on the loop of the new thread, in a copy of the caller's
@@ -33,10 +38,15 @@ class SyncStream:
     """
 
     def __init__(self, start: Callable[[], RunResultStreaming]) -> None:
-        self._thread = _LoopThread()
+        run = object()
+        self._thread = thread = _LoopThread(run)
         self._first: list[AsyncIterator[StreamEvent]] = []
+
+        def over(_: object) -> None:
+            thread.leave(run)
+
         try:
-            self._handle = self._thread.call(functools.partial(_start_read, start, self._first))
+            self._handle = thread.call(functools.partial(_start_read, start, self._first, over))
         except BaseException:
             self._thread.stop()
             raise
@@ -67,7 +77,8 @@ class SyncStream:
             RunCancelledError: it was cancelled.
         """
         self._take_first()
-        result, error = self._running().run(_outcome(self._handle))
+        with self._running() as thread:
+            result, error = thread.run(_outcome(self._handle))
         if error is not None:
             raise error
         return cast("RunResult", result)
@@ -106,41 +117,50 @@ class SyncStream:
         except IndexError:
             return None
 
-    def _running(self) -> _LoopThread:
-        """The thread; a new one where the run's own has ended: a log can be read from any loop."""
-        if not self._thread.is_alive:
-            self._thread = _LoopThread()
-        return self._thread
+    @contextlib.contextmanager
+    def _running(self) -> Generator[_LoopThread]:
+        """The thread, which stays meanwhile; a new one where it has ended: a log can be read from any loop."""
+        user = object()
+        thread = self._thread
+        if not thread.enter(user):
+            self._thread = thread = _LoopThread(user)
+        try:
+            yield thread
+        finally:
+            thread.leave(user)
 
     def _iterate(self, iterator: AsyncIterator[T]) -> Generator[T, None, None]:
         reader = cast("Any", iterator)
         reader.unbind()
-        thread = self._running()
         ended = False
         try:
-            while not ended:
-                # One crossing of threads per read of the log, not per event.
-                try:
-                    chunk, error = thread.run(_chunk(reader))
-                except CancelledError:  # closed meanwhile, by another thread
-                    return
-                ended = error is not None
-                yield from chunk
-                if error is not None and not isinstance(error, StopAsyncIteration):
-                    raise error
+            with self._running() as thread:
+                while not ended:
+                    # One crossing of threads per read of the log, not per event.
+                    try:
+                        chunk, error = thread.run(_chunk(reader))
+                    except CancelledError:  # closed meanwhile, by another thread
+                        return
+                    ended = error is not None
+                    yield from chunk
+                    if error is not None and not isinstance(error, StopAsyncIteration):
+                        raise error
         finally:
             if not ended:
                 self.close()
 
 
 def _start_read(
-    start: Callable[[], RunResultStreaming], first: list[AsyncIterator[StreamEvent]]
+    start: Callable[[], RunResultStreaming],
+    first: list[AsyncIterator[StreamEvent]],
+    over: Callable[[object], None],
 ) -> RunResultStreaming:
     """Start the run with a reader for the `for` that is to come, which the run waits for, for a moment.
 
     Without it a fast model would be turns ahead before the other thread comes to its `for`.
     """
     handle = start()
+    cast("Any", handle)._run.task.add_done_callback(over)
     reader = cast("Any", handle.stream_events())
     reader.unbind()
     first.append(reader)
@@ -172,9 +192,16 @@ async def _chunk(reader: Any) -> tuple[list[Any], BaseException | None]:
 
 
 class _LoopThread:
-    """A daemon thread that runs an event loop until it is told to stop."""
+    """A daemon thread that runs an event loop until nobody uses it any more, or until it is told to stop.
 
-    def __init__(self) -> None:
+    Args:
+        user: its first user; anything that is equal to itself alone.
+    """
+
+    def __init__(self, user: object) -> None:
+        self._users: set[object] = {user}
+        self._closing = False
+        """Whether it takes no more users."""
         self._ready: Future[asyncio.AbstractEventLoop] = Future()
         self._running: set[Future[Any]] = set()
         self._ended = False
@@ -182,9 +209,28 @@ class _LoopThread:
         self._thread.start()
         self._loop = self._ready.result()
 
-    @property
-    def is_alive(self) -> bool:
-        return not self._ended
+    def enter(self, user: object) -> bool:
+        """Let it stay until `user` leaves. False if it is about to end, or has."""
+        # The other way round than `_stop_if_unused` does it: one of the two sees the other.
+        self._users.add(user)
+        if not (self._closing or self._ended):
+            return True
+        self.leave(user)
+        return False
+
+    def leave(self, user: object) -> None:
+        """Let it end if nobody else uses it. May be called in any thread."""
+        self._users.discard(user)
+        if not self._users:
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._stop_if_unused)
+
+    def _stop_if_unused(self) -> None:
+        self._closing = True
+        if self._users:
+            self._closing = False
+        else:
+            self._stop.set()
 
     def call(self, function: Callable[[], T]) -> T:
         """`function()`, called on the loop in a copy of the caller's context."""
@@ -219,14 +265,25 @@ class _LoopThread:
         finally:
             self._running.discard(future)
 
-    def stop(self, *, wait: bool = True) -> None:
-        """End the thread: what still runs on its loop is cancelled. Safe to call twice."""
+    def stop(self, *, wait: bool = True, patience: float | None = None) -> None:
+        """End the thread: what still runs on its loop is cancelled. Safe to call twice.
+
+        Args:
+            wait: wait until it has ended.
+            patience: how many seconds at most; None for as long as it takes.
+        """
         with contextlib.suppress(RuntimeError):  # the loop is closed
             self._loop.call_soon_threadsafe(self._stop.set)
         if wait and threading.current_thread() is not self._thread:
-            self._thread.join()
+            self._thread.join(patience)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether the thread runs in this process: a forked child has none of its parent's."""
+        return self._thread.is_alive()
 
     def _main(self) -> None:
+        _alive.add(self)
         try:
             asyncio.run(self._serve())
         except BaseException as error:
@@ -235,6 +292,7 @@ class _LoopThread:
             self._ready.set_exception(error)
         finally:
             self._ended = True
+            _alive.discard(self)
             for future in self._running.copy():
                 future.cancel()
 
@@ -242,3 +300,18 @@ class _LoopThread:
         self._stop = asyncio.Event()
         self._ready.set_result(asyncio.get_running_loop())
         await self._stop.wait()
+
+
+_alive: set[_LoopThread] = set()
+
+
+def _stop_all() -> None:
+    # Daemon threads are not waited for: their loops would be left open, with what is connected to them.
+    threads = [thread for thread in _alive.copy() if thread.is_alive]
+    for thread in threads:
+        thread.stop(wait=False)
+    for thread in threads:
+        thread.stop(patience=LAST_WAIT)
+
+
+atexit.register(_stop_all)
