@@ -6,6 +6,7 @@ import pytest
 from openai.types.responses import ResponseFunctionToolCall
 
 from millstream.context import RunContextWrapper, ToolContext, settle
+from millstream.errors import NotSupportedError
 from millstream.usage import Usage
 
 
@@ -78,3 +79,18 @@ async def test_settling_awaits_only_what_has_to_be_awaited() -> None:
         return 1
 
     assert (await settle(later()), await settle(2)) == (1, 2)
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda context: context.approve_tool(None, always_approve=True),
+        lambda context: context.reject_tool(None, rejection_message="no"),
+        lambda context: context.is_tool_approved("t", "c"),
+        lambda context: context.get_approval_status("t", "c", tool_namespace="n"),
+        lambda context: context.get_rejection_message("t", "c"),
+    ],
+)
+def test_approvals_are_refused(ask: Any) -> None:
+    with pytest.raises(NotSupportedError, match="no approval in this version"):
+        ask(RunContextWrapper(None))

@@ -24,6 +24,7 @@ from millstream.config import (
     CallModelData,
     ModelInputData,
     ModelSettings,
+    ReasoningItemIdPolicy,
     RunConfig,
     RunErrorData,
     RunErrorHandler,
@@ -33,8 +34,10 @@ from millstream.config import (
     ToolErrorFormatter,
     ToolErrorFormatterArgs,
     ToolExecutionConfig,
+    ToolNameCollisionPolicy,
+    ToolNotFoundBehavior,
 )
-from millstream.context import RunContextWrapper, TContext, ToolContext
+from millstream.context import AgentHookContext, RunContextWrapper, TContext, ToolContext
 from millstream.errors import (
     AgentsException,
     DecodeError,
@@ -165,6 +168,7 @@ from millstream.usage import RequestUsage, Usage
 __all__ = [
     "Agent",
     "AgentBase",
+    "AgentHookContext",
     "AgentHooks",
     "AgentOutputSchema",
     "AgentOutputSchemaBase",
@@ -230,6 +234,7 @@ __all__ = [
     "PositionConflictError",
     "RawResponsesStreamEvent",
     "ReasoningItem",
+    "ReasoningItemIdPolicy",
     "RequestUsage",
     "RunCancelled",
     "RunCancelledError",
@@ -274,6 +279,8 @@ __all__ = [
     "ToolInputGuardrailData",
     "ToolInputGuardrailResult",
     "ToolInputGuardrailTripwireTriggered",
+    "ToolNameCollisionPolicy",
+    "ToolNotFoundBehavior",
     "ToolOutputFileContent",
     "ToolOutputFileContentDict",
     "ToolOutputGuardrail",

@@ -5,10 +5,11 @@ from __future__ import annotations
 import inspect
 from collections.abc import Awaitable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
+from millstream.errors import NotSupportedError
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
     from millstream.agent import AgentBase
     from millstream.config import RunConfig
-    from millstream.items import TResponseInputItem
+    from millstream.items import ToolApprovalItem, TResponseInputItem
 
 TContext = TypeVar("TContext", default=Any)
 """The type of the object that a program passes to its run as `context`."""
@@ -48,6 +49,31 @@ class RunContextWrapper(Generic[TContext]):
     """The input of the model call that the present turn made."""
     tool_input: Any | None = None
     """The structured input of a run that was started as a tool."""
+
+    def approve_tool(self, approval_item: ToolApprovalItem, always_approve: bool = False) -> NoReturn:
+        """Not supported by this version. Raises `NotSupportedError`."""
+        _no_approvals("approve_tool")
+
+    def reject_tool(
+        self,
+        approval_item: ToolApprovalItem,
+        always_reject: bool = False,
+        rejection_message: str | None = None,
+    ) -> NoReturn:
+        """Not supported by this version. Raises `NotSupportedError`."""
+        _no_approvals("reject_tool")
+
+    def is_tool_approved(self, tool_name: str, call_id: str) -> NoReturn:
+        """Not supported by this version. Raises `NotSupportedError`."""
+        _no_approvals("is_tool_approved")
+
+    def get_approval_status(self, tool_name: str, call_id: str, **kwargs: Any) -> NoReturn:
+        """Not supported by this version. Raises `NotSupportedError`."""
+        _no_approvals("get_approval_status")
+
+    def get_rejection_message(self, tool_name: str, call_id: str, **kwargs: Any) -> NoReturn:
+        """Not supported by this version. Raises `NotSupportedError`."""
+        _no_approvals("get_rejection_message")
 
 
 @dataclass(eq=False)
@@ -144,6 +170,10 @@ class ToolContext(RunContextWrapper[TContext]):
             tool_input=context.tool_input,
             idempotency_key=idempotency_key,
         )
+
+
+def _no_approvals(method: str) -> NoReturn:
+    raise NotSupportedError(f"RunContextWrapper.{method}(): tools ask for no approval in this version.")
 
 
 def _given(name: str, value: str | None) -> str:

@@ -2,6 +2,19 @@
 
 from __future__ import annotations
 
-from millstream.tool import tool
+from millstream.guardrail import (
+    input_guardrail,
+    output_guardrail,
+    tool_input_guardrail,
+    tool_output_guardrail,
+)
+from millstream.tool import function_tool, tool
 
-__all__ = ["tool"]
+__all__ = [
+    "function_tool",
+    "input_guardrail",
+    "output_guardrail",
+    "tool",
+    "tool_input_guardrail",
+    "tool_output_guardrail",
+]

@@ -691,6 +691,12 @@ async def test_a_stream_that_is_no_generator_will_do() -> None:
 # --- helpers -----------------------------------------------------------------------------------------------------
 
 
+def test_a_call_without_an_id_is_called_after_its_tool() -> None:
+    call = function_call("f")
+
+    assert (call.call_id, call.id, call.arguments) == ("call_f", "call_f", "{}")
+
+
 def test_helpers_make_what_a_model_says() -> None:
     call = function_call("f", {"a": 1, "b": "ß"}, call_id="c", namespace="n")
 

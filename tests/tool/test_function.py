@@ -506,3 +506,19 @@ def test_every_option_of_the_decorator_is_declared_for_type_checkers() -> None:
     options = [name for name in inspect.signature(signature).parameters if name != "func"]
 
     assert list(ToolOptions.__annotations__) == options
+
+
+@pytest.mark.parametrize("name", ["has space!", "", "a" * 65, "a.b", "t\n"])
+def test_a_name_that_the_apis_refuse_is_warned_of(name: str, caplog: pytest.LogCaptureFixture) -> None:
+    made = FunctionTool(name, "", {}, lambda context, arguments: asyncio.sleep(0))
+
+    assert made.qualified_name == name
+    assert "name_override=" in caplog.text
+
+
+def test_the_decorators_are_those_of_the_door() -> None:
+    import millstream
+
+    assert {name: getattr(decorators, name) for name in decorators.__all__} == {
+        name: getattr(millstream, name) for name in decorators.__all__
+    }

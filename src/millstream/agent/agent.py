@@ -6,9 +6,10 @@ import asyncio
 import dataclasses
 import importlib
 import inspect
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, NoReturn, TypeAlias, cast, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_origin
 
 from typing_extensions import TypedDict
 
@@ -18,11 +19,22 @@ from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, sett
 from millstream.errors import NotSupportedError, UserError
 from millstream.handoff import Handoff, handoff
 from millstream.hooks import AgentHooks
-from millstream.tool import FunctionTool, FunctionToolResult, Tool
+from millstream.tool import (
+    FunctionTool,
+    FunctionToolResult,
+    Tool,
+    ToolErrorFunction,
+    default_tool_error_function,
+)
 
 if TYPE_CHECKING:
+    from millstream.config import RunConfig
     from millstream.guardrail import InputGuardrail, OutputGuardrail
+    from millstream.hooks import RunHooks
     from millstream.models.promise import Model
+    from millstream.tool.function import IsEnabled, NeedsApproval
+
+logger = logging.getLogger("millstream")
 
 
 @dataclass
@@ -135,6 +147,8 @@ class Agent(AgentBase[TContext]):
     """Whether `tool_choice` holds until the first tool call only, so that no agent calls for ever."""
 
     def __post_init__(self) -> None:
+        if self.name == "":
+            logger.warning("An agent has an empty name: handoffs to it and its events cannot be told apart.")
         # Half a second, once: paid where agents are described, and not by the first run inside
         # an event loop, which all other streams of the process would feel.
         importlib.import_module("openai.types.responses")
@@ -196,7 +210,26 @@ class Agent(AgentBase[TContext]):
         """
         return output_schema_of(self.output_type)
 
-    def as_tool(self, *args: Any, **kwargs: Any) -> NoReturn:
+    def as_tool(
+        self,
+        tool_name: str | None,
+        tool_description: str | None,
+        custom_output_extractor: Callable[..., Awaitable[str]] | None = None,
+        is_enabled: IsEnabled = True,
+        on_stream: Callable[..., Any] | None = None,
+        run_config: RunConfig | dict[str, Any] | None = None,
+        max_turns: int | None = None,
+        hooks: RunHooks[TContext] | None = None,
+        previous_response_id: str | None = None,
+        conversation_id: str | None = None,
+        session: Any | None = None,
+        failure_error_function: ToolErrorFunction | None = default_tool_error_function,
+        needs_approval: NeedsApproval = False,
+        parameters: type[Any] | None = None,
+        input_builder: Callable[..., Any] | None = None,
+        include_input_schema: bool = False,
+        on_stream_max_pending_events: int | None = 1024,
+    ) -> FunctionTool:
         """Not supported by this version.
 
         Raises:

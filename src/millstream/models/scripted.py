@@ -237,15 +237,20 @@ def function_call(
     name: str,
     arguments: str | Mapping[str, Any] = "{}",
     *,
-    call_id: str,
+    call_id: str | None = None,
     item_id: str | None = None,
     namespace: str | None = None,
 ) -> ResponseFunctionToolCall:
-    """A call of a tool; arguments given as text are passed on as they are, valid or not."""
+    """A call of a tool; arguments given as text are passed on as they are, valid or not.
+
+    Without a `call_id` it is `call_` and the tool's name: give one where a tool is called twice.
+    """
     from openai.types.responses import ResponseFunctionToolCall
 
     if not isinstance(arguments, str):
         arguments = json.dumps(arguments, separators=(",", ":"), ensure_ascii=False)
+    if call_id is None:
+        call_id = f"call_{name}"
     call = ResponseFunctionToolCall(
         arguments=arguments, call_id=call_id, name=name, type="function_call", id=item_id or call_id
     )

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import functools
 import inspect
+import logging
 import math
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast, get_args, overload
@@ -34,6 +36,10 @@ ToolFunction: TypeAlias = Callable[..., Any]
 IsEnabled: TypeAlias = bool | Callable[[RunContextWrapper[Any], "AgentBase[Any]"], MaybeAwaitable[bool]]
 NeedsApproval: TypeAlias = bool | Callable[[RunContextWrapper[Any], dict[str, Any], str], Awaitable[bool]]
 
+_TAKEN = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+
+logger = logging.getLogger("millstream")
+
 
 @dataclass
 class FunctionTool:
@@ -55,6 +61,13 @@ class FunctionTool:
     timeout_error_function: ToolErrorFunction | None = None
 
     def __post_init__(self) -> None:
+        if not _TAKEN.fullmatch(self.name):
+            # Not refused: a server other than the API may take it.
+            logger.warning(
+                "Tool %r: the models' APIs refuse that name. It takes 1 to 64 of the letters a-z and A-Z, "
+                "digits, - and _; give it another with name_override=.",
+                self.name,
+            )
         if self.strict_json_schema:
             try:
                 self.params_json_schema = ensure_strict_json_schema(self.params_json_schema)
@@ -66,6 +79,11 @@ class FunctionTool:
         if self.timeout_behavior not in get_args(ToolTimeoutBehavior):
             choices = ", ".join(get_args(ToolTimeoutBehavior))
             raise ValueError(f"Tool {self.name}: timeout_behavior must be one of: {choices}.")
+
+    @property
+    def qualified_name(self) -> str:
+        """The name with its namespace: the name itself, as tools have no namespaces in this version."""
+        return self.name
 
     def to_responses_tool(self) -> dict[str, Any]:
         """The tool as the Responses API takes it."""
