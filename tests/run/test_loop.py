@@ -280,18 +280,16 @@ async def test_a_tool_use_behavior_that_was_changed_to_nonsense_is_a_mistake_of_
         await Runner.run(an_agent, "hi")
 
 
-async def test_an_output_that_cannot_be_told_as_text_is_marked() -> None:
+@pytest.mark.parametrize("error", [RuntimeError("no text"), SystemExit(3)])
+async def test_an_output_that_cannot_be_told_as_text_is_marked(error: BaseException) -> None:
     class Mute:
         def __str__(self) -> str:
-            raise RuntimeError("no text")
+            raise error
 
-    @tool
-    async def mute() -> Mute:
-        return Mute()
+    def decide(context: Any, results: Any) -> ToolsToFinalOutputResult:
+        return ToolsToFinalOutputResult(is_final_output=True, final_output=Mute())
 
-    an_agent = agent(
-        [function_call("mute", call_id="c1")], tools=[mute], tool_use_behavior="stop_on_first_tool"
-    )
+    an_agent = agent([calls_echo()], tools=[echo], tool_use_behavior=decide)
 
     assert (await Runner.run(an_agent, "hi")).final_output == "<Mute: no text>"
 

@@ -223,6 +223,37 @@ async def test_whatever_a_tool_raises_ends_the_run_with_one_error_and_every_call
     ]
 
 
+class Quits(Exception):
+    """Ends the program when somebody wants it as text."""
+
+    def __str__(self) -> str:
+        raise SystemExit(3)
+
+
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
+async def test_a_result_whose_text_would_end_the_program_fails_its_tool(streamed: bool) -> None:
+    @tool
+    async def quits() -> Quits:
+        return Quits()
+
+    an_agent = agent(call("quits"), tools=[quits])
+    with pytest.raises(UserError, match="Error running tool quits: 3") as caught:
+        await (Runner.run_streamed(an_agent, "hi") if streamed else Runner.run(an_agent, "hi"))
+
+    assert isinstance(caught.value.__cause__, SystemExit)
+    assert caught.value.run_data is not None
+    assert outputs(caught.value.run_data.new_items) == [("c1", "The tool failed.")]
+
+
+async def test_an_error_whose_text_would_end_the_program_is_told_by_its_class() -> None:
+    @tool(failure_error_function=None)
+    async def broken() -> str:
+        raise Quits
+
+    with pytest.raises(UserError, match="Error running tool broken: <Quits: no text>"):
+        await Runner.run(agent(call("broken"), tools=[broken]), "hi")
+
+
 async def test_an_error_of_ours_that_a_tool_raises_keeps_its_class() -> None:
     @tool(failure_error_function=None)
     async def broken() -> str:

@@ -200,23 +200,25 @@ class ToolRunner:
         await run.write(ToolStarted(call_id=raw.call_id, name=tool.name))
         self._began[call.place] = run.config.clock.monotonic()
         failure: BaseException | None = None
-        output: Any = FAILED_OUTPUT
+        output: Any = None
         try:
             async with self._seams.tool_span(run, context):
                 await self._seams.tool_start(run, context, tool)
                 output = await invoke_function_tool(tool, context, raw.arguments)
                 output = await self._seams.tool_end(run, context, tool, output)
+            item = output_item(self._agent, raw, output)  # the text of an object is its tool's code, too
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._is_cancelled():
                 raise
             # Whatever else it is: also a cancellation that nobody but the tool asked for.
-            failure, output = error, FAILED_OUTPUT
+            failure = error
+            item = output_item(self._agent, raw, FAILED_OUTPUT)
         if self._stopped:  # it would not be cancelled, was answered for, and comes too late
             raise asyncio.CancelledError
         status, code = _status(failure or context.failure)
-        item = self.items[call.place] = output_item(self._agent, raw, output)
+        self.items[call.place] = item
         await close(run, self._finished(call, status, code), RunItemStreamEvent(item=item))
         if failure is not None:
             raise ToolFailure(_as_run_error(tool, failure)) from failure
@@ -290,7 +292,9 @@ def text_of(value: object) -> str:
     """`str(value)`, total: a value whose `str()` raises is told by its class."""
     try:
         return str(value)
-    except Exception:
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:  # also what would end the program: a tool may not do that either
         return f"<{type(value).__name__}: no text>"
 
 
