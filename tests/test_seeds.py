@@ -394,6 +394,67 @@ async def answer_a_web_request(agent: Agent[Any]) -> Any:
     return sent[-1], users
 
 
+async def make_a_raw_event_by_its_alias(agent: Agent[Any]) -> Any:
+    same = set()
+    async for event in Runner.run_streamed(agent, "Hi"):
+        if isinstance(event, RawResponsesStreamEvent):
+            made = RawResponsesStreamEvent(event=event.event)
+            same.add((made.data is event.data, made.type == event.type))
+    return same
+
+
+async def look_for_errors_of_tools(agent: Agent[Any]) -> Any:
+    @tool
+    async def broken(city: str) -> str:
+        raise ValueError(city)
+
+    agent.tools = [broken]
+    agent.model = ScriptedModel([[function_call("broken", {"city": "Oslo"})], GREETING])
+    printed = []
+    async for event in Runner.run_streamed(agent, "Hi"):
+        if not (isinstance(event, RunItemStreamEvent) and isinstance(event.item, ToolCallOutputItem)):
+            continue
+        if "error" in event.item.output.lower():
+            printed.append(f"Tool error: {event.item.output}")
+    return [line.startswith("Tool error: An error occurred") for line in printed]
+
+
+async def stream_to_result(agent: Agent[Any]) -> Any:
+    """With "output_text" for "text", as above."""
+    result: dict[str, Any] = {"messages": [], "tool_calls": [], "final_output": None}
+    async for event in Runner.run_streamed(agent, "Hi"):
+        if isinstance(event, RunItemStreamEvent):
+            if isinstance(event.item, MessageOutputItem):
+                for content in event.item.raw_item.content:
+                    if content.type == "output_text":
+                        result["messages"].append(content.text)
+            elif isinstance(event.item, ToolCallItem):
+                call = event.item.raw_item
+                result["tool_calls"].append({"name": call.name, "arguments": call.arguments})
+    result["final_output"] = "".join(result["messages"])
+    return result
+
+
+async def use_the_result_like_that_of_a_plain_run(agent: Agent[Any]) -> Any:
+    result = Runner.run_streamed(agent, "Hi")
+    async for _ in result.stream_events():
+        pass
+    plain = await Runner.run(greeter(), "Hi")
+    return (
+        [item.type for item in result.new_items],
+        [item.to_input_item() for item in result.new_items]
+        == [item.to_input_item() for item in plain.new_items],
+        result.final_output == plain.final_output,
+    )
+
+
+async def iterate_without_a_loop(agent: Agent[Any]) -> Any:
+    def program() -> list[str]:
+        return item_names(list(Runner.run_streamed_sync(agent, "Hi")))
+
+    return await asyncio.to_thread(program)
+
+
 FIRST_TEN_KINDS = ["agent_updated_stream_event", "raw_response_event"]
 
 ROWS: list[tuple[Callable[[Agent[Any]], Awaitable[Any]], Any]] = [
@@ -431,6 +492,21 @@ ROWS: list[tuple[Callable[[Agent[Any]], Awaitable[Any]], Any]] = [
     (call_back_by_class_name, KINDS),
     (stand_in_for_a_stream, ("message_output_created", True, True, True)),
     (answer_a_web_request, ("done", ["Ada", "Ada"])),
+    (make_a_raw_event_by_its_alias, {(True, True)}),
+    (look_for_errors_of_tools, [True]),
+    (
+        stream_to_result,
+        {
+            "messages": [GREETING],
+            "tool_calls": [{"name": "weather", "arguments": '{"city":"Oslo"}'}],
+            "final_output": GREETING,
+        },
+    ),
+    (
+        use_the_result_like_that_of_a_plain_run,
+        (["tool_call_item", "tool_call_output_item", "message_output_item"], True, True),
+    ),
+    (iterate_without_a_loop, ITEMS),
 ]
 
 
