@@ -166,3 +166,11 @@ def test_a_handoff_can_be_written_by_hand() -> None:
         return Agent(name="b")
 
     assert Handoff("t", "d", {}, invoke, "b").is_enabled is True
+
+
+def test_an_input_without_a_schema_is_refused_with_a_remedy_that_helps() -> None:
+    class Opaque: ...
+
+    with pytest.raises(SchemaError, match=r"Opaque.* types that JSON can express") as caught:
+        handoff(Agent(name="a"), input_type=Opaque, on_handoff=lambda context, given: None)
+    assert "arbitrary_types_allowed" not in str(caught.value)

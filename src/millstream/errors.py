@@ -32,6 +32,9 @@
     │   └── UnknownRunError                no run of that id in this log
     └── DecodeError                        bytes that are not an event or entry of ours
 
+`ModelScriptError` and its children (`UnexpectedModelCall`, `InvalidModelStep`, `UnconsumedModelSteps`)
+are `UserError`s too: a `ScriptedModel` raises them, so they live in `millstream.testing`.
+
 The names of the OpenAI Agents SDK keep their spelling and their attributes.
 
 Errors of libraries (an HTTP client's, say) pass through a run unchanged: whatever its

@@ -16,7 +16,7 @@ from typing_extensions import TypeVar
 
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
 from millstream.errors import ModelBehaviorError, SchemaError, UserError
-from millstream.schema import ensure_strict_json_schema, problems
+from millstream.schema import ensure_strict_json_schema, problems, reason_of
 
 if TYPE_CHECKING:
     from millstream.agent import Agent, AgentBase
@@ -181,7 +181,10 @@ def _adapter(input_type: Any) -> tuple[TypeAdapter[Any], dict[str, Any]]:
         adapter: TypeAdapter[Any] = TypeAdapter(input_type)
         return adapter, ensure_strict_json_schema(adapter.json_schema())
     except (PydanticUserError, PydanticInvalidForJsonSchema, SchemaError) as error:
-        raise SchemaError(f"handoff(input_type={input_type!r}) has no strict JSON schema: {error}") from error
+        raise SchemaError(
+            f"handoff(input_type={input_type!r}) has no strict JSON schema. {reason_of(error)} Make it of types "
+            "that JSON can express: str, int, a list, a dataclass, a pydantic model."
+        ) from error
 
 
 def _parse(adapter: TypeAdapter[Any], input_json: str | None, name: str) -> Any:

@@ -156,8 +156,11 @@ class Opaque:
 
 @pytest.mark.parametrize("kind", [Opaque, "Nowhere", object()])
 def test_a_type_without_any_schema_is_named(kind: Any) -> None:
-    with pytest.raises(SchemaError, match=r"output_type .* has no JSON schema"):
+    with pytest.raises(
+        SchemaError, match=r"output_type .* has no JSON schema.* types that JSON can"
+    ) as caught:
         AgentOutputSchema(kind)
+    assert "arbitrary_types_allowed" not in str(caught.value)
 
 
 def test_the_schema_of_a_type_is_made_once() -> None:

@@ -11,7 +11,7 @@ from pydantic.errors import PydanticInvalidForJsonSchema, PydanticUserError
 from typing_extensions import TypedDict, is_typeddict
 
 from millstream.errors import ModelBehaviorError, SchemaError, UserError
-from millstream.schema import ensure_strict_json_schema, problems
+from millstream.schema import ensure_strict_json_schema, problems, reason_of
 
 _WRAPPER_KEY = "response"
 
@@ -80,8 +80,10 @@ class AgentOutputSchema(AgentOutputSchemaBase):
             self._adapter = TypeAdapter(wrapped)
             schema = self._adapter.json_schema()
         except (PydanticUserError, PydanticInvalidForJsonSchema, NameError) as error:
-            reason = str(error).split("\n")[0]
-            raise SchemaError(f"output_type {self.name()} has no JSON schema. {reason}") from error
+            raise SchemaError(
+                f"output_type {self.name()} has no JSON schema. {reason_of(error)} Make it of types that JSON "
+                "can express: str, int, a list, a dataclass, a pydantic model."
+            ) from error
         self._schema = self._strictly(schema) if strict_json_schema else schema
 
     def _strictly(self, schema: dict[str, Any]) -> dict[str, Any]:

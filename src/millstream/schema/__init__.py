@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from millstream.schema.docstring import DocstringStyle, FuncDocumentation, generate_func_documentation
 from millstream.schema.function import FuncSchema, function_schema
-from millstream.schema.problems import problems
+from millstream.schema.problems import problems, reason_of
 from millstream.schema.strict import ensure_strict_json_schema
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "function_schema",
     "generate_func_documentation",
     "problems",
+    "reason_of",
 ]

@@ -28,6 +28,7 @@ from pydantic_core import SchemaError as CoreSchemaError
 from millstream.context import RunContextWrapper, ToolContext
 from millstream.errors import SchemaError
 from millstream.schema.docstring import DocstringStyle, FuncDocumentation, generate_func_documentation
+from millstream.schema.problems import reason_of
 from millstream.schema.strict import ensure_strict_json_schema
 
 _VAR_POSITIONAL = inspect.Parameter.VAR_POSITIONAL
@@ -299,7 +300,7 @@ def _model(
             else "Annotate it with a type that JSON can express: str, int, a list, a pydantic model."
         )
         kind = "strict JSON schema" if isinstance(reason, SchemaError) else "JSON schema"
-        raise SchemaError(f"Tool {name!r}: {where} no {kind}. {_first_line(reason)} {remedy}") from error
+        raise SchemaError(f"Tool {name!r}: {where} no {kind}. {reason_of(reason)} {remedy}") from error
 
 
 _NO_SCHEMA = (
@@ -337,10 +338,3 @@ def _culprits(
             _build(name, {attribute: definition}, strict, open_ended=False)
         except _NO_SCHEMA as error:
             yield definition[1].alias or attribute, error
-
-
-def _first_line(error: Exception) -> str:
-    text = str(error).strip().split("\n")[0].rstrip()
-    if isinstance(error, PydanticUserError):
-        text = text.split(". ")[0]  # what follows is advice on pydantic models, and here is none
-    return text if text.endswith((".", "!", "?")) else f"{text}."
