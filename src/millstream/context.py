@@ -95,9 +95,11 @@ class ToolContext(RunContextWrapper[TContext]):
     agent: AgentBase[Any] | None = None
     run_config: RunConfig | None = None
     idempotency_key: str = ""
-    """The same text each time this very call is started, also after a crash and in another process.
+    """Names this very call: no other call has the same text, in this run or any other.
 
-    Hand it to a service that must not do the same thing twice.
+    Hand it to a service that must not do the same thing twice, and use it again where your
+    tool tries again. It lasts as long as the run, and a run is not taken up again after a
+    crash: what is started then is another run, whose calls have other keys.
     """
     failure: BaseException | None = None
     """What the tool raised, where its error function made text of it for the model."""

@@ -70,6 +70,17 @@ def raw_field(raw_item: Any, name: str) -> Any:
     return getattr(raw_item, name, None)
 
 
+def call_id_of(raw_item: Any) -> str | None:
+    """What ties a call to its output; None where it is no text, as no server's payload was checked."""
+    call_id = raw_field(raw_item, "call_id")
+    return call_id if isinstance(call_id, str) else None
+
+
+def is_function_call(raw_item: Any) -> bool:
+    """Whether a payload is the call of a function: one that is answered by us."""
+    return raw_field(raw_item, "type") == "function_call"
+
+
 @dataclass
 class RunItemBase:
     """What all items share."""

@@ -11,6 +11,7 @@ from openai.types.responses import (
     ResponseCompletedEvent,
     ResponseErrorEvent,
     ResponseFailedEvent,
+    ResponseFunctionToolCall,
     ResponseFunctionWebSearch,
     ResponseOutputItemDoneEvent,
     ResponseTextDeltaEvent,
@@ -873,7 +874,7 @@ def completed(*items: Any) -> ResponseCompletedEvent:
 
 
 def item_done(item: Any, index: int = 0) -> ResponseOutputItemDoneEvent:
-    return ResponseOutputItemDoneEvent(
+    return ResponseOutputItemDoneEvent.model_construct(
         type="response.output_item.done", item=item, output_index=index, sequence_number=index
     )
 
@@ -1128,6 +1129,19 @@ async def test_an_open_call_is_answered_also_where_an_earlier_turn_used_its_id()
     await entries_of(handle)
 
     assert kinds(handle.new_items) == ["tool_call", "tool_call_output"] * 2
+
+
+async def test_an_open_call_is_answered_also_where_its_id_is_no_text() -> None:
+    call: Any = ResponseFunctionToolCall.model_construct(
+        type="function_call", call_id=["c"], name="echo", arguments="{}"
+    )
+    handle = Runner.run_streamed(foreign(Foreign(item_done(call), ConnectionError("down"))), "hi")
+
+    entries = await entries_of(handle)
+
+    assert entries[-1].type == "run.failed"
+    assert isinstance(handle.run_loop_exception, ConnectionError)
+    assert kinds(handle.new_items) == ["tool_call", "tool_call_output"]
 
 
 async def test_the_usage_of_a_failed_response_counts() -> None:

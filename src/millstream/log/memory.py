@@ -150,9 +150,9 @@ class _Run:
             raise PositionConflictError(
                 f"Position {batch.first} is not the next one: that is {self.last + 1}."
             )
-        for offset, payload in enumerate(batch.payloads[:overlap]):
-            if not _same(self._at(batch.first + offset), payload):
-                raise PositionConflictError(f"Position {batch.first + offset} holds another event already.")
+        for position, payload in enumerate(batch.payloads[:overlap], batch.first):
+            if not _same(self._at(position), payload):
+                raise PositionConflictError(f"Position {position} holds another event already.")
         if overlap >= len(batch.payloads):
             return None
         rest = batch.payloads[overlap:]
@@ -168,25 +168,27 @@ class _Run:
             del self.batches[:keep]
             self._dropped += keep
 
-    def look(self, after: int, index: int | None) -> tuple[int, Batch | None]:
-        """The first batch beyond position `after`, or None where it is not written yet; and its running number.
+    def look(self, after: int, batch_number: int | None) -> tuple[int, Batch | None]:
+        """The first batch beyond position `after`, or None where it is not written yet; and its batch number.
+
+        Batch numbers count the batches of a run from 0, those that were trimmed included.
 
         Args:
             after: the position.
-            index: the running number, where it is known: that of the batch before, plus one.
+            batch_number: where it is known: that of the batch before, plus one.
 
         Raises:
             LogGapError: the position behind `after` is no longer held.
         """
         with self._lock:
-            return self._look(after, index)
+            return self._look(after, batch_number)
 
-    async def wait_for(self, after: int, index: int) -> None:
+    async def wait_for(self, after: int, batch_number: int) -> None:
         """Return when `look` would find something, or the run is sealed."""
         loop = asyncio.get_running_loop()
         waiter = (loop, loop.create_future())
         with self._lock:
-            if self.sealed or self.broken or self._look(after, index)[1] is not None:
+            if self.sealed or self.broken or self._look(after, batch_number)[1] is not None:
                 return
             self._waiting.add(waiter)
         try:
@@ -195,13 +197,13 @@ class _Run:
             with self._lock:
                 self._waiting.discard(waiter)
 
-    def _look(self, after: int, index: int | None) -> tuple[int, Batch | None]:
+    def _look(self, after: int, batch_number: int | None) -> tuple[int, Batch | None]:
         if after + 1 < self.first:
             raise LogGapError(self.run_id, after + 1, self.first)
-        if index is None:
-            index = self._dropped + bisect.bisect_right(self.batches, after, key=lambda b: b.last)
-        place = index - self._dropped
-        return index, self.batches[place] if place < len(self.batches) else None
+        if batch_number is None:
+            batch_number = self._dropped + bisect.bisect_right(self.batches, after, key=lambda b: b.last)
+        place = batch_number - self._dropped
+        return batch_number, self.batches[place] if place < len(self.batches) else None
 
     def _at(self, position: int) -> Payload:
         batch = self.batches[bisect.bisect_left(self.batches, position, key=lambda b: b.last)]
@@ -209,26 +211,26 @@ class _Run:
 
 
 class _MemoryCursor(Cursor):
-    __slots__ = ("_after", "_index", "_run")
+    __slots__ = ("_after", "_batch_number", "_run")
 
     def __init__(self, run: _Run, after: int) -> None:
         self._run = run
         self._after = after
-        self._index: int | None = None
+        self._batch_number: int | None = None
 
     async def next(self) -> Batch | None:
         run = self._run
         while True:
             sealed = run.sealed  # before looking: what seals the run is written with it
-            self._index, batch = run.look(self._after, self._index)
+            self._batch_number, batch = run.look(self._after, self._batch_number)
             if batch is None:
                 if sealed:
                     return None
                 if run.broken:
                     raise LogBrokenError(run.run_id)
-                await run.wait_for(self._after, self._index)
+                await run.wait_for(self._after, self._batch_number)
                 continue
-            self._index += 1
+            self._batch_number += 1
             if batch.last > self._after:  # a cursor may stand ahead of what is written
                 self._after = batch.last
                 return batch

@@ -49,6 +49,8 @@ from millstream.items import (
     MessageOutputItem,
     ToolCallItem,
     ToolCallOutputItem,
+    call_id_of,
+    is_function_call,
 )
 from millstream.models.promise import Model, ModelTracing
 from millstream.models.request import FAKE_ID
@@ -218,7 +220,11 @@ class Loop:
         with run.stoppable(by=("now", "after_tool")):
             await self._ask(ready)
         turn = cast("Turn", self._turn)
-        calls: list[Any] = [item.raw_item for item in turn.items if _is_function_call(item)]
+        calls: list[Any] = [
+            item.raw_item
+            for item in turn.items
+            if isinstance(item, ToolCallItem) and is_function_call(item.raw_item)
+        ]
         handoffs = [item for item in turn.items if isinstance(item, HandoffCallItem)]
 
         results = await self._run_tools(ready, calls)
@@ -526,15 +532,15 @@ class Loop:
             await finish(run, RunItemStreamEvent(item=item))
         # By how often, and in this turn alone: servers use call ids again.
         answers = Counter(
-            _call_id(item.raw_item)
+            call_id_of(item.raw_item)
             for item in _since(progress.new_items, turn)
             if isinstance(item, ToolCallOutputItem | HandoffOutputItem)
         )
         for item in turn.items:
             raw_call: Any = item.raw_item
-            if getattr(raw_call, "type", None) != "function_call":
+            if not is_function_call(raw_call):
                 continue
-            call_id = _call_id(raw_call)
+            call_id = call_id_of(raw_call)
             if answers[call_id]:
                 answers[call_id] -= 1
                 continue
@@ -554,18 +560,6 @@ def model_of(agent: Agent[Any], config: RunConfig) -> Model:
     if wanted is not None and not isinstance(wanted, str):
         return wanted
     return config.get_model_provider().get_model(wanted)
-
-
-def _is_function_call(item: Any) -> bool:
-    return isinstance(item, ToolCallItem) and getattr(item.raw_item, "type", None) == "function_call"
-
-
-def _call_id(raw_item: Any) -> str | None:
-    return (
-        cast("Any", raw_item).get("call_id")
-        if isinstance(raw_item, dict)
-        else getattr(raw_item, "call_id", None)
-    )
 
 
 def _since(items: list[RunItem], turn: Turn) -> list[RunItem]:

@@ -44,9 +44,8 @@ class Seams:
     async def model_end(self, run: ActiveRun, agent: Agent[Any], response: ModelResponse) -> None:
         """A model has answered."""
 
-    async def before_tools(self, run: ActiveRun, calls: Sequence[Any]) -> bool:
-        """Before the tools of a turn start: parallel guardrails and approvals. False pauses the run."""
-        return True
+    async def before_tools(self, run: ActiveRun, calls: Sequence[Any]) -> None:
+        """Before the tools of a turn start: parallel guardrails judge. What it raises ends the run."""
 
     def tool_span(self, run: ActiveRun, context: ToolContext[Any]) -> AbstractAsyncContextManager[Any]:
         """Held open for one tool call."""

@@ -30,6 +30,8 @@ from millstream.items import (
     ReasoningItem,
     RunItem,
     ToolCallItem,
+    is_function_call,
+    raw_field,
 )
 from millstream.usage import Usage
 
@@ -103,7 +105,7 @@ class Turn:
             payloads.append(_payload(event))
             if kind == "response.output_item.done":
                 output = raw.item_from(typed.item)
-                self._heard.append(_Done(_field(output, "id"), getattr(typed, "output_index", None)))
+                self._heard.append(_Done(raw_field(output, "id"), getattr(typed, "output_index", None)))
                 payloads.extend(self._item_done(output))
             elif kind == "error":
                 self._failure = _server_error(typed)
@@ -192,13 +194,13 @@ class Turn:
         return late
 
     def _item(self, output: Any) -> RunItem | None:
-        kind = _field(output, "type")
+        kind = raw_field(output, "type")
         if kind == "message":
             return MessageOutputItem(self.agent, output)
         if kind == "reasoning":
             return ReasoningItem(self.agent, output)
-        name = _field(output, "name")
-        if kind == "function_call" and name in self._handoffs:
+        name = raw_field(output, "name")
+        if is_function_call(output) and name in self._handoffs:
             return HandoffCallItem(self.agent, output)
         if kind in _NO_ITEM:
             return None
@@ -220,17 +222,13 @@ def _matched(said: list[Any], heard: list[Any]) -> tuple[list[Any], list[Any]]:
     for fields in (("type", "id", "call_id"), ("type",)):
         for index, output in enumerate(said):
             if matches[index] is None:
-                key = [_field(output, name) for name in fields]
+                key = [raw_field(output, name) for name in fields]
                 found = next(
-                    (i for i, each in enumerate(left) if [_field(each, n) for n in fields] == key), None
+                    (i for i, each in enumerate(left) if [raw_field(each, n) for n in fields] == key), None
                 )
                 if found is not None:
                     matches[index] = left.pop(found)
     return matches, left
-
-
-def _field(value: Any, name: str) -> Any:
-    return cast("Any", value).get(name) if isinstance(value, Mapping) else getattr(value, name, None)
 
 
 def _typed(event: Any) -> Any:

@@ -11,7 +11,7 @@ Nothing is held back beyond that, and whatever is held is given out before the s
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from millstream.events import (
     AgentUpdatedStreamEvent,
@@ -23,6 +23,7 @@ from millstream.events import (
     ToolFinished,
     ToolStarted,
 )
+from millstream.items import call_id_of, is_function_call
 
 if TYPE_CHECKING:
     from millstream.events import Event
@@ -77,13 +78,8 @@ class EventOrder:
     def _item(self, event: RunItemStreamEvent) -> list[StreamEvent]:
         if self._in_model:
             self._items.append(event)
-            call_id = _call_id(event.item)
-            if (
-                call_id is not None
-                and _raw_type(event.item) == "function_call"
-                and event.name == "tool_called"
-            ):
-                self._calls.append(call_id)
+            if event.name == "tool_called" and is_function_call(event.item.raw_item):
+                self._calls.append(call_id_of(event.item.raw_item) or "")
             return []
         if event.name == "tool_output":
             self._outputs.append(event)
@@ -92,15 +88,9 @@ class EventOrder:
 
     def _release_outputs(self) -> list[StreamEvent]:
         place = {call_id: index for index, call_id in enumerate(self._calls)}
-        outputs = sorted(self._outputs, key=lambda e: place.get(_call_id(e.item) or "", len(place)))
+        outputs = sorted(
+            self._outputs, key=lambda e: place.get(call_id_of(e.item.raw_item) or "", len(place))
+        )
         self._outputs = []
         self._calls = []
         return [*outputs]
-
-
-def _call_id(item: Any) -> str | None:
-    return getattr(item, "call_id", None)
-
-
-def _raw_type(item: Any) -> str | None:
-    return getattr(item.raw_item, "type", None)
