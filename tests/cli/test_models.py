@@ -55,8 +55,52 @@ def test_a_key_comes_before_a_local_server_which_is_shown_all_the_same() -> None
     assert "sk-secret" not in done.out
 
 
-def test_a_wrong_variable_is_one_line_and_exit_code_2() -> None:
-    done = millstream("models", env={"OPENAI_BASE_URL": "localhost:8000"})
+@pytest.mark.parametrize(
+    ("url", "state", "error", "hint"),
+    [
+        (
+            "localhost:8000",
+            "'localhost:8000' is no URL",
+            "UserError: OPENAI_BASE_URL is 'localhost:8000'; it has to be a URL.",
+            "such as http://127.0.0.1:8000/v1.",
+        ),
+        (
+            "http://127.0.0.1:1/v1",
+            "127.0.0.1:1: no server answers there",
+            "UserError: OPENAI_BASE_URL leads to 127.0.0.1:1, and no server answers there.",
+            "start it, name the model with --model, or unset OPENAI_BASE_URL.",
+        ),
+    ],
+)
+def test_a_named_server_that_cannot_be_used_is_shown_before_the_error(
+    url: str, state: str, error: str, hint: str
+) -> None:
+    done = millstream("models", env={"OPENAI_BASE_URL": url})
+    told = json.loads(millstream("models", "--json", env={"OPENAI_BASE_URL": url}).out)
 
     assert done.code == 2
-    assert done.err.startswith("millstream: error: UserError: OPENAI_BASE_URL is 'localhost:8000'; ")
+    assert f"  · OPENAI_BASE_URL  unusable   {state}\n  · OpenAI           skipped" in done.out
+    assert done.err == f"millstream: error: {error}\nmillstream: hint: {hint}\n"
+    assert f"UserError: {told['error']}" == error
+    assert told["candidates"][0]["state"] == "unusable"
+
+
+def test_a_wrong_variable_is_one_line_and_a_hint() -> None:
+    done = millstream("models", env={"OPENAI_API": "soap"})
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "millstream: error: UserError: OPENAI_API is 'soap'; it can be responses or chat.\n"
+        "millstream: hint: without it, the server decides: responses for the OpenAI API, chat for all others.\n"
+    )
+
+
+def test_a_server_elsewhere_without_a_key_is_never_replaced_by_the_scripted_model() -> None:
+    done = millstream("run", "Hi", env={"OPENAI_BASE_URL": "https://models.example/v1"})
+
+    assert (done.code, done.out) == (2, "")
+    assert done.err == (
+        "millstream: error: MissingKeyError: OPENAI_BASE_URL leads to models.example, which is not on this "
+        "machine, and OPENAI_API_KEY is not set.\n"
+        "millstream: hint: set OPENAI_API_KEY (to anything, if the server needs none), or unset OPENAI_BASE_URL.\n"
+    )

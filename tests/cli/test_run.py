@@ -392,6 +392,56 @@ def test_a_mistake_is_one_line_and_a_hint(
     assert "\nmillstream: hint: " in done.err
 
 
+TWINS = """
+from millstream import Agent, function_tool
+
+@function_tool
+def look() -> str: return ""
+
+agent = Agent(name="Twins", tools=[look, look])
+"""
+
+
+@pytest.mark.parametrize(
+    ("source", "error", "hint"),
+    [
+        (
+            "def agent(): return 1",
+            "agent in app.py is a function, not an Agent.",
+            "call it at the top level, such as: assistant = agent(…), and run app.py:assistant.",
+        ),
+        (
+            "async def agent(): return 1",
+            "agent in app.py is a function, not an Agent.",
+            "make the agent at the top level, outside of any function.",
+        ),
+        ("agent = 5", "agent in app.py is not an Agent but int.", "app.py has no agents at its top level."),
+        (
+            TWINS,
+            "DuplicateToolError: Agent 'Twins': two tools are called 'look'. Give one of them another name "
+            "(name_override= or tool_name_override=), or see to it that only one is enabled at a time (is_enabled=).",
+            "name_override= renames a tool, and tool_name_override= a handoff.",
+        ),
+        (
+            "from millstream import Agent\nagent = Agent(name='A', model='gpt-9')",
+            "MissingKeyError: There is no API key for OpenAI.",
+            "set OPENAI_API_KEY, start a local server, or choose with --model. "
+            "`millstream models` shows what would be used, and why.",
+        ),
+    ],
+    ids=["function", "coroutine function", "number", "twins", "no key"],
+)
+def test_what_is_wrong_with_an_app_is_one_clear_line_and_what_to_change(
+    source: str, error: str, hint: str, tmp_path: Path
+) -> None:
+    (tmp_path / "app.py").write_text(source)
+
+    done = millstream("run", "app.py", "x", cwd=tmp_path)
+
+    assert done.code == 2
+    assert done.errors == [f"millstream: error: {error}", f"millstream: hint: {hint}"]
+
+
 def test_several_agents_without_a_default_are_listed(tmp_path: Path) -> None:
     two = "from millstream import Agent\none = Agent(name='1')\ntwo = Agent(name='2')"
     (tmp_path / "app.py").write_text(two)

@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from millstream import MissingKeyError, UnknownModelError, UserError
-from millstream.models.choice import choose, list_models, local_servers
+from millstream.models.choice import Candidate, choose, list_models, local_servers
 from millstream.models.defaults import DEFAULT_MODEL
 from tests.support.model_server import HANG, ModelServer
 
@@ -46,7 +46,7 @@ NOBODY = {**PATIENT, "MILLSTREAM_LOCAL_PORTS": "none"}
             "m", "http://[::1]:5000/v1", "chat",
             "--model; OPENAI_BASE_URL is set, on this machine, where no key is needed",
         ),
-        ({"OPENAI_BASE_URL": "https://models.example/v1"}, {}, "scripted", None, None, "no key is set and no local server answers"),
+        ({"OPENAI_BASE_URL": "https://models.example/v1"}, {"offline": True}, "scripted", None, None, "--offline"),
     ],
 )  # fmt: skip
 async def test_what_is_chosen_and_why(
@@ -71,6 +71,19 @@ async def test_what_is_chosen_and_why(
         ({}, {"model": "m"}, MissingKeyError, "--model is 'm', and there is nobody to ask for it"),
         ({"MILLSTREAM_MODEL": "m"}, {}, MissingKeyError, "MILLSTREAM_MODEL is 'm'"),
         ({"OPENAI_BASE_URL": "here"}, {}, UserError, "it has to be a URL"),
+        ({"OPENAI_BASE_URL": "http://h:port/v1"}, {}, UserError, "it has to be a URL"),
+        (
+            {"OPENAI_BASE_URL": "https://models.example/v1"},
+            {},
+            MissingKeyError,
+            "leads to models.example, which",
+        ),
+        (
+            {"OPENAI_BASE_URL": "https://models.example"},
+            {"model": "m"},
+            MissingKeyError,
+            "leads to models.example",
+        ),
         ({"OPENAI_API": "soap"}, {}, UserError, "OPENAI_API is 'soap'"),
         ({"MILLSTREAM_LOCAL_PORTS": "olama=1"}, {}, UserError, "names: llamacpp, lmstudio, ollama, vllm"),
         ({"MILLSTREAM_PROBE_SECONDS": "long"}, {}, UserError, "MILLSTREAM_PROBE_SECONDS"),
@@ -82,6 +95,28 @@ async def test_what_cannot_be_chosen_says_what_to_change(
 ) -> None:
     with pytest.raises(error, match=said):
         await choose({**NOBODY, **environ}, **asked)  # pyright: ignore[reportArgumentType]
+
+
+@pytest.mark.parametrize(
+    ("url", "detail"),
+    [
+        ("https://models.example/v1", "models.example is not on this machine, and OPENAI_API_KEY is not set"),
+        ("http://127.0.0.1:1/v1", "127.0.0.1:1: no server answers there"),
+        ("https//user:secret@h", "'not a URL' is no URL"),
+    ],
+)
+async def test_a_named_server_that_cannot_be_used_is_told_beside_the_others(url: str, detail: str) -> None:
+    trail: list[Candidate] = []
+    with ModelServer() as server:
+        server.answer_json({"data": [{"id": "m"}]})
+        with pytest.raises(UserError) as raised:
+            await choose({**on(server, "vllm"), "OPENAI_BASE_URL": url}, probe_all=True, trail=trail)
+
+    states = {candidate.name: candidate.state for candidate in trail}
+    assert (trail[0].state, trail[0].detail) == ("unusable", detail)
+    assert (states["vLLM"], states["Ollama"], states["scripted model"]) == ("found", "not found", "skipped")
+    assert raised.value.__notes__
+    assert "secret" not in str(raised.value)
 
 
 def on(server: ModelServer, name: str) -> dict[str, str]:

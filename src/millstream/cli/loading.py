@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import inspect
 import os
 import re
 import sys
@@ -117,16 +118,27 @@ def _agent_of(module: ModuleType, where: str, name: str | None) -> Agent[Any]:
         if name not in values:
             raise Problem(f"{where} has no {name}.", listed)
         if name not in agents:
-            raise Problem(f"{name} in {where} is not an Agent but {type(values[name]).__name__}.", listed)
+            raise _no_agent(values[name], where, name, listed)
         return agents[name]
     if DEFAULT_NAME in agents:
         return agents[DEFAULT_NAME]
     distinct = {id(agent): agent for agent in agents.values()}
     if len(distinct) == 1:
         return next(iter(distinct.values()))
+    if not agents and DEFAULT_NAME in values:
+        raise _no_agent(values[DEFAULT_NAME], where, DEFAULT_NAME, listed)
     if not agents:
         raise Problem(f"{where} has no agent.", f"an agent is made with: {DEFAULT_NAME} = Agent(name=…)")
     raise Problem(
         f"{where} has several agents, and none is called {DEFAULT_NAME}.",
         f"name one of them: {', '.join(f'{where}:{key}' for key in agents)}.",
     )
+
+
+def _no_agent(value: object, where: str, name: str, listed: str) -> Problem:
+    if inspect.isfunction(value):
+        hint = f"call it at the top level, such as: assistant = {name}(…), and run {where}:assistant."
+        if inspect.iscoroutinefunction(value):
+            hint = "make the agent at the top level, outside of any function."
+        return Problem(f"{name} in {where} is a function, not an Agent.", hint)
+    return Problem(f"{name} in {where} is not an Agent but {type(value).__name__}.", listed)

@@ -6,12 +6,13 @@ import argparse
 import json
 import os
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from millstream.cli import exits
 
 if TYPE_CHECKING:
-    from millstream.models.choice import ModelChoice
+    from millstream.models.choice import Candidate, ModelChoice
     from millstream.terminal.view import Segment
 
 NAME = "models"
@@ -43,16 +44,29 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     import asyncio
 
+    from millstream.errors import UserError
     from millstream.models.choice import choose
     from millstream.terminal.screen import Screen
 
-    choice = asyncio.run(
-        choose(os.environ, model=args.model, wire=args.api, offline=args.offline, probe_all=True)
-    )
+    trail: list[Candidate] = []
+    screen = Screen(sys.stdout, colour=False if args.no_color else None)
+    try:
+        choice = asyncio.run(
+            choose(
+                os.environ, model=args.model, wire=args.api, offline=args.offline, probe_all=True, trail=trail
+            )
+        )
+    except UserError as error:
+        if args.json:
+            print(json.dumps({"error": str(error), "candidates": [each.to_dict() for each in trail]}))
+        elif trail:
+            screen.write(table(trail))
+        sys.stdout.flush()  # before the error
+        raise
     if args.json:
         print(json.dumps(choice.to_dict()))
     else:
-        Screen(sys.stdout, colour=False if args.no_color else None).write(lines(choice))
+        screen.write(lines(choice))
     return exits.OK
 
 
@@ -65,8 +79,16 @@ def lines(choice: ModelChoice) -> list[Segment]:
         api = "Responses API" if choice.wire == "responses" else "Chat Completions API"
         shown.append(Segment("plain", f" at {choice.base_url}, {api}"))
     shown.append(Segment("plain", f"\nbecause   {choice.reason}\n\n"))
-    wide = max(len(candidate.name) for candidate in choice.candidates)
-    for candidate in choice.candidates:
+    return shown + table(choice.candidates)
+
+
+def table(candidates: Sequence[Candidate]) -> list[Segment]:
+    """What became of every place where a model might have come from."""
+    from millstream.terminal.view import Segment
+
+    shown: list[Segment] = []
+    wide = max(len(candidate.name) for candidate in candidates)
+    for candidate in candidates:
         used = candidate.state == "used"
         mark, kind = ("●", "ok") if used else ("·", "note")
         models = ", ".join(candidate.models[:4]) + (", …" if len(candidate.models) > 4 else "")

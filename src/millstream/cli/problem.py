@@ -41,11 +41,15 @@ def say(text: str) -> None:
 
 MODELS_HINT = "`millstream models` shows what would be used, and why."
 
+DEBUG_HINT = "--debug shows the whole traceback."
+
 HINTS: dict[str, str] = {
     # Ours.
     "MaxTurnsExceeded": "--max-turns N allows more.",
     "MissingKeyError": "set OPENAI_API_KEY, start a local server, or choose with --model. " + MODELS_HINT,
     "UnknownModelError": MODELS_HINT,
+    "DuplicateToolError": "name_override= renames a tool, and tool_name_override= a handoff.",
+    "NotSupportedError": "this version of Millstream does not have it. " + DEBUG_HINT,
     "ModelProtocolError": "does the server speak this API? --api chat and --api responses choose one.",
     "ModelTimeoutError": "is the model still loading? Trying again may help.",
     "ModelBehaviorError": "the model, not the program, went wrong; another try, or another model, may do better.",
@@ -75,11 +79,9 @@ _LIMITS = frozenset(
 def explain(error: BaseException) -> Problem:
     """The problem that an exception is. By names of classes: their modules need not be imported."""
     names = [cls.__name__ for cls in type(error).__mro__]
-    hint = next((HINTS[name] for name in names if name in HINTS), None)
-    if error.__cause__ is not None and names[0] == "UserError":
-        hint = "--debug shows the whole traceback."
-    elif hint is None:
-        hint = None if "UserError" in names else "--debug shows the whole traceback."
+    # Our notes are written to be hints; those of other exceptions may be anything.
+    noted = " ".join(getattr(error, "__notes__", ())) if "UserError" in names else ""
+    hint = noted or next((HINTS[name] for name in names if name in HINTS), DEBUG_HINT)
     code = exits.FAILED
     if not _LIMITS.isdisjoint(names):
         code = exits.LIMIT
@@ -91,5 +93,8 @@ def explain(error: BaseException) -> Problem:
 
 
 def _first_lines(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+    whole = str(error)
+    if "\n  - " in whole:  # a list of ways out, for programs: at the terminal the hint has them
+        whole = whole.partition("\n")[0]
+    text = " ".join(whole.split())
     return text if len(text) <= 400 else f"{text[:400]}…"

@@ -7,7 +7,9 @@ Rules of this file:
    what `--model` says, else `MILLSTREAM_MODEL`, else the default of the place.
 2. Every place has a `Candidate` that says what became of it: a choice can always be explained.
 3. Only loopback is ever probed. A server elsewhere is used because somebody named it.
-4. Only commands choose. The library and the server never guess a model (`millstream.models.provider`).
+4. What is named and cannot be used is an error, never a reason to use something else. Its
+   note (`add_note`) says what may help.
+5. Only commands choose. The library and the server never guess a model (`millstream.models.provider`).
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from millstream.models.defaults import DEFAULT_MODEL
 from millstream.models.provider import is_loopback
 
 Wire: TypeAlias = Literal["responses", "chat"]
-State: TypeAlias = Literal["used", "found", "not found", "skipped"]
+State: TypeAlias = Literal["used", "found", "not found", "skipped", "unusable"]
 
 OPENAI_URL = "https://api.openai.com/v1"
 OPENAI_HOST = "api.openai.com"
@@ -121,6 +123,8 @@ class _Place:
     url: str
     reason: str
     models: tuple[str, ...] = ()
+    problem: UserError | None = None
+    """Why it cannot be used, though it is named."""
 
 
 async def choose(
@@ -130,6 +134,7 @@ async def choose(
     wire: str | None = None,
     offline: bool = False,
     probe_all: bool = False,
+    trail: list[Candidate] | None = None,
 ) -> ModelChoice:
     """Choose a model.
 
@@ -139,9 +144,10 @@ async def choose(
         wire: what `--api` says.
         offline: allow nothing but the scripted model.
         probe_all: look for local servers even if they cannot be chosen any more, to tell of them.
+        trail: is given the candidates too, also where nothing can be chosen.
 
     Raises:
-        MissingKeyError: a model is named, and there is no key and no server to ask for it.
+        MissingKeyError: a model or a server is named, and there is no key and nobody else to ask.
         UnknownModelError: a model is named that the local servers do not list.
         UserError: a variable of the environment has a value that it cannot have.
     """
@@ -150,19 +156,24 @@ async def choose(
     if offline or asked == SCRIPTED:
         reason = "--offline" if offline else f"{by} says so"
         return ModelChoice(SCRIPTED, reason, candidates=_skipped(environ, f"{reason}"))
-    trail: list[Candidate] = []
+    trail = [] if trail is None else trail
     place = _named_place(environ, trail)
+    if place is not None and place.problem is not None and not probe_all:
+        raise place.problem
     if place is None or probe_all:
         place = await _local_place(environ, trail, place, asked)
     else:
         trail.extend(Candidate(s.name, "skipped", "not looked for") for s in local_servers(environ))
     if place is None:
         if asked is not None:
+            trail.append(Candidate("scripted model", "skipped", f"{by} is {asked!r}"))
             raise _nobody(asked, by, trail)
         trail.append(Candidate("scripted model", "used", "needs no key and no network"))
         return ModelChoice(SCRIPTED, "no key is set and no local server answers", candidates=tuple(trail))
     trail.append(Candidate("scripted model", "skipped", "--offline or --model scripted chooses it"))
-    name = asked or await _default_model(environ, place)
+    if place.problem is not None:
+        raise place.problem
+    name = asked or await _default_model(environ, place, trail)
     reason = f"{by}; {place.reason}" if asked else place.reason
     chosen: Wire = forced or ("responses" if _host(place.url) == OPENAI_HOST else "chat")
     return ModelChoice(name, reason, place.url, chosen, tuple(trail))
@@ -191,12 +202,15 @@ def asked_wire(environ: Mapping[str, str], wire: str | None) -> Wire | None:
     ):
         if value:
             if value not in names:
-                raise UserError(f"{source} is {value!r}; it can be responses or chat.")
+                raise _with_note(
+                    UserError(f"{source} is {value!r}; it can be responses or chat."),
+                    "without it, the server decides: responses for the OpenAI API, chat for all others.",
+                )
             return cast("Wire", names[value])
     return None
 
 
-async def _default_model(environ: Mapping[str, str], place: _Place) -> str:
+async def _default_model(environ: Mapping[str, str], place: _Place, trail: list[Candidate]) -> str:
     if place.models:
         return _first_chat_model(place.models)
     if is_loopback(place.url):
@@ -208,8 +222,10 @@ async def _default_model(environ: Mapping[str, str], place: _Place) -> str:
         if listed:
             return _first_chat_model(listed)
         why = "no server answers there" if listed is None else "the server there lists no models"
-        raise UserError(
-            f"OPENAI_BASE_URL is {place.url}, and {why}: start it, or name the model with --model."
+        trail[0] = Candidate("OPENAI_BASE_URL", "unusable", f"{_place(place.url)}: {why}")
+        raise _with_note(
+            UserError(f"OPENAI_BASE_URL leads to {_place(place.url)}, and {why}."),
+            "start it, name the model with --model, or unset OPENAI_BASE_URL.",
         )
     return environ.get("OPENAI_DEFAULT_MODEL", "").strip() or DEFAULT_MODEL
 
@@ -225,8 +241,12 @@ def _first_chat_model(models: tuple[str, ...]) -> str:
 def _named_place(environ: Mapping[str, str], trail: list[Candidate]) -> _Place | None:
     """The place that the environment names, if it names one."""
     key, url = bool(environ.get("OPENAI_API_KEY")), environ.get("OPENAI_BASE_URL", "")
-    if url and not urlsplit(url).hostname:
-        raise UserError(f"OPENAI_BASE_URL is {url!r}; it has to be a URL such as http://127.0.0.1:8000/v1.")
+    if url and not _is_url(url):
+        shown = url if "@" not in url else "not a URL"  # it may hold a password
+        trail.append(Candidate("OPENAI_BASE_URL", "unusable", f"{shown!r} is no URL"))
+        trail.append(Candidate("OpenAI", "skipped", "OPENAI_BASE_URL comes first"))
+        error = UserError(f"OPENAI_BASE_URL is {shown!r}; it has to be a URL.")
+        return _Place(url, "", problem=_with_note(error, "such as http://127.0.0.1:8000/v1."))
     if url and (key or is_loopback(url)):
         reason = "OPENAI_BASE_URL is set" + ("" if key else ", on this machine, where no key is needed")
         trail.append(Candidate("OPENAI_BASE_URL", "used", _place(url)))
@@ -234,9 +254,15 @@ def _named_place(environ: Mapping[str, str], trail: list[Candidate]) -> _Place |
         return _Place(url, reason)
     if url:
         detail = f"{_place(url)} is not on this machine, and OPENAI_API_KEY is not set"
-        trail.append(Candidate("OPENAI_BASE_URL", "skipped", detail))
-    else:
-        trail.append(Candidate("OPENAI_BASE_URL", "not found", "not set"))
+        trail.append(Candidate("OPENAI_BASE_URL", "unusable", detail))
+        trail.append(Candidate("OpenAI", "not found", "OPENAI_API_KEY is not set"))
+        error = MissingKeyError(
+            f"OPENAI_BASE_URL leads to {_place(url)}, which is not on this machine, "
+            "and OPENAI_API_KEY is not set."
+        )
+        note = "set OPENAI_API_KEY (to anything, if the server needs none), or unset OPENAI_BASE_URL."
+        return _Place(url, "", problem=_with_note(error, note))
+    trail.append(Candidate("OPENAI_BASE_URL", "not found", "not set"))
     if not key:
         trail.append(Candidate("OpenAI", "not found", "OPENAI_API_KEY is not set"))
         return None
@@ -308,9 +334,12 @@ def local_servers(environ: Mapping[str, str]) -> tuple[LocalServer, ...]:
     for pair in filter(None, value.split(",")):
         name, _, port = pair.partition("=")
         if _short(name) not in known or not port.strip().isdigit() or not 0 < int(port) < 65536:
-            raise UserError(
-                f"MILLSTREAM_LOCAL_PORTS is {value!r}; it has to be a list such as ollama=11434,vllm=8000 "
-                f"(names: {', '.join(sorted(known))}), or none."
+            raise _with_note(
+                UserError(
+                    f"MILLSTREAM_LOCAL_PORTS is {value!r}; it has to be a list such as ollama=11434,vllm=8000, "
+                    f"or none (names: {', '.join(sorted(known))})."
+                ),
+                "unset it to look on the usual ports.",
             )
         ports[_short(name)] = int(port)
     return tuple(
@@ -326,7 +355,10 @@ def _probe_seconds(environ: Mapping[str, str]) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 < seconds <= 60:
-        raise UserError(f"MILLSTREAM_PROBE_SECONDS is {value!r}; it has to be a number up to 60.")
+        raise _with_note(
+            UserError(f"MILLSTREAM_PROBE_SECONDS is {value!r}; it has to be a number up to 60."),
+            f"unset it to wait for {PROBE_SECONDS} s.",
+        )
     return seconds
 
 
@@ -398,6 +430,19 @@ def _names(answer: Any) -> tuple[str, ...]:
     dicts = [cast("dict[str, Any]", e) for e in cast("list[Any]", entries) if isinstance(e, dict)]
     names = [entry.get("id") or entry.get("name") for entry in dicts]
     return tuple(name for name in names if isinstance(name, str))
+
+
+def _with_note(error: UserError, note: str) -> UserError:
+    error.add_note(note)
+    return error
+
+
+def _is_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:  # a port that is no number, half a bracket
+        return False
 
 
 def _host(url: str) -> str:

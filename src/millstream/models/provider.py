@@ -179,7 +179,8 @@ class OpenAIProvider(ModelProvider):
 
 
 _NO_KEY = """\
-There is no API key for OpenAI. Do one of these:
+There is no API key for OpenAI.
+Do one of these:
   - set the environment variable OPENAI_API_KEY
   - call millstream.set_default_openai_key("…"), or give OpenAIProvider(api_key="…")
   - set OPENAI_BASE_URL to a server on this machine, for which no key is needed: http://localhost:11434/v1
