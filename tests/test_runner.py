@@ -18,6 +18,7 @@ import pytest
 from millstream import (
     Agent,
     MaxTurnsExceeded,
+    MemoryLog,
     NestedLoopError,
     NoRunningLoopError,
     RunConfig,
@@ -29,6 +30,10 @@ from millstream import (
 from millstream import (
     runner as runner_module,
 )
+from millstream.clock import SystemClock
+from millstream.events import RunCompleted, RunFailed
+from millstream.log import Batch
+from millstream.models.promise import ModelProvider
 from millstream.testing import ModelStep, ScriptedModel, function_call
 
 OUTPUT = "It is cold."
@@ -112,6 +117,71 @@ def test_all_doors_refuse_what_cannot_work(door: Any, arguments: dict[str, Any],
         door(**{"starting_agent": agent(model=model), "input": "Hi", **arguments})
 
     assert not model.calls
+
+
+class FindsNothing(ModelProvider):
+    def get_model(self, model_name: str | None) -> Any:
+        raise LookupError("find nothing")
+
+
+@DOORS
+@pytest.mark.parametrize(
+    ("arguments", "error", "says"),
+    [
+        ({"starting_agent": "A"}, UserError, "must be an Agent"),
+        ({"input": 5}, UserError, "input"),
+        ({"max_turns": 0}, UserError, "at least one turn"),
+        ({"max_turns": "3"}, UserError, "max_turns='3': a whole number"),
+        ({"max_turns": True}, UserError, "a whole number"),
+        ({"run_config": 5}, UserError, "takes a RunConfig"),
+        ({"run_config": {"clock": 5}}, UserError, r"RunConfig\.clock"),
+        ({"error_handlers": {"max_turn": None}}, UserError, "max_turn"),
+        ({"error_handlers": 5}, TypeError, "int"),
+        ({"run_config": {"model": "m", "model_provider": FindsNothing()}}, LookupError, "find nothing"),
+        ({"session": object()}, UserError, "session"),
+    ],
+)
+def test_whatever_is_raised_before_the_run_says_how_far_it_came(
+    door: Any, arguments: dict[str, Any], error: type[Exception], says: str
+) -> None:
+    with pytest.raises(error, match=says) as raised:
+        door(**{"starting_agent": agent(), "input": "Hi", **arguments})
+
+    run_data: Any = raised.value.run_data  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    assert run_data.new_items == []
+    assert run_data.run_id.startswith("run_")
+
+
+class StoppingClock(SystemClock):
+    """Breaks when it has been asked so many times."""
+
+    def __init__(self, times: int) -> None:
+        self.left = times
+
+    def time(self) -> float:
+        self.left -= 1
+        if self.left < 0:
+            raise ValueError("no time")
+        return 1.0
+
+
+@DOORS
+@pytest.mark.parametrize("times", [0, 1, 5])
+def test_a_clock_that_breaks_fails_the_run(door: Any, times: int) -> None:
+    with pytest.raises(ValueError, match="no time") as raised:
+        door(agent(), "Hi", run_config=RunConfig(clock=StoppingClock(times)))
+
+    assert raised.value.run_data.run_id  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+
+
+async def test_a_clock_that_breaks_at_the_end_spoils_nothing() -> None:
+    clock = StoppingClock(1_000)
+    run = Runner.run_streamed(agent(), "Hi", run_config=RunConfig(clock=clock))
+    async for entry in run.entries():
+        if entry.type == "run_item_stream_event" and entry.turn == 2:
+            clock.left = 0
+
+    assert run.is_complete
 
 
 @DOORS
@@ -239,6 +309,37 @@ def test_an_interrupt_in_the_task_of_a_run_ends_it_with_its_loop() -> None:
         asyncio.run(main())
 
     assert handles[0].is_cancelled
+
+
+class Odd(BaseException):
+    """What frameworks of testing raise, say."""
+
+
+class OddLog(MemoryLog):
+    """Raises something odd when it is to take the end of a run."""
+
+    def __init__(self, times: int) -> None:
+        super().__init__()
+        self.times = times
+
+    async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+        if self.times and isinstance(batch.payloads[-1], RunCompleted | RunFailed):
+            self.times -= 1
+            raise Odd
+        await super().append(run_id, batch, epoch=epoch)
+
+
+@pytest.mark.parametrize("times", [1, 2])
+async def test_a_run_whose_task_fails_has_failed(times: int, caplog: pytest.LogCaptureFixture) -> None:
+    run = Runner.run_streamed(agent(), "Hi", run_config=RunConfig(log=OddLog(times)))
+
+    with pytest.raises(Odd):
+        await run
+
+    terminal = [entry.type async for entry in run.entries() if entry.type.startswith("run.")][1:]
+    assert terminal == ["run.failed"]
+    assert not run.is_cancelled
+    assert f"run {run.run_id}: its task failed" in caplog.messages
 
 
 # --- run_sync ----------------------------------------------------------------------------------

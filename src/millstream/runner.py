@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import logging
 import os
 import threading
 import weakref
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from millstream.items import TResponseInputItem
 
 T = TypeVar("T")
+logger = logging.getLogger("millstream")
 
 
 class Runner:
@@ -73,8 +75,10 @@ class Runner:
         Raises:
             UserError: the agent or the input cannot work; before any model is asked.
             MaxTurnsExceeded: the run took more turns than it may.
-            AgentsException: see `millstream.errors`. Every exception, of whatever class, has
-                `run_data`, which tells how far the run came.
+            AgentsException: see `millstream.errors`. Every exception that this raises, of whatever
+                class, has `run_data`, which tells how far the run came (one that allows no new
+                attributes aside, and `NestedLoopError` and `NoRunningLoopError` of the other
+                doors: where they are raised there is no run).
         """
         run = _start(
             starting_agent,
@@ -233,11 +237,6 @@ def _start(
     session: Any,
 ) -> ActiveRun:
     """Check what can be checked, then start the run's task."""
-    if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
-    if max_turns is not None and max_turns < 1:
-        raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
-    config = RunConfig.of(run_config)
     if not isinstance(context, RunContextWrapper):
         context = RunContextWrapper(context=context)
     loop = asyncio.get_running_loop()
@@ -249,24 +248,37 @@ def _start(
         max_turns=max_turns,
     )
     try:
+        if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
+        _check_max_turns(max_turns)
+        config = RunConfig.of(run_config)
         refuse_unsupported(agent, config, hooks=hooks, session=session)
         check_agent(agent, config.tool_name_collision_policy)
         model_of(agent, config)
         progress.input = check_input(input)
-    except UserError as error:
-        error.run_data = progress.error_details()
+        log = config.log if config.log is not None else MemoryLog()
+        run = ActiveRun(progress, config, log, streamed=streamed, loop=loop)
+        steps = Loop(run, Seams(), conversation, error_handlers)
+    except Exception as error:
+        with contextlib.suppress(Exception):  # an exception that is frozen, or has ideas of its own
+            error.run_data = progress.error_details()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         raise
-    log = config.log if config.log is not None else MemoryLog()
-    run = ActiveRun(progress, config, log, streamed=streamed, loop=loop)
-    task = loop.create_task(
-        Loop(run, Seams(), conversation, error_handlers).main(), name=f"millstream run {run.run_id}"
-    )
+    task = loop.create_task(steps.main(), name=f"millstream run {run.run_id}")
     # A loop that is closed without cancelling its tasks would complain of a run left behind.
     task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
     run.task = task
     _keep(run)
     task.add_done_callback(_Ended(run))
     return run
+
+
+def _check_max_turns(max_turns: Any) -> None:
+    if max_turns is None:
+        return
+    if isinstance(max_turns, bool) or not isinstance(max_turns, int):
+        raise UserError(f"max_turns={max_turns!r}: a whole number of turns; None means no limit.")
+    if max_turns < 1:
+        raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
 
 
 _under_way: dict[asyncio.AbstractEventLoop, set[ActiveRun]] = {}
@@ -304,13 +316,20 @@ class _Ended:
 
     def __call__(self, task: asyncio.Task[None]) -> None:
         run = self._run
-        if not task.cancelled():
-            task.exception()  # KeyboardInterrupt, which the loop itself has raised
-        run.abandon()
+        error = None if task.cancelled() else task.exception()
+        if error is None or isinstance(error, _INTERRUPTS):
+            run.abandon()
+        else:
+            logger.error("run %s: its task failed", run.run_id, exc_info=error)
+            run.abandon(error)
         runs = _under_way[run.loop]
         runs.discard(run)
         if not runs:
             del _under_way[run.loop]
+
+
+_INTERRUPTS = (KeyboardInterrupt, SystemExit, GeneratorExit)
+"""What the loop itself has raised, or the interpreter."""
 
 
 def _loop_runs() -> bool:

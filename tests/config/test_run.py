@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
-from millstream.clock import SYSTEM_CLOCK
+from millstream.clock import SYSTEM_CLOCK, SystemClock
 from millstream.config import ModelSettings, RunConfig, ToolExecutionConfig
 from millstream.context import RunContextWrapper
 from millstream.errors import UserError
+from millstream.testing import ScriptedModel
 
 
 def test_what_holds_where_nothing_is_said() -> None:
@@ -53,6 +54,23 @@ def test_nested_settings_may_be_dicts_too() -> None:
         ({"ahead": 0}, "ahead"),
         ({"ahead": True}, "ahead"),
         ({"when_unread": "stop"}, "when_unread is one of 'continue', 'cancel', not 'stop'"),
+        ({"clock": 5}, r"RunConfig\.clock is a Clock, not int, which has no time\(\)"),
+        ({"clock": None}, r"RunConfig\.clock is a Clock, not NoneType"),
+        (
+            {"clock": SystemClock},
+            r"RunConfig\.clock is a Clock, not a class: make one, SystemClock\(\.\.\.\)",
+        ),
+        ({"clock": types.SimpleNamespace(time=int)}, r"RunConfig\.clock .* has no monotonic\(\)"),
+        ({"log": "runs.db"}, r"RunConfig\.log is an EventLog or None, not str"),
+        ({"model": 5}, r"RunConfig\.model is the name of a model, a Model or None, not int"),
+        ({"model": ScriptedModel}, r"RunConfig\.model is .* not a class: make one"),
+        ({"model_provider": "openai"}, r"RunConfig\.model_provider is a ModelProvider or None, not str"),
+        (
+            {"call_model_input_filter": 1},
+            r"RunConfig\.call_model_input_filter is a function or None, not int",
+        ),
+        ({"tool_error_formatter": "x"}, r"RunConfig\.tool_error_formatter is a function or None, not str"),
+        ({"handoff_input_filter": []}, r"RunConfig\.handoff_input_filter is a function or None, not list"),
         ({"tool_not_found_behavior": "x"}, "tool_not_found_behavior is one of"),
         ({"tool_name_collision_policy": "x"}, "tool_name_collision_policy is one of"),
     ],
@@ -84,7 +102,7 @@ def test_the_default_provider_is_made_once_and_only_when_needed(monkeypatch: pyt
 
 
 def test_a_provider_that_is_given_is_the_one() -> None:
-    given: Any = object()
+    given: Any = types.SimpleNamespace(get_model=str)
 
     assert RunConfig(model_provider=given).get_model_provider() is given
 

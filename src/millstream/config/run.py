@@ -140,6 +140,7 @@ class RunConfig:
             self.tool_execution = from_dict(
                 ToolExecutionConfig, self.tool_execution, "RunConfig.tool_execution"
             )
+        _check_objects(self)
         one_of(
             "RunConfig.tool_not_found_behavior",
             self.tool_not_found_behavior,
@@ -193,3 +194,32 @@ class RunConfig:
         )
         text = await settle(self.tool_error_formatter(args))
         return default_message if text is None else text
+
+
+_METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "model": ("the name of a model, a Model or None", ("get_response",)),
+    "model_provider": ("a ModelProvider or None", ("get_model",)),
+    "log": ("an EventLog or None", ("append", "cursor")),
+    "clock": ("a Clock", ("time", "monotonic", "sleep")),
+}
+"""By field: what it takes, and the methods by which one is known: users write these classes themselves."""
+
+_FUNCTIONS = ("call_model_input_filter", "tool_error_formatter", "handoff_input_filter")
+
+
+def _check_objects(config: RunConfig) -> None:
+    for name, (takes, methods) in _METHODS.items():
+        value: Any = getattr(config, name)
+        if (value is None and name != "clock") or (isinstance(value, str) and name == "model"):
+            continue
+        if isinstance(value, type):
+            raise UserError(f"RunConfig.{name} is {takes}, not a class: make one, {value.__name__}(...).")
+        lacking = [method for method in methods if not callable(getattr(value, method, None))]
+        if lacking:
+            raise UserError(
+                f"RunConfig.{name} is {takes}, not {type(value).__name__}, which has no {lacking[0]}()."
+            )
+    for name in _FUNCTIONS:
+        function: Any = getattr(config, name)
+        if function is not None and not callable(function):
+            raise UserError(f"RunConfig.{name} is a function or None, not {type(function).__name__}.")

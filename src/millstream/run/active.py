@@ -15,6 +15,7 @@ import asyncio
 import contextlib
 import logging
 import secrets
+import time
 import weakref
 from collections.abc import Generator, Sequence
 from types import TracebackType
@@ -138,11 +139,19 @@ class ActiveRun:
             time=self.config.clock.time(),
         )
 
+    def _last_stamp(self) -> Stamp:
+        """The stamp of the end, which is written whatever the clock does."""
+        try:
+            return self._stamp()
+        except Exception:
+            agent = self.progress.current_agent.name
+            return Stamp(run_id=self.run_id, agent=agent, turn=self.progress.current_turn, time=time.time())
+
     # --- the end ---------------------------------------------------------------------------
 
     @property
     def is_done(self) -> bool:
-        """Whether the terminal event is written, or the run is paused."""
+        """Whether the run has ended: its terminal event is written, or lost with its log."""
         return self.terminal is not None
 
     async def complete(self) -> None:
@@ -152,6 +161,9 @@ class ActiveRun:
 
     async def fail(self, error: BaseException) -> None:
         """Write that the run failed, and keep `error` for whoever asks for the result."""
+        await self._end(self._failed(error))
+
+    def _failed(self, error: BaseException) -> RunFailed:
         with contextlib.suppress(Exception):  # an exception that is frozen, or has ideas of its own
             error.run_data = self.progress.error_details()  # pyright: ignore[reportAttributeAccessIssue]
         self.exception = error
@@ -159,44 +171,48 @@ class ActiveRun:
         public = public_error(error)
         error_id = f"err_{secrets.token_hex(8)}"
         logger.debug("run %s failed: %s (%s)", self.run_id, public.code, error_id, exc_info=error)
-        await self._end(
-            RunFailed(
-                code=public.code,
-                message=public.message,
-                retryable=public.retryable,
-                error_id=error_id,
-                partial=self.progress.partial_text,
-                usage=self._usage(),
-            )
+        return RunFailed(
+            code=public.code,
+            message=public.message,
+            retryable=public.retryable,
+            error_id=error_id,
+            partial=self.progress.partial_text,
+            usage=self._usage(),
         )
 
     async def end_cancelled(self) -> None:
         """Write that the run was stopped."""
         await self._end(self._cancelled())
 
-    def abandon(self) -> None:
-        """End, as cancelled, a run whose task will take no step any more. Does nothing to one that has ended."""
+    def abandon(self, error: BaseException | None = None) -> None:
+        """End a run whose task will take no step any more. Does nothing to one that has ended.
+
+        Args:
+            error: what the run fails with; None for a run that is cancelled.
+        """
         if self.terminal is not None:
             return
         self._abandoned = True  # what the task still writes while it is destroyed comes too late
-        event = self._cancelled()
+        event = self._cancelled() if error is None else self._failed(error)
         events: list[Payload] = [event]
         if self.position == 0:
             started = RunStarted(agent=self.progress.current_agent.name, input=self.progress.input)
             started.seal()
             events.insert(0, started)
-        batch = Batch(self.position + 1, self._stamp(), events)
-        append = self.log.append(self.run_id, batch)
+        batch = Batch(self.position + 1, self._last_stamp(), events)
         try:
+            append = self.log.append(self.run_id, batch)
             # Nothing can be awaited here. A log that takes its time will be without this end,
             # as after a crash.
             append.send(None)
+            append.close()
         except StopIteration:
             self.position += len(events)
-        except Exception:
+        except BaseException as failure:
             self._lose_end(batch)
-        else:
-            append.close()
+            if isinstance(failure, KeyboardInterrupt | SystemExit):
+                self._ended(event)
+                raise
         self._ended(event)
 
     def look_after(self) -> None:
@@ -212,11 +228,11 @@ class ActiveRun:
     async def _end(self, event: TerminalEvent) -> None:
         if self._abandoned:
             return
-        if event.type in _MUTABLE:
-            codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
-        batch = Batch(self.position + 1, self._stamp(), [event])
+        batch = Batch(self.position + 1, self._last_stamp(), [event])
         while True:
             try:
+                if event.type in _MUTABLE:
+                    codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
                 # Idempotent by position, so an append that was interrupted is simply repeated.
                 await self.log.append(self.run_id, batch)
                 self.position = batch.last
@@ -254,7 +270,11 @@ class ActiveRun:
             raise self.exception.with_traceback(self._traceback)
 
     def _usage(self) -> dict[str, Any]:
-        return self.progress.context_wrapper.usage.to_dict()
+        try:
+            return self.progress.context_wrapper.usage.to_dict()
+        except Exception:  # a program may have put anything there
+            logger.exception("run %s: its usage cannot be told", self.run_id)
+            return {}
 
     async def wait_done(self) -> None:
         """Return when the run has ended. May be called from any loop."""
