@@ -30,7 +30,13 @@ from millstream.errors import (
     UserError,
     public_error,
 )
-from millstream.testing import CANARY
+from millstream.testing import (
+    CANARY,
+    InvalidModelStep,
+    ModelScriptError,
+    UnconsumedModelSteps,
+    UnexpectedModelCall,
+)
 
 GUARDRAIL: Any = SimpleNamespace(guardrail=SimpleNamespace(name=CANARY), output=CANARY)
 MADE_OTHERWISE: dict[type[AgentsException], tuple[Any, ...]] = {
@@ -146,3 +152,12 @@ def test_run_data_reads_as_one_line() -> None:
     details = RunErrorDetails("hi", [], [], Agent(name="helper"), nothing, [], [], partial_text=CANARY)
 
     assert str(details) == "RunErrorDetails: last agent 'helper', 0 new item(s), 0 model response(s)"
+
+
+def test_the_errors_of_scripts_are_told_of_where_the_others_are(pytestconfig: pytest.Config) -> None:
+    page = (pytestconfig.rootpath / "docs" / "errors.md").read_text()
+
+    for cls in (ModelScriptError, UnexpectedModelCall, InvalidModelStep, UnconsumedModelSteps):
+        assert issubclass(cls, UserError)
+        assert f"`{cls.__name__}`" in (errors.__doc__ or "")
+        assert f"`{cls.__name__}`" in page
