@@ -1,6 +1,7 @@
 """The handle: looking at a run, reading it, awaiting it, stopping it; on the way and after."""
 
 import asyncio
+import contextlib
 import contextvars
 import gc
 import logging
@@ -309,6 +310,100 @@ async def test_a_reader_that_is_closed_while_it_waits_gives_nothing_more() -> No
     everything = await collect(run)
     assert seen == everything[: len(seen)]
     assert len(seen) < len(everything)
+
+
+async def in_this_task(reader: Any) -> None:
+    await reader.aclose()
+
+
+async def twice(reader: Any) -> None:
+    await reader.aclose()
+    await reader.aclose()
+
+
+async def in_another_thread(reader: Any) -> None:
+    await asyncio.to_thread(lambda: asyncio.run(reader.aclose()))
+
+
+READERS = pytest.mark.parametrize("read", [RunResultStreaming.entries, RunResultStreaming.stream_events])
+
+
+@READERS
+@pytest.mark.parametrize("close", [in_this_task, twice, in_another_thread])
+async def test_who_waits_for_a_reader_that_is_closed_is_woken(
+    read: Callable[[RunResultStreaming], Any], close: Callable[[Any], Awaitable[None]]
+) -> None:
+    run = silent()
+    reader = read(run)
+    seen: list[Any] = []
+    reading = asyncio.create_task(collect(reader, into=seen))
+    while not reader._waiting or run._run.position < 6:
+        await asyncio.sleep(0)
+
+    await close(reader)
+    async with asyncio.timeout(DEADLINE):
+        await reading
+
+    assert seen
+    assert reading.cancelling() == 0
+    assert not run.is_complete
+    await run.aclose()
+
+
+@READERS
+@pytest.mark.parametrize("first", ["close", "cancel"])
+async def test_a_task_that_is_cancelled_while_its_reader_is_closed_is_cancelled(
+    read: Callable[[RunResultStreaming], Any], first: str
+) -> None:
+    run = silent()
+    reader = read(run)
+    reading = asyncio.create_task(collect(reader))
+    while not reader._waiting or run._run.position < 6:
+        await asyncio.sleep(0)
+
+    if first == "close":
+        await reader.aclose()
+    reading.cancel()
+    await reader.aclose()
+    await asyncio.wait([reading])
+
+    assert reading.cancelled()
+    await run.aclose()
+
+
+async def test_a_task_that_has_refused_to_be_cancelled_is_woken_as_well() -> None:
+    run = silent()
+    reader: Any = run.entries()
+
+    async def refuse_and_read() -> list[Any]:
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await collect(reader)
+
+    reading = asyncio.create_task(refuse_and_read())
+    await asyncio.sleep(0)
+    reading.cancel()
+    while not reader._waiting or run._run.position < 6:
+        await asyncio.sleep(0)
+    await reader.aclose()
+
+    async with asyncio.timeout(DEADLINE):
+        assert (await reading)[0].type == "run.started"
+    await run.aclose()
+
+
+async def test_a_reader_of_another_loop_is_woken_as_well() -> None:
+    run = silent()
+    reader: Any = run.entries()
+
+    reading = asyncio.create_task(asyncio.to_thread(lambda: asyncio.run(collect(reader))))
+    while not reader._waiting or run._run.position < 6:
+        await asyncio.sleep(0)
+    await reader.aclose()
+
+    async with asyncio.timeout(DEADLINE):
+        assert (await reading)[0].type == "run.started"
+    await run.aclose()
 
 
 # Readers that do not come to the end. Each is given a run and goes away.

@@ -9,6 +9,7 @@ loop; each sees the whole stream. Leaving a reader leaves the run alone; `aclose
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from millstream.errors import LogBrokenError, NotSupportedError, RunCancelledError, UserError
 from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
 from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+from millstream.run.readers import is_running_on
 from millstream.stream.order import EventOrder
 from millstream.stream.text import text_delta
 
@@ -331,7 +333,18 @@ async def result_of(run: ActiveRun) -> RunResult:
 class _Reader:
     """A cursor in a run's log that gives one thing at a time."""
 
-    __slots__ = ("__weakref__", "_at", "_batch", "_bound", "_cursor", "_place", "_ready", "_run")
+    __slots__ = (
+        "__weakref__",
+        "_at",
+        "_batch",
+        "_bound",
+        "_cursor",
+        "_place",
+        "_ready",
+        "_run",
+        "_waiting",
+        "_woken",
+    )
 
     _holds = False
     """Whether the run may have to wait for it (`millstream.run.readers`)."""
@@ -345,6 +358,10 @@ class _Reader:
         self._at = 0
         self._batch: Batch | None = None
         self._bound = True
+        self._waiting: asyncio.Task[Any] | None = None
+        """The task that waits for what comes next."""
+        self._woken = False
+        """Whether that wait was cut off, because the reader was closed meanwhile."""
         self._place = run.readers.attach(self, after)
 
     def __aiter__(self) -> Any:
@@ -362,8 +379,22 @@ class _Reader:
         self._run.readers.begin(self._place)
 
     async def aclose(self) -> None:
-        """Leave the stream. The run goes on."""
+        """Leave the stream; whoever waits for its next comes to its end. The run goes on."""
         self._close()
+        task = self._waiting
+        if task is None:
+            return
+        loop = task.get_loop()
+        if is_running_on(loop):
+            self._wake(task)
+        else:
+            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
+                loop.call_soon_threadsafe(self._wake, task)
+
+    def _wake(self, task: asyncio.Task[Any]) -> None:
+        if self._waiting is task and not self._woken:
+            self._woken = True
+            task.cancel()  # as `asyncio.timeout` does it: `_refill` takes it back
 
     def _close(self) -> None:
         self._ready = []
@@ -395,11 +426,18 @@ class _Reader:
                 place.taken_bytes += batch.size
                 self._batch = None
             run.readers.ask(place, holds=self._holds, bound=self._bound)
+            task = self._waiting = asyncio.current_task()
+            cancelling = 0 if task is None else task.cancelling()
             try:
                 batch = await self._next(cursor)
                 if batch is None:
                     await run.wait_done()  # the log tells of the end a moment before the run knows it
+            except asyncio.CancelledError:
+                if self._woken and task is not None and task.uncancel() <= cancelling:
+                    raise StopAsyncIteration from None
+                raise  # also where both came: the reader was closed and its task cancelled
             finally:
+                self._waiting = None
                 run.readers.answer(place)
             if self._cursor is None:  # closed while it waited
                 raise StopAsyncIteration
