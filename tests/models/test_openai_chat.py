@@ -18,7 +18,7 @@ from millstream.errors import (
     UserError,
 )
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
-from tests.models.conftest import batches, streamed, types_into, whole
+from tests.models.conftest import asked, batches, streamed, types_into, whole
 from tests.support.model_server import (
     CHAT_DONE,
     CHAT_USAGE,
@@ -248,6 +248,29 @@ async def test_an_end_in_the_middle_is_a_protocol_error(
 
     with pytest.raises(ModelProtocolError, match="ended in the middle, after 2 chunks"):
         await streamed(model)
+
+
+async def test_an_answer_of_no_chunks_is_a_protocol_error(
+    server: ModelServer, model: OpenAIChatCompletionsModel
+) -> None:
+    server.answer(CHAT_DONE)
+
+    with pytest.raises(ModelProtocolError, match=r"without any event .* It begins 'data: \[DONE\]"):
+        await streamed(model)
+
+
+async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
+    server: ModelServer, model: OpenAIChatCompletionsModel
+) -> None:
+    server.answer(*chat_frames("x"))
+    server.answer_json(completion(content="x"))
+    positional, _ = asked()
+
+    events = [event async for event in model.stream_response(*positional, None, None, None)]
+    answer = await model.get_response(*positional, None, None, None)
+
+    assert events[-1].type == "response.completed"
+    assert len(answer.output) == 1
 
 
 async def test_a_failure_in_the_stream_is_raised_behind_what_came_before(

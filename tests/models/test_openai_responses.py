@@ -33,7 +33,7 @@ from millstream.errors import (
     UserError,
 )
 from millstream.models.openai_responses import OpenAIResponsesModel
-from tests.models.conftest import batches, streamed, types_into, whole
+from tests.models.conftest import asked, batches, streamed, types_into, whole
 from tests.support.model_server import (
     ModelServer,
     call,
@@ -363,6 +363,22 @@ async def test_the_last_event_is_bytes_too_where_the_server_names_no_request(
 
     assert isinstance(got[-1].events[-1], bytes)
     assert got[-1].types[-1] == "response.completed"
+
+
+async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
+    server: ModelServer, model: OpenAIResponsesModel
+) -> None:
+    server.answer(*text_frames("x"))
+    server.answer_json({"id": "r", "object": "response", "output": []})
+    positional, _ = asked()
+
+    events = [event async for event in model.stream_response(*positional, "resp_1", None, None)]
+    answer = await model.get_response(*positional, None, "conv_1")
+
+    assert events[-1].type == "response.completed"
+    assert answer.output == []
+    assert [r.json.get("previous_response_id") for r in server.requests] == ["resp_1", None]
+    assert [r.json.get("conversation") for r in server.requests] == [None, "conv_1"]
 
 
 async def test_nothing_after_the_last_event_is_read(server: ModelServer, model: OpenAIResponsesModel) -> None:

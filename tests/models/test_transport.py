@@ -245,6 +245,39 @@ async def test_an_end_without_a_last_event_is_a_protocol_error(server: ModelServ
         await streamed(model(server))
 
 
+@pytest.mark.hostile
+@pytest.mark.parametrize("http", [True, False], ids=["own client", "our pool"])
+@pytest.mark.parametrize(
+    ("kind", "body", "begins", "advice"),
+    [
+        (
+            "text/html",
+            b"<html>\n\n<h1>Log in</h1>\n\n",
+            r"It begins '<html>\n\n<h1>Log in</h1>\n\n'",
+            "base URL",
+        ),
+        ("application/json", b'{"output": []}', """It begins '{"output": []}'""", "does not stream"),
+        ("text/event-stream", b"", "It is empty", "Try again"),
+        ("text/plain", b"x" * 5000, f"It begins '{'x' * 120}'…", "base URL"),
+    ],
+    ids=["login page", "whole answer", "nothing", "long"],
+)
+async def test_an_answer_that_is_no_stream_is_told_by_its_type_its_beginning_and_what_to_change(
+    server: ModelServer, kind: str, body: bytes, begins: str, advice: str, http: bool
+) -> None:
+    server.answer(body, headers={"content-type": kind})
+    own = httpx2.AsyncClient() if http else None
+
+    with pytest.raises(ModelProtocolError) as raised:
+        await streamed(model(server, http_client=own))
+
+    said = str(raised.value)
+    assert f"without any event ({kind}), from {server.url}/responses. {begins}. " in said
+    assert advice in said
+    if own is not None:
+        await own.aclose()
+
+
 async def test_an_end_in_the_middle_of_a_frame_is_a_protocol_error(server: ModelServer) -> None:
     server.answer(*ANSWER[:-1], ANSWER[-1][:40])
 

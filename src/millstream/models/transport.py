@@ -30,7 +30,7 @@ import msgspec
 from millstream import codec
 from millstream.errors import AgentsException, ModelProtocolError, ModelTimeoutError, UserError
 from millstream.models.request import Request
-from millstream.models.wire import FrameReader, Frames
+from millstream.models.wire import FrameReader, Frames, excerpt
 
 if TYPE_CHECKING:
     import ssl
@@ -49,6 +49,9 @@ connection is noticed. The wait for the first byte is the client's own read time
 
 _REUSE_GRACE = 0.1
 """Seconds to wait, after the last event, for the server to end the answer: then the connection can be kept."""
+
+_HEAD = 120
+"""Bytes to remember of an answer that may turn out to be no stream."""
 
 _LIBRARIES = frozenset({"aiohttp", "anyio", "h11", "h2", "httpcore", "httpcore2", "httpx", "httpx2", "ssl"})
 
@@ -225,6 +228,7 @@ class Stream(Generic[T]):
         self._patience = patience
         self._ahead = _ReadAhead(response)
         self._read = _direct_reader(response) or self._ahead.read
+        self._head = b""
         self.request_id: str | None = response.headers.get("x-request-id")
 
     @property
@@ -251,12 +255,27 @@ class Stream(Generic[T]):
                 if translated is None:
                     raise
                 raise translated from error
+            if not reader.count and len(self._head) <= _HEAD:
+                self._head += data[: _HEAD + 1]
             frames = reader.feed(data) if data else reader.finish()
             if frames is not None:
                 return frames
             if reader.error is None and (reader.done or not data):
                 return None
         raise reader.error
+
+    def ended_early(self, told: str) -> ModelProtocolError:
+        """The exception for an answer that ended too early: `told`, or else what came that was no stream at all."""
+        if self.count:
+            return ModelProtocolError(told)
+        url = self._response.request.url
+        where = f"{url.scheme}://{url.netloc.decode()}{url.path}"  # without what may be secret in it
+        kind = self._response.headers.get("content-type", "")
+        head = f"It begins {excerpt(self._head)}" if self._head else "It is empty"
+        return ModelProtocolError(
+            f"The model's server sent an answer without any event ({kind or 'no content type'}), "
+            f"from {where}. {head}. {_advice(kind)}"
+        )
 
     async def finish(self) -> None:
         """Read what little may follow the last event, so that the connection can be used again."""
@@ -286,6 +305,15 @@ class Stream(Generic[T]):
                 f"The connection to the model's server was cut after {self._reader.count} events ({what})."
             )
         return None
+
+
+def _advice(kind: str) -> str:
+    """What to change where an answer of that content type came in place of a stream."""
+    if "json" in kind:
+        return "The server does not stream: let it, or ask for whole answers with Runner.run()."
+    if "event-stream" in kind:
+        return "Try again, or look into the server's own log."
+    return "Correct the base URL (most end in /v1), or get past the proxy or login page that answers there."
 
 
 def _direct_reader(response: httpx2.Response) -> Callable[[], Awaitable[bytes]] | None:
