@@ -48,7 +48,14 @@ def test_an_object_of_the_openai_package_becomes_the_dict_that_it_was_sent_as() 
         (None, "must be text or a list of input items, not NoneType"),
         ({"role": "user"}, "not dict"),
         (["hi"], r"input\[0\] is a str"),
-        ([USER, {"role": "user"}], r"input\[1\] has neither a type nor role and content"),
+        ([USER, {"text": "hi"}], r"input\[1\] has neither a type nor role and content"),
+        ([USER, {"role": "user"}], r"input\[1\] is a message that lacks content\. Add"),
+        ([{"content": "hi"}], r"input\[0\] is a message that lacks role\."),
+        ([{"type": "message"}], r"input\[0\] is a message that lacks role and content\."),
+        (
+            [{"type": "function_call_output", "output": "x"}],
+            r"input\[0\] is a function_call_output that lacks call_id\.",
+        ),
         (
             [{"type": "messsage"}],
             "has the type 'messsage', which no model takes. Known types: .*function_call",

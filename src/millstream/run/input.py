@@ -17,7 +17,8 @@ def check_input(input: Any) -> str | list[TResponseInputItem]:
     """`input` as a run takes it: text, or a list of its own with items of known types.
 
     Raises:
-        InputItemError: it is neither, or an item is of a type that models do not take.
+        InputItemError: it is neither, or an item is of a type that models do not take or
+            lacks what no model can do without.
     """
     if isinstance(input, str):
         return input
@@ -39,16 +40,27 @@ def _check_item(index: int, item: Any) -> TResponseInputItem:
         )
     fields = cast("Mapping[str, Any]", item)
     kind = fields.get("type")
-    if kind is None and "role" in fields and "content" in fields:
-        return cast("TResponseInputItem", dict(fields))
     if kind is None and set(fields) == {"id"}:  # an item reference in its short form
         return cast("TResponseInputItem", dict(fields))
+    if kind is None and ("role" in fields or "content" in fields):
+        kind = "message"
     if not isinstance(kind, str) or kind not in _known_types():
         what = f"has the type {kind!r}" if kind is not None else "has neither a type nor role and content"
         raise InputItemError(
             f"input[{index}] {what}, which no model takes. Known types: {', '.join(sorted(_known_types()))}."
         )
+    missing = [name for name in _NEEDED.get(kind, ()) if name not in fields]
+    if missing:
+        raise InputItemError(
+            f"input[{index}] is a {kind} that lacks {' and '.join(missing)}. Add what is missing, "
+            "or leave the item out."
+        )
     return cast("TResponseInputItem", dict(fields))
+
+
+# Of what the API wants, that without which an item means nothing: servers are not strict, and
+# what one of them left out of an answer may come back here as history.
+_NEEDED = {"message": ("role", "content"), "function_call_output": ("call_id", "output")}
 
 
 @functools.cache
