@@ -495,16 +495,14 @@ def test_a_thread_that_somebody_comes_to_when_it_is_about_to_end_stays() -> None
 
 AT_EXIT = """
 from millstream import Agent, Runner
-from millstream.models.openai_responses import OpenAIResponsesModel
-from openai import AsyncOpenAI
+from millstream.models.provider import OpenAIProvider
 from tests.support.model_server import HANG, ModelServer, text_frames
 
 server = ModelServer().__enter__()
 server.answer(*text_frames("It is cold."))
 server.answer(*text_frames("It is cold."))
 server.answer(*text_frames("It is cold.")[:5], HANG)
-client = AsyncOpenAI(api_key="k", base_url=server.url)
-agent = Agent(name="A", model=OpenAIResponsesModel("m", client))
+agent = Agent(name="A", model=OpenAIProvider(api_key="k", base_url=server.url).get_model("m"))
 
 
 def start():

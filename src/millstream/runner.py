@@ -12,7 +12,7 @@ import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from millstream.agent import Agent, check_agent, refuse_unsupported
+from millstream.agent import Agent, check_agent, reachable, refuse_unsupported
 from millstream.config import DEFAULT_MAX_TURNS, RunConfig
 from millstream.context import RunContextWrapper
 from millstream.errors import NestedLoopError, NoRunningLoopError, UserError
@@ -254,7 +254,8 @@ def _start(
         config = RunConfig.of(run_config)
         refuse_unsupported(agent, config, hooks=hooks, session=session)
         check_agent(agent, config.tool_name_collision_policy)
-        model_of(agent, config)
+        for each in reachable(agent)[0]:
+            model_of(each, config)
         progress.input = check_input(input)
         log = config.log if config.log is not None else MemoryLog()
         run = ActiveRun(progress, config, log, streamed=streamed, loop=loop)
