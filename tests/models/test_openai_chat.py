@@ -1,6 +1,6 @@
 """Chat Completions over a real connection: requests, ends and errors. The events are in test_chat_stream."""
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from openai import AsyncOpenAI
@@ -265,10 +265,10 @@ async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
     server.answer(*chat_frames("x"))
     server.answer_json(completion(content="x"))
     positional, _ = asked()
-    by_place: Any = positional
+    stream_response, get_response = cast("Any", model.stream_response), cast("Any", model.get_response)
 
-    events = [event async for event in model.stream_response(*(*by_place, None, None, None))]
-    answer = await model.get_response(*(*by_place, None, None, None))
+    events = [event async for event in stream_response(*positional, None, None, None)]
+    answer = await get_response(*positional, None, None, None)
 
     assert events[-1].type == "response.completed"
     assert len(answer.output) == 1

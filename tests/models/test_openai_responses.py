@@ -1,7 +1,7 @@
 """The Responses wire: what goes out for what was asked, and what comes back."""
 
 import json
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from openai import AsyncOpenAI
@@ -371,10 +371,10 @@ async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
     server.answer(*text_frames("x"))
     server.answer_json({"id": "r", "object": "response", "output": []})
     positional, _ = asked()
-    by_place: Any = positional
+    stream_response, get_response = cast("Any", model.stream_response), cast("Any", model.get_response)
 
-    events = [event async for event in model.stream_response(*(*by_place, "resp_1", None, None))]
-    answer = await model.get_response(*(*by_place, None, "conv_1"))
+    events = [event async for event in stream_response(*positional, "resp_1", None, None)]
+    answer = await get_response(*positional, None, "conv_1")
 
     assert events[-1].type == "response.completed"
     assert answer.output == []
