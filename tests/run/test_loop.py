@@ -733,6 +733,7 @@ async def test_a_handler_that_returns_what_cannot_be_an_output_is_a_mistake_of_t
 @pytest.mark.parametrize(
     ("handlers", "complaint"),
     [
+        (5, "error_handlers takes a dict of functions, not int"),
         ({"max_turn": print}, "error_handlers has no 'max_turn'. It has: max_turns, model_refusal"),
         ({"max_turns": 5}, r"error_handlers\['max_turns'\] takes a function, not int"),
     ],

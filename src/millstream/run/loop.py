@@ -600,6 +600,8 @@ async def _decide(
 
 
 def _checked_handlers(handlers: RunErrorHandlers[Any] | None) -> dict[str, Any]:
+    if handlers is not None and not isinstance(handlers, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(f"error_handlers takes a dict of functions, not {type(handlers).__name__}.")
     given: dict[str, Any] = dict(handlers or {})
     known = RunErrorHandlers.__annotations__
     for kind, handler in given.items():
