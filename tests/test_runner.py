@@ -136,7 +136,7 @@ class FindsNothing(ModelProvider):
         ({"run_config": 5}, UserError, "takes a RunConfig"),
         ({"run_config": {"clock": 5}}, UserError, r"RunConfig\.clock"),
         ({"error_handlers": {"max_turn": None}}, UserError, "max_turn"),
-        ({"error_handlers": 5}, TypeError, "int"),
+        ({"error_handlers": 5}, UserError, "takes a dict of functions"),
         ({"run_config": {"model": "m", "model_provider": FindsNothing()}}, LookupError, "find nothing"),
         ({"session": object()}, UserError, "session"),
     ],
