@@ -10,7 +10,7 @@ import pytest
 
 from millstream.errors import LogFullError, LogGapError, PositionConflictError
 from millstream.events import RunCompleted, Stamp, UserEvent
-from millstream.log import Batch, MemoryLog
+from millstream.log import Batch, Cursor, MemoryLog
 from millstream.log.memory import ROOM
 from millstream.testing.logs import check_log
 
@@ -241,6 +241,29 @@ async def test_readers_in_other_threads_miss_nothing_however_they_come() -> None
     await asyncio.get_running_loop().run_in_executor(None, lambda: [thread.join(10) for thread in threads])
 
     assert results == [[*map(str, range(1, 301)), "run.completed"]] * 5
+
+
+@pytest.mark.usefixtures("threads_interleave")
+async def test_a_reader_and_a_writer_that_name_a_run_at_the_same_moment_mean_the_same_run() -> None:
+    log = MemoryLog()
+    runs = [f"r{number}" for number in range(5000)]
+    together = threading.Barrier(2)
+    cursors: list[Cursor] = []
+
+    def name_them_all() -> None:
+        together.wait(10)
+        cursors.extend(log.cursor(run) for run in runs)
+
+    thread = threading.Thread(target=name_them_all)
+    thread.start()
+    together.wait(10)
+    for run in runs:
+        await log.append(run, events(1, 1))
+    thread.join(10)
+
+    async with asyncio.timeout(10):
+        firsts = [await cursor.next() for cursor in cursors]
+    assert [batch and batch.first for batch in firsts] == [1] * len(runs)
 
 
 @pytest.mark.usefixtures("threads_interleave")

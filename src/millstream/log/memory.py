@@ -97,7 +97,8 @@ class MemoryLog(EventLog):
     def _run(self, run_id: str) -> _Run:
         run = self._runs.get(run_id)
         if run is None:
-            run = self._runs[run_id] = _Run(run_id)
+            # Asked for by a writer and a reader in two threads at once, it is one and the same.
+            run = self._runs.setdefault(run_id, _Run(run_id))
         return run
 
 
