@@ -24,7 +24,7 @@ help: ## this list
 demo: $(VENV)/.core ## a multi-agent run, streamed: no key, no network
 	@$(BIN)/millstream demo
 
-test: $(VENV)/.dev ## the whole suite in parallel, with coverage and the docs' snippets
+test: $(VENV)/.dev $(VENV)-peer/.peer ## the whole suite in parallel, with coverage and the docs' snippets
 	@sh scripts/deps --if-allowed
 ifeq ($(strip $(T)),)
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
@@ -47,12 +47,12 @@ types: $(VENV)/.dev ## the type checker, strict
 
 check: lint types ## lint and types
 
-cov: $(VENV)/.dev ## the suite, then htmlcov/index.html
+cov: $(VENV)/.dev $(VENV)-peer/.peer ## the suite, then htmlcov/index.html
 	@sh scripts/deps --if-allowed
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=html --cov-report=term
 
-bench: $(VENV)-bench/.bench ## CPU per streamed delta, beside openai-agents
-	@$(VENV)-bench/bin/python benchmarks/run.py $(ARGS)
+bench: $(VENV)-peer/.peer ## CPU per streamed delta, beside openai-agents
+	@$(VENV)-peer/bin/python benchmarks/run.py $(ARGS)
 
 deps: ## system packages that tests need
 	@sh scripts/deps
@@ -61,19 +61,19 @@ lock: $(VENV)/.core ## resolve constraints.txt anew (make lock ARGS=--upgrade)
 	@$(INSTALL) --group lock
 	$(BIN)/uv pip compile --quiet --system-certs --universal --python-version 3.11 --no-header --no-annotate \
 		--no-emit-index-url --no-emit-find-links $(ARGS) --output-file constraints.txt \
-		--group dev --group lock --group bench pyproject.toml
+		--group dev --group lock --group peer pyproject.toml
 
 fresh: ## demo and test in a fresh clone of HEAD, with an empty home folder
 	@sh scripts/fresh
 
 clean: ## everything that make made
-	rm -rf $(VENV) $(VENV)-bench build dist htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(VENV)-peer build dist htmlcov .coverage .coverage.* \
 		.hypothesis .pytest_cache .ruff_cache .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
 # --- the environment --------------------------------------------------------------------
 
-$(BIN)/python $(VENV)-bench/bin/python:
+$(BIN)/python $(VENV)-peer/bin/python:
 	@PYTHON="$(PYTHON)" sh scripts/venv $(@:/bin/python=) $(PIP_VERSION)
 
 $(VENV)/.core: pyproject.toml constraints.txt | $(BIN)/python
@@ -86,6 +86,8 @@ $(VENV)/.dev: $(VENV)/.core
 	@$(INSTALL) --group dev
 	@touch $@
 
-$(VENV)-bench/.bench: pyproject.toml constraints.txt | $(VENV)-bench/bin/python
-	@$(subst $(BIN)/,$(VENV)-bench/bin/,$(INSTALL)) --editable . --group bench
+# Beside openai-agents: for the benchmark, and for the tests that hold us against it.
+$(VENV)-peer/.peer: pyproject.toml constraints.txt | $(VENV)-peer/bin/python
+	@echo "Installing openai-agents beside millstream into $(VENV)-peer (once)" >&2
+	@$(subst $(BIN)/,$(VENV)-peer/bin/,$(INSTALL)) --editable . --group peer
 	@touch $@
