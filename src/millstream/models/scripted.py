@@ -312,7 +312,7 @@ class ScriptedModel(Model):
         Raises:
             InvalidModelStep: it is not one.
         """
-        self._steps.append(_as_step(step, self._given))
+        self._steps.append(as_step(step, self._given))
         self._given += 1
 
     def extend(self, steps: Iterable[ModelScriptItem]) -> None:
@@ -321,7 +321,7 @@ class ScriptedModel(Model):
         Raises:
             InvalidModelStep: one of them is no step.
         """
-        added = [_as_step(step, index) for index, step in enumerate(steps, self._given)]
+        added = [as_step(step, index) for index, step in enumerate(steps, self._given)]
         self._steps.extend(added)
         self._given += len(added)
 
@@ -526,7 +526,7 @@ class ScriptedModel(Model):
         step = self._steps.popleft()
         while step.responder is not None:
             result = step.responder(call)
-            step = _as_step(await result if isawaitable(result) else result, index)
+            step = as_step(await result if isawaitable(result) else result, index)
         if step.error is not None and step.fail_after is None:
             raise step.error
         usage = step.usage
@@ -583,11 +583,15 @@ class ScriptedModel(Model):
                 yield _wire(event)
 
     def _natural_events(self, step: ModelStep) -> Iterator[_Wire]:
-        return _Narrator(step, functools.partial(_pieces, size=self._chunk_size)).events()
+        return narrated(step, chunk_size=self._chunk_size)
 
 
-def _as_step(item: Any, index: int) -> ModelStep:
-    """`item` of a script as a step, with every text in it a message."""
+def as_step(item: Any, index: int) -> ModelStep:
+    """`item` of a script as a step, with every text in it a message.
+
+    Raises:
+        InvalidModelStep: it is none.
+    """
 
     def invalid(what: str, reason: StepReason = "invalid_input") -> InvalidModelStep:
         return InvalidModelStep(f"Scripted model step {index + 1}: {what}.", reason=reason, input_index=index)
@@ -634,6 +638,16 @@ def _error_of(step: ModelStep) -> Exception:
 
 # --- the natural sequence of events ---------------------------------------------------------
 
+
+_Told: TypeAlias = "tuple[str, bytes]"
+"""An event's type and its JSON."""
+
+
+def narrated(step: ModelStep, *, chunk_size: int | None = None) -> Iterator[_Told]:
+    """The natural events of a step's answer, in order: the type of each, and its JSON."""
+    return _Narrator(step, functools.partial(_pieces, size=chunk_size)).events()
+
+
 _Wire: TypeAlias = "tuple[str, bytes | ResponseStreamEvent]"
 """An event's type, and its JSON or the typed object that a user gave."""
 
@@ -667,7 +681,7 @@ class _Narrator:
         self._sequence_number = 0
         self._items = [cast("dict[str, Any]", _plain(item)) for item in step.output]
 
-    def events(self) -> Iterator[_Wire]:
+    def events(self) -> Iterator[_Told]:
         """All events of the answer, in order."""
         yield self._event("response.created", response=self._response("in_progress"))
         yield self._event("response.in_progress", response=self._response("in_progress"))
@@ -675,7 +689,7 @@ class _Narrator:
             yield from self._item(index, item)
         yield self._event("response.completed", response=self._response("completed"))
 
-    def _event(self, kind: str, /, **values: Any) -> _Wire:
+    def _event(self, kind: str, /, **values: Any) -> _Told:
         data = codec.encode({"type": kind, "sequence_number": self._sequence_number, **values})
         self._sequence_number += 1
         return kind, data
@@ -696,7 +710,7 @@ class _Narrator:
             "usage": _wire_usage(self._step.usage) if done else None,
         }
 
-    def _item(self, index: int, item: dict[str, Any]) -> Iterator[_Wire]:
+    def _item(self, index: int, item: dict[str, Any]) -> Iterator[_Told]:
         kind = item.get("type")
         at = {"item_id": item.get("id") or item.get("call_id") or f"item_{index}", "output_index": index}
         filled_later: dict[str, Any] = {"content": [], "summary": [], "arguments": ""}
@@ -712,7 +726,7 @@ class _Narrator:
             yield from self._reasoning(at, item)
         yield self._event("response.output_item.done", output_index=index, item=item)
 
-    def _parts(self, at: dict[str, Any], parts: list[dict[str, Any]]) -> Iterator[_Wire]:
+    def _parts(self, at: dict[str, Any], parts: list[dict[str, Any]]) -> Iterator[_Told]:
         for index, part in enumerate(parts):
             here = {**at, "content_index": index}
             field_name = "refusal" if part["type"] == "refusal" else "text"
@@ -727,14 +741,14 @@ class _Narrator:
                 yield self._event("response.output_text.done", **here, text=text, logprobs=[])
             yield self._event("response.content_part.done", **here, part=part)
 
-    def _arguments(self, at: dict[str, Any], item: dict[str, Any]) -> Iterator[_Wire]:
+    def _arguments(self, at: dict[str, Any], item: dict[str, Any]) -> Iterator[_Told]:
         arguments = item.get("arguments") or ""
         yield from self._deltas("response.function_call_arguments", at, arguments, words=False)
         yield self._event(
             "response.function_call_arguments.done", **at, arguments=arguments, name=item.get("name")
         )
 
-    def _reasoning(self, at: dict[str, Any], item: dict[str, Any]) -> Iterator[_Wire]:
+    def _reasoning(self, at: dict[str, Any], item: dict[str, Any]) -> Iterator[_Told]:
         for index, part in enumerate(item.get("summary") or []):
             here = {**at, "summary_index": index}
             text = part.get("text") or ""
@@ -748,7 +762,7 @@ class _Narrator:
             yield from self._deltas("response.reasoning_text", here, text)
             yield self._event("response.reasoning_text.done", **here, text=text)
 
-    def _deltas(self, family: str, here: dict[str, Any], text: str, *, words: bool = True) -> Iterator[_Wire]:
+    def _deltas(self, family: str, here: dict[str, Any], text: str, *, words: bool = True) -> Iterator[_Told]:
         # What all deltas of one text share is encoded once, as there may be many.
         kind = f"{family}.delta"
         head = codec.encode({"type": kind, **here})[:-1]
