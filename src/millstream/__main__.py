@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from millstream.cli import main
+from millstream_cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -97,7 +97,7 @@ def test_the_version_is_that_of_the_package() -> None:
 @pytest.mark.parametrize("argument", ["--help", "--version"])
 def test_neither_help_nor_version_waits_for_slow_imports(argument: str) -> None:
     look = (
-        "import sys; from millstream.cli import main; assert main(sys.argv[1:]) == 0; "
+        "import sys; from millstream_cli import main; assert main(sys.argv[1:]) == 0; "
         "slow = {'openai', 'aiohttp', 'httpx2', 'griffe'} & sys.modules.keys(); sys.exit(str(slow) if slow else 0)"
     )
 

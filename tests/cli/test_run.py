@@ -545,7 +545,7 @@ class Interrupt:
         if name == {module!r}:
             os.kill(os.getpid(), signal.SIGINT)
 sys.meta_path.insert(0, Interrupt())
-from millstream.cli import main
+from millstream_cli import main
 sys.exit(main(["models"]))
 """
     done = subprocess.run(
