@@ -40,6 +40,7 @@ from millstream.testing import (
 
 GUARDRAIL: Any = SimpleNamespace(guardrail=SimpleNamespace(name=CANARY), output=CANARY)
 MADE_OTHERWISE: dict[type[AgentsException], tuple[Any, ...]] = {
+    MissingExtraError: (CANARY, "redis"),
     ModelTimeoutError: (1.5,),
     ToolTimeoutError: (CANARY, 2.0),
     InputGuardrailTripwireTriggered: (GUARDRAIL,),
@@ -129,6 +130,14 @@ def test_the_tree_is_drawn_as_it_is() -> None:
 @pytest.mark.parametrize("cls", [NestedLoopError, NoRunningLoopError])
 def test_errors_about_loops_are_runtime_errors_too(cls: type[UserError]) -> None:
     assert issubclass(cls, RuntimeError)
+
+
+def test_an_extra_that_is_missing_is_named_with_the_command_that_installs_it() -> None:
+    error = MissingExtraError("The model 'litellm/x'", "litellm")
+
+    assert isinstance(error, ImportError)
+    assert error.extra == "litellm"
+    assert 'pip install "millstream[litellm]"' in str(error)
 
 
 def test_errors_carry_data_as_attributes() -> None:

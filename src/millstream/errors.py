@@ -7,6 +7,7 @@
     │   ├── SchemaError                    a signature or type has no JSON schema
     │   ├── UnknownModelError              nobody serves a model of that name
     │   ├── MissingKeyError                no API key, and no way to guess one
+    │   ├── MissingExtraError              a part whose extra is not installed (also ImportError)
     │   ├── InputItemError                 an input item the models cannot take
     │   ├── NestedLoopError                a synchronous door used inside a running loop (also RuntimeError)
     │   ├── NoRunningLoopError             an asynchronous door used outside any loop (also RuntimeError)
@@ -139,6 +140,18 @@ class UnknownModelError(UserError):
 
 class MissingKeyError(UserError):
     """A model needs an API key and none was given."""
+
+
+class MissingExtraError(UserError, ImportError):
+    """A part of the library was used that needs an extra which is not installed.
+
+    Attributes:
+        extra: the name of the extra, as `pip install "millstream[extra]"` takes it.
+    """
+
+    def __init__(self, what: str, extra: str) -> None:
+        self.extra = extra
+        super().__init__(f'{what} needs an extra that is not installed: pip install "millstream[{extra}]"')
 
 
 class InputItemError(UserError):
