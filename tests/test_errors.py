@@ -14,6 +14,7 @@ from millstream.errors import (
     InputGuardrailTripwireTriggered,
     LogBrokenError,
     LogGapError,
+    MissingExtraError,
     ModelBehaviorError,
     ModelRefusalError,
     ModelResponseError,
