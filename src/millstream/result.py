@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ENTRIES_AT_ONCE = 500
+"""About how many entries a reader of them takes from the log in one go."""
+
 
 class RunResultBase:
     """What the results of plain and streamed runs have in common."""
@@ -516,7 +519,16 @@ class EntryReader(_Reader):
         return entry
 
     def _look(self, batch: Batch) -> list[Entry]:
-        return list(batch.entries(self._place.taken))
+        entries = list(batch.entries(self._place.taken))
+        # What else is written is taken with it: who sends entries on sends them in one piece.
+        cursor = self._cursor
+        while cursor is not None and len(entries) < ENTRIES_AT_ONCE:
+            more = cursor.next_nowait()
+            if more is None:
+                break
+            entries.extend(more.entries())
+            self._batch = more
+        return entries
 
 
 class TextReader(_Reader):

@@ -223,14 +223,27 @@ class _MemoryCursor(Cursor):
         run = self._run
         while True:
             sealed = run.sealed  # before looking: what seals the run is written with it
-            self._batch_number, batch = run.look(self._after, self._batch_number)
+            batch = self._advance()
+            if batch is not None:
+                return batch
+            if sealed:
+                return None
+            if run.broken:
+                raise LogBrokenError(run.run_id)
+            await run.wait_for(self._after, self._batch_number or 0)
+
+    def next_nowait(self) -> Batch | None:
+        """The next events where they are written."""
+        try:
+            return self._advance()
+        except LogGapError:  # `next` tells of it
+            return None
+
+    def _advance(self) -> Batch | None:
+        while True:
+            self._batch_number, batch = self._run.look(self._after, self._batch_number)
             if batch is None:
-                if sealed:
-                    return None
-                if run.broken:
-                    raise LogBrokenError(run.run_id)
-                await run.wait_for(self._after, self._batch_number)
-                continue
+                return None
             self._batch_number += 1
             if batch.last > self._after:  # a cursor may stand ahead of what is written
                 self._after = batch.last

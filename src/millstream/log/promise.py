@@ -81,6 +81,13 @@ class Cursor(ABC):
             LogBrokenError: nothing more is there, and `break_off` was called.
         """
 
+    def next_nowait(self) -> Batch | None:
+        """The next events where they are at hand; None where `next` would wait, end or raise.
+
+        For readers that take at once what there is. A log whose reads take their time need not have it.
+        """
+        return None
+
 
 class EventLog(ABC):
     """Keeps the entries of runs."""
