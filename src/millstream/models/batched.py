@@ -21,11 +21,9 @@ if TYPE_CHECKING:
 
 
 class BatchedModel(Model):
-    """A model behind an `AsyncOpenAI` whose stream is `stream_batches`, of which `stream_response` is derived."""
+    """A model whose stream is `stream_batches`, of which `stream_response` is derived."""
 
-    def __init__(self, model: str, openai_client: AsyncOpenAI, *, idle_timeout: float | None) -> None:
-        self.model = model
-        self._transport = Transport(openai_client, idle_timeout=idle_timeout)
+    model: str
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.model!r})"
@@ -80,6 +78,14 @@ class BatchedModel(Model):
                     yield raw.decode(event) if isinstance(event, bytes) else event
         finally:
             await batches.aclose()
+
+
+class ClientModel(BatchedModel):
+    """Such a model behind an `AsyncOpenAI`."""
+
+    def __init__(self, model: str, openai_client: AsyncOpenAI, *, idle_timeout: float | None) -> None:
+        self.model = model
+        self._transport = Transport(openai_client, idle_timeout=idle_timeout)
 
     async def close(self) -> None:
         """Close the connections that were opened for the model's client. An HTTP client of its own stays open."""

@@ -53,6 +53,7 @@ def messages(
     items: list[dict[str, Any]],
     *,
     replays: Callable[[dict[str, Any]], bool] = lambda _: False,
+    model: str | None = None,
 ) -> list[dict[str, Any]]:
     """The messages that say what `instructions` and `items` say.
 
@@ -60,11 +61,13 @@ def messages(
         instructions: the system message.
         items: input items, as `plain_items` gives them.
         replays: whether a reasoning item goes along with the message or call behind it.
+        model: who is asked. What only the model that said it can read, such as signed
+            thoughts, goes back to that model and its family.
 
     Raises:
         InputItemError: an item that this wire has no words for.
     """
-    thread = _Thread(instructions)
+    thread = _Thread(instructions, model)
     for index, item in enumerate(items):
         kind = item_type(item, index)
         if kind == "message":
@@ -74,7 +77,7 @@ def messages(
         elif kind == "function_call_output":
             _output(thread, item, index)
         elif kind == "reasoning":
-            thread.thought = _thought(item) if replays(item) else None
+            thread.think(item, _thought(item) if replays(item) else None)
         else:
             raise InputItemError(
                 f"Input item {index} is of type {kind!r}, which Chat Completions has no message for. "
@@ -85,18 +88,26 @@ def messages(
 
 
 class _Thread:
-    def __init__(self, instructions: str | None) -> None:
+    def __init__(self, instructions: str | None, model: str | None) -> None:
         self.messages: list[dict[str, Any]] = []
         if instructions:
             self.messages.append({"role": "system", "content": instructions})
-        self.thought: str | None = None
+        self._model = model
+        self._thought: str | None = None
+        self._blocks: list[Any] = []
         self._assistant: dict[str, Any] | None = None
         self._attached: list[dict[str, Any]] = []
 
     def say(self, message: dict[str, Any]) -> None:
         """A message that is not the assistant's."""
         self.close()
+        self._thought, self._blocks = None, []  # it led to nothing
         self.messages.append(message)
+
+    def think(self, item: Mapping[str, Any], thought: str | None) -> None:
+        """What the assistant thought before it says or calls something."""
+        self._thought = thought
+        self._blocks += self._own(item).get("thinking_blocks") or ()
 
     def answer(self, message: dict[str, Any]) -> None:
         """What the assistant said, to which calls may still be added."""
@@ -113,8 +124,11 @@ class _Thread:
             self._flush_attached()
             self._assistant = self._with_thought({"role": "assistant", "content": None})
         function = {"name": item.get("name"), "arguments": item.get("arguments") or "{}"}
-        calls = self._assistant.setdefault("tool_calls", [])
-        calls.append({"id": item.get("call_id") or item.get("id"), "type": "function", "function": function})
+        call = {"id": item.get("call_id") or item.get("id"), "type": "function", "function": function}
+        extra = self._own(item).get("extra_content")
+        self._assistant.setdefault("tool_calls", []).append(
+            call | ({"extra_content": extra} if extra else {})
+        )
 
     def output(self, call_id: Any, content: Any, attached: list[dict[str, Any]]) -> None:
         self._close_assistant()
@@ -127,8 +141,17 @@ class _Thread:
         self._flush_attached()
 
     def _with_thought(self, message: dict[str, Any]) -> dict[str, Any]:
-        thought, self.thought = self.thought, None
-        return message if thought is None else {**message, "reasoning_content": thought}
+        if self._thought is not None:
+            message = {**message, "reasoning_content": self._thought}
+        if self._blocks:
+            message = {**message, "thinking_blocks": self._blocks}
+        self._thought, self._blocks = None, []
+        return message
+
+    def _own(self, item: Mapping[str, Any]) -> Mapping[str, Any]:
+        """What the model that is asked noted on `item` itself."""
+        data = cast("Mapping[str, Any]", item.get("provider_data") or {})
+        return data if _are_kin(data.get("model"), self._model) else {}
 
     def _close_assistant(self) -> None:
         if self._assistant is not None:
@@ -139,6 +162,16 @@ class _Thread:
         if self._attached:
             self.messages.append({"role": "user", "content": self._attached})
             self._attached = []
+
+
+def _are_kin(one: Any, other: str | None) -> bool:
+    """Whether both models read what one of them has signed."""
+    if not isinstance(one, str) or other is None:
+        return False
+    return one == other or any(name in one.lower() and name in other.lower() for name in _FAMILIES)
+
+
+_FAMILIES = ("claude", "gemini")
 
 
 def _message(thread: _Thread, item: Mapping[str, Any], index: int) -> None:

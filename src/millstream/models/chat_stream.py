@@ -8,21 +8,24 @@ Rules of this file:
    and calls end with the answer, because servers may still add to them until then.
 3. A whole answer is a stream of one chunk: both ways give the same items.
 4. Every item has an id of its own, made up here, and `provider_data`, by which the Responses
-   wire knows that the id means nothing to its server.
+   wire knows that the id means nothing to its server. What a server wants back unread, such
+   as the signature of a thought, is in it too.
 """
 
 from __future__ import annotations
 
-import time
 import uuid
 from typing import Any, cast
 
 import msgspec
 
-from millstream import codec
+from millstream import codec, raw
+from millstream.clock import current_clock
 from millstream.errors import ModelProtocolError
+from millstream.items import ModelResponse
 from millstream.models.promise import RawBatch
-from millstream.models.wire import response_error
+from millstream.models.wire import excerpt, response_error
+from millstream.usage import Usage
 
 # --- what is read of a chunk ------------------------------------------------------------------
 
@@ -36,6 +39,7 @@ class _Call(msgspec.Struct, gc=False):
     index: int | None = None
     id: str | None = None
     function: _Function | None = None
+    extra_content: Any = None
 
 
 class Delta(msgspec.Struct, gc=False):
@@ -44,6 +48,7 @@ class Delta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking_blocks: list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
 
@@ -68,6 +73,22 @@ class Chunk(msgspec.Struct, gc=False):
 
 
 chunks = msgspec.json.Decoder(list[Chunk])
+_whole = msgspec.json.Decoder(Chunk)
+
+
+def chunk_of(data: bytes) -> Chunk:
+    """The chunk, or whole answer, that `data` is as JSON.
+
+    Raises:
+        ModelProtocolError: it is none.
+    """
+    try:
+        return _whole.decode(codec.clean(data))
+    except (msgspec.MsgspecError, RecursionError) as error:
+        raise ModelProtocolError(
+            f"The model's server sent no chat completion ({error}): {excerpt(data)}"
+        ) from None
+
 
 # --- items --------------------------------------------------------------------------------------
 
@@ -80,6 +101,10 @@ class _Item:
         self.index = index
         self.at: dict[str, Any] = {"item_id": id, "output_index": index}
 
+    def note(self) -> dict[str, Any]:
+        """What its server wants back with it, unread."""
+        return {}
+
 
 class _Reasoning(_Item):
     """What the model thinks: a summary, or the text itself, by the field that the server uses."""
@@ -88,6 +113,7 @@ class _Reasoning(_Item):
         super().__init__(id, index)
         self.as_summary = as_summary
         self.text: list[str] = []
+        self.blocks: list[dict[str, Any]] = []
 
     def item(self, status: str) -> dict[str, Any]:
         text = "".join(self.text)
@@ -97,6 +123,19 @@ class _Reasoning(_Item):
             "type": "reasoning",
             **({"summary": parts} if self.as_summary else {"summary": [], "content": parts}),
         }
+
+    def note(self) -> dict[str, Any]:
+        return {"thinking_blocks": self.blocks} if self.blocks else {}
+
+    def add_block(self, piece: dict[str, Any]) -> None:
+        """A piece of a signed thought: it is whole with its signature, or where it is redacted."""
+        last = self.blocks[-1] if self.blocks else {}
+        if last.get("signature") or not last.get("type") == piece.get("type") == "thinking":
+            self.blocks.append({name: value for name, value in piece.items() if value is not None})
+            return
+        last["thinking"] = last.get("thinking", "") + (piece.get("thinking") or "")
+        if piece.get("signature"):
+            last["signature"] = piece["signature"]
 
 
 class _Part:
@@ -131,6 +170,10 @@ class _FunctionCall(_Item):
         self.call_id = call_id
         self.name = name
         self.arguments: list[str] = []
+        self.extra_content: Any = None
+
+    def note(self) -> dict[str, Any]:
+        return {"extra_content": self.extra_content} if self.extra_content else {}
 
     def item(self, status: str) -> dict[str, Any]:
         return {
@@ -165,7 +208,7 @@ class ChatStream:
         self.finished = False
         self._model = model
         self._uid = uid or uuid.uuid4().hex
-        self._created = int(time.time())
+        self._created = int(current_clock().time())
         self._id: str | None = None
         self._reason: str | None = None
         self._usage: Any = None
@@ -241,6 +284,9 @@ class ChatStream:
             thought = delta.reasoning_content or delta.reasoning
             if thought:
                 self._think(thought, as_summary=bool(delta.reasoning_content))
+            for block in delta.thinking_blocks or ():
+                if isinstance(block, dict):
+                    (self._thought or self._begin_thought(True)).add_block(cast("dict[str, Any]", block))
             content = delta.content
             if content:
                 if type(content) is str and choice.logprobs is None:
@@ -318,6 +364,8 @@ class ChatStream:
                 return
             open_call = self._begin_call(index, call.id or call_id, function.name)
             piece = "".join(early) + piece
+        if call.extra_content:
+            open_call.extra_content = call.extra_content
         if piece:
             open_call.arguments.append(piece)
             self._emit("response.function_call_arguments.delta", **open_call.at, delta=piece)
@@ -413,10 +461,10 @@ class ChatStream:
     # --- events ---
 
     def _done(self, item: _Reasoning | _Message | _FunctionCall, status: str) -> dict[str, Any]:
-        return self._noted(item.item(status))
+        return self._noted(item.item(status), **item.note())
 
-    def _noted(self, item: dict[str, Any]) -> dict[str, Any]:
-        return {**item, "provider_data": {"model": self._model, "response_id": self._id}}
+    def _noted(self, item: dict[str, Any], **note: Any) -> dict[str, Any]:
+        return {**item, "provider_data": {"model": self._model, "response_id": self._id, **note}}
 
     def _emit(self, type: str, **fields: Any) -> None:
         self._events.append(codec.encode({"type": type, **fields, "sequence_number": self._sequence}))
@@ -427,6 +475,37 @@ class ChatStream:
         batch = RawBatch(self._events, self._types)
         self._events, self._types = [], []
         return batch
+
+
+def whole_response(
+    model: str, data: bytes, *, request_id: str | None = None, keep_raw_usage: bool = False
+) -> ModelResponse:
+    """The response that a whole answer is, by the same fold as a stream.
+
+    Raises:
+        ModelResponseError: the server reported that it failed.
+        ModelProtocolError: the answer is not a chat completion.
+    """
+    chunk = chunk_of(data)
+    if not chunk.error and not chunk.choices:
+        raise ModelProtocolError(
+            f"The model's server sent a chat completion without choices: {excerpt(data)}"
+        )
+    fold = ChatStream(model)
+    fold.feed([chunk])
+    if fold.error is not None:
+        raise fold.error
+    fold.finish()
+    from openai.types.responses import Response
+
+    response: Any = raw.build(Response, fold.response())
+    return ModelResponse(
+        output=response.output,
+        usage=Usage.from_response(response.usage),
+        response_id=response.id,
+        request_id=request_id,
+        raw_usage=chunk.usage if keep_raw_usage else None,
+    )
 
 
 _encode = msgspec.json.Encoder().encode

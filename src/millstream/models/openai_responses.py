@@ -18,7 +18,7 @@ from millstream.errors import (
     UserError,
 )
 from millstream.items import ModelResponse
-from millstream.models.batched import BatchedModel, signed
+from millstream.models.batched import ClientModel, signed
 from millstream.models.promise import ModelTracing, RawBatch
 from millstream.models.request import FAKE_ID, Request, build_request, item_type, plain_items
 from millstream.models.transport import IDLE_TIMEOUT
@@ -65,7 +65,7 @@ HOSTED_TOOLS = frozenset(
 """Names that, as a `tool_choice`, mean the tool that the model's host runs."""
 
 
-class OpenAIResponsesModel(BatchedModel):
+class OpenAIResponsesModel(ClientModel):
     """A model of the OpenAI Responses API, reached through an `AsyncOpenAI`.
 
     The client keeps its say in everything about the connection: key, base URL, headers,
