@@ -46,7 +46,7 @@ class RunContextWrapper(Generic[TContext]):
     usage: Usage = field(default_factory=Usage)
     """Tokens of the run so far. While a response streams, it is not counted yet."""
     turn_input: list[TResponseInputItem] = field(default_factory=list["TResponseInputItem"])
-    """The input of the model call that the present turn made."""
+    """The input of the run, as handoff filters have left it."""
     tool_input: Any | None = None
     """The structured input of a run that was started as a tool."""
 

@@ -26,6 +26,7 @@ from millstream import (
     ModelRefusalError,
     ModelSettings,
     RunConfig,
+    RunContextWrapper,
     RunErrorHandlerResult,
     Runner,
     ToolsToFinalOutputResult,
@@ -602,6 +603,24 @@ async def test_a_filter_that_returns_something_else_ends_the_run(streamed: bool)
         await run(agent(["done"]), streamed, run_config=config)
 
     assert caught.value.run_data is not None
+
+
+@both_doors
+async def test_instructions_and_tools_see_the_input_of_the_run_in_every_turn(streamed: bool) -> None:
+    seen: list[Any] = []
+
+    def instructions(context: RunContextWrapper[Any], agent: Agent[Any]) -> str:
+        seen.append(context.turn_input)
+        return "Look."
+
+    @tool
+    def look(context: RunContextWrapper[Any]) -> str:
+        seen.append(context.turn_input)
+        return "seen"
+
+    await run(agent([function_call("look")], ["done"], tools=[look], instructions=instructions), streamed)
+
+    assert seen == [[{"content": "hi", "role": "user"}]] * 3
 
 
 # --- max_turns and error handlers -------------------------------------------------------------

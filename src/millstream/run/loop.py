@@ -240,6 +240,7 @@ class Loop:
         refuse_unsupported(agent)
         if self._progress.current_turn == 1:
             await self._seams.agent_start(run, agent)
+        context.turn_input = ItemHelpers.input_to_new_input_list(self._progress.input)
         instructions = await agent.get_system_prompt(context)
         tools = await agent.get_all_tools(context)
         handoffs = await agent.get_handoffs(context)
@@ -354,7 +355,6 @@ class Loop:
             items = [item.to_input_item() for item in progress.model_items[conversation.known_items :]]
         else:
             items = progress.input_items()
-        progress.context_wrapper.turn_input = items
         filter_input = self._run.config.call_model_input_filter
         if filter_input is None:
             return ready.instructions, items
