@@ -643,6 +643,19 @@ async def test_a_run_may_take_only_so_many_turns(streamed: bool) -> None:
     assert caught.value.run_data.context_wrapper.usage.requests == 2
 
 
+async def test_a_turn_that_was_refused_does_not_count() -> None:
+    handled = Runner.run_streamed(
+        never_done(), "hi", max_turns=2, error_handlers={"max_turns": lambda data: "so far"}
+    )
+    failed = Runner.run_streamed(never_done(), "hi", max_turns=2)
+
+    await handled
+    with pytest.raises(MaxTurnsExceeded):
+        await failed
+
+    assert (handled.current_turn, failed.current_turn) == (2, 2)
+
+
 @both_doors
 async def test_one_turn_is_enough_for_an_answer_and_none_is_no_limit(streamed: bool) -> None:
     once = await run(agent(["done"]), streamed, max_turns=1)

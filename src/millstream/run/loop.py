@@ -197,11 +197,11 @@ class Loop:
             raise asyncio.CancelledError
         await self._seams.run_input(run)
         while True:
-            progress.current_turn += 1
-            if progress.max_turns is not None and progress.current_turn > progress.max_turns:
+            if progress.current_turn == progress.max_turns:
                 error = MaxTurnsExceeded(f"Max turns ({progress.max_turns}) exceeded")
                 await self._handle("max_turns", error)
                 return
+            progress.current_turn += 1
             if await self._take_turn():
                 return
             await self._seams.turn_end(run)
