@@ -424,6 +424,15 @@ def test_deltas_reassemble_exactly(text: str, chunk_size: int | None, batch_size
         assert chunk_size is None or all(len(delta) <= chunk_size for delta in deltas)
 
 
+async def test_reasoning_begins_empty_and_in_progress() -> None:
+    item = reasoning("Hm.").model_copy(update={"encrypted_content": "c2VjcmV0"})
+
+    added, done = [each.item for each in await events(ScriptedModel([[item]])) if hasattr(each, "item")]
+
+    assert (added.status, added.summary, added.encrypted_content) == ("in_progress", [], None)
+    assert done == item
+
+
 async def test_a_delta_is_a_word_unless_a_size_is_set() -> None:
     async def deltas(**settings: Any) -> list[str]:
         seen = await events(ScriptedModel(["Hello big  world"], **settings))
