@@ -31,6 +31,7 @@ from millstream.items import (
     ITEM_TYPES,
     AgentRef,
     RunItem,
+    ToolOrigin,
     TResponseStreamEvent,
     agent_json,
     raw_field,
@@ -545,19 +546,7 @@ class Entry:
         Raises:
             DecodeError: the bytes are not an entry.
         """
-        envelope = _object(codec.decode(data), "an entry")
-        try:
-            stamp = Stamp(
-                run_id=envelope["run_id"],
-                agent=envelope["agent"],
-                turn=envelope["turn"],
-                depth=envelope["depth"],
-                parent_run_id=envelope["parent_run_id"],
-                time=envelope["time"],
-            )
-            return cls(envelope["position"], stamp, event_from(envelope["event"]))
-        except KeyError as error:
-            raise DecodeError(f"An entry has no field {error.args[0]!r}.") from None
+        return entry_from(codec.decode(data))
 
 
 # --- events to plain values and back -------------------------------------------------------
@@ -570,6 +559,27 @@ def event_fields(event: Any) -> dict[str, Any]:
     if isinstance(event, AgentUpdatedStreamEvent):
         return {"type": event.type, "new_agent": agent_json(event.new_agent)}
     return {"type": event.type} | {f.name: getattr(event, f.name) for f in fields(event)}
+
+
+def entry_from(plain: Any) -> Entry:
+    """The entry that `plain`, the decoded JSON of one, stands for.
+
+    Raises:
+        DecodeError: it is not an entry.
+    """
+    envelope = _object(plain, "an entry")
+    try:
+        stamp = Stamp(
+            run_id=envelope["run_id"],
+            agent=envelope["agent"],
+            turn=envelope["turn"],
+            depth=envelope["depth"],
+            parent_run_id=envelope["parent_run_id"],
+            time=envelope["time"],
+        )
+        return Entry(envelope["position"], stamp, event_from(envelope["event"]))
+    except KeyError as error:
+        raise DecodeError(f"An entry has no field {error.args[0]!r}.") from None
 
 
 def event_from_json(data: bytes | str) -> Event:
@@ -612,6 +622,8 @@ def _item_from(plain: Any) -> RunItem:
         data[name] = _agent_from(data[name])
     if "raw_item" in data and kind not in _ANSWERS:
         data["raw_item"] = raw.item_from(data["raw_item"])
+    if "tool_origin" in data:
+        data["tool_origin"] = ToolOrigin.from_json_dict(data["tool_origin"])
     known = {f.name for f in fields(cls)}
     values: dict[str, Any] = {"agent": None, "raw_item": None}
     if kind == "tool_call_output_item":  # written where it is something else than what the model was sent

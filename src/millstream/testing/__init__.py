@@ -16,22 +16,36 @@ from millstream.models.scripted import (
     refusal,
 )
 from millstream.testing.awkward import CANARY, AwkwardValue, awkward_values
+from millstream.testing.clock import ManualClock
 from millstream.testing.logs import check_log
+from millstream.testing.streams import (
+    StreamChecker,
+    StreamGrammarError,
+    StreamProblem,
+    StreamReport,
+    check_stream,
+)
 
 __all__ = [
     "CANARY",
     "AwkwardValue",
     "InvalidModelStep",
+    "ManualClock",
     "ModelCall",
     "ModelScriptError",
     "ModelStep",
     "ModelStepSpec",
     "ScriptedModel",
+    "StreamChecker",
+    "StreamGrammarError",
+    "StreamProblem",
+    "StreamReport",
     "UnconsumedModelSteps",
     "UnexpectedModelCall",
     "assistant_message",
     "awkward_values",
     "check_log",
+    "check_stream",
     "final_json",
     "function_call",
     "reasoning",

@@ -1,0 +1,85 @@
+"""The clauses of the grammar by name, and what a rule is that holds a run to some of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+
+if TYPE_CHECKING:
+    from millstream.events import Entry
+
+Family: TypeAlias = Literal["stream", "run", "agents", "model", "tools", "raw"]
+
+
+class Clause(NamedTuple):
+    """One clause of the grammar."""
+
+    name: str
+    family: Family
+    says: str
+
+
+class Violation(NamedTuple):
+    """Something that a clause forbids, and what was expected."""
+
+    clause: str
+    what: str
+
+
+_TABLE: dict[Family, dict[str, str]] = {
+    "stream": {
+        "everything_is_an_event": "Everything is an entry, or an event of the closed table.",
+        "values_are_valid": "Fields of envelopes and events have values of their kind: counts are counts, a status is one of its set.",
+        "positions_count": "Positions are 1, 2, 3 … over the whole run tree. Where a part was asked for they only go up.",
+    },
+    "run": {
+        "a_run_begins_with_run_started": "The first event of a run is run.started, and there is one.",
+        "a_run_ends_once": "Every run has exactly one terminal event, and nothing of that run follows it.",
+        "an_end_is_of_its_run": "The terminal event has the family that run.started named, and the state of its type.",
+        "a_nested_run_lives_in_its_parent": "A nested run begins after its parent and ends before it, one level deeper.",
+        "the_envelope_tells_the_state": "Parent and depth of a run never change, its turn never goes back, and its agent is the one that acts.",
+        "a_paused_run_waits": "Nothing is open when a run pauses, and it goes on with run.resumed.",
+    },
+    "agents": {
+        "an_agent_is_named_before_it_acts": "No model is asked and no tool runs before agent_updated_stream_event.",
+        "a_handoff_is_requested_then_takes_place": "Another agent acts after handoff_requested and handoff_occured, which name it.",
+    },
+    "model": {
+        "every_model_call_ends": "model.started and model.completed alternate, with the same turn, one call a turn.",
+        "a_model_speaks_in_its_call": "Raw events, the items that the model said, and model.retried stand inside a model call.",
+        "a_completed_call_is_whole": "A call that is completed has its final raw event. One that failed, was cancelled or was retried may lack it.",
+        "an_item_stands_behind_its_end": "An item stands right behind the raw event that ends it, and every end has its item.",
+    },
+    "tools": {
+        "every_tool_that_starts_finishes": "Every tool.started has one tool.finished of the same call; what a tool says stands between.",
+        "a_tool_runs_for_a_call": "A tool starts for a call that the model made in this turn and that has no output.",
+        "every_call_is_answered_once": "Every function call has one output, behind the call and the end of its tool, before the next model call and the end of the run.",
+    },
+    "raw": {
+        "a_response_begins_and_ends_once": "A response begins with response.created; its final event is its last.",
+        "sequence_numbers_go_up": "Every raw event of a response has a higher sequence number than the one before.",
+        "every_output_item_is_done": "Every output item that is added is done before the response is completed, and none other.",
+        "every_part_is_done": "Every part that is added is done before its item, and stands in one that is open.",
+        "deltas_make_up_the_whole": "The deltas of a text, a refusal or arguments, joined, are what its done event has.",
+    },
+}
+
+CLAUSES: dict[str, Clause] = {
+    name: Clause(name, family, says) for family, clauses in _TABLE.items() for name, says in clauses.items()
+}
+"""Every clause by its name, in the order of the documentation."""
+
+
+class Rule:
+    """Watches one subject of a run."""
+
+    def see(self, entry: Entry) -> Iterator[Violation]:
+        """What is wrong with `entry`, after what was seen before."""
+        raise NotImplementedError
+
+    def forget(self) -> None:
+        """Something was not seen."""
+
+    def end(self) -> Iterator[Violation]:
+        """The stream ends without an end of the run; what that breaks."""
+        return iter(())

@@ -1,0 +1,221 @@
+"""The grammar of a whole stream: of all runs in it, and of how they nest."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from millstream.events import (
+    AgentUpdatedStreamEvent,
+    Entry,
+    RawResponsesStreamEvent,
+    RunAttempt,
+    RunItemStreamEvent,
+    RunResumed,
+    RunStarted,
+)
+from millstream.stream.grammar.clauses import Rule, Violation
+from millstream.stream.grammar.life import Agents, Envelope, Life, Pause
+from millstream.stream.grammar.model import Items, ModelCalls, OrderedItems
+from millstream.stream.grammar.raw import RawEvents
+from millstream.stream.grammar.tools import Calls, Tools
+from millstream.stream.grammar.values import wrong_values
+
+
+class StreamGrammar:
+    """Holds a stream to the grammar, one entry after another.
+
+    Args:
+        raw: hold raw events to the family "raw" as well: the protocol of the model's server.
+        filtered: positions may have holes; what stood in one is not known.
+        bare: the stream is of events without envelopes, all of one run. If the first is one
+            of the three kinds of `stream_events()`, so are all.
+    """
+
+    def __init__(self, *, raw: bool = False, filtered: bool = False, bare: bool = False) -> None:
+        self._raw = raw
+        self._filtered = filtered
+        self._bare = bare
+        self._last: int | None = None
+        self._saw_all = True
+        self._runs: dict[str, _Run] = {}
+
+    @property
+    def runs(self) -> int:
+        """How many runs were seen."""
+        return len(self._runs)
+
+    def feed(self, entry: Entry) -> list[Violation]:
+        """Take the next entry; what is wrong with it. A bare event comes with any stamp and position."""
+        found = list(wrong_values(entry, bare=self._bare))
+        if found:
+            self._misread(entry)
+            return found
+        if not self._bare:
+            found += self.position(entry.position)
+        run = self._runs.get(entry.run_id)
+        if run is None:
+            run = self._runs[entry.run_id] = self._new_run(entry)
+            if not self._bare:
+                found += self._nested(run, entry)
+        found += run.see(entry)
+        if entry.is_terminal:
+            found += self._children_of(entry)
+        return found
+
+    def position(self, position: int) -> list[Violation]:
+        """Take the next position."""
+        last, self._last = self._last, position
+        if last is None:
+            if position != 1:
+                self.forget()
+            return []
+        if position == last + 1:
+            return []
+        if position <= last:
+            self._last = last
+            again = "came again" if position == last else f"came behind {last}"
+            return [Violation("positions_count", f"Position {position} {again}.")]
+        if self._filtered:
+            self.forget()
+            return []
+        missing = str(last + 1) if position == last + 2 else f"{last + 1} to {position - 1}"
+        self.forget()
+        return [
+            Violation("positions_count", f"Position {position} came behind {last}: {missing} is missing.")
+        ]
+
+    def gap(self) -> None:
+        """The stream says that something is missing here: the next position may be any later one."""
+        self._last = None
+        self.forget()
+
+    def forget(self) -> None:
+        """Something was not seen: what was open may be closed by now, and anything may be open."""
+        self._saw_all = False
+        for run in self._runs.values():
+            run.forget()
+
+    def skip(self) -> None:
+        """Something came that cannot be read."""
+        self._last = None if self._last is None else self._last + 1
+        self.forget()
+
+    def _misread(self, entry: Entry) -> None:
+        """`entry` has values of which nothing can be told; that it ends its run is told by its type."""
+        self.skip()
+        run_id: Any = entry.run_id
+        run = self._runs.get(run_id) if isinstance(run_id, str) else None
+        if run is not None and entry.is_terminal:
+            run.ended = True
+
+    def end(self) -> list[Violation]:
+        """The stream is over, and is meant to be whole; what is missing."""
+        found: list[Violation] = []
+        for run in self._runs.values():
+            found += run.end()
+        return found
+
+    def _new_run(self, entry: Entry) -> _Run:
+        # One that begins here was seen from its beginning, whatever came before it.
+        known = self._saw_all or isinstance(entry.event, RunStarted)
+        sdk = self._bare and isinstance(
+            entry.event, RawResponsesStreamEvent | RunItemStreamEvent | AgentUpdatedStreamEvent
+        )
+        return _Run(entry, known=known, sdk=sdk, bare=self._bare, raw=self._raw)
+
+    def _nested(self, run: _Run, entry: Entry) -> Iterator[Violation]:
+        if entry.depth == 0:
+            if len(self._runs) > 1 and self._saw_all:
+                yield Violation(
+                    "a_nested_run_lives_in_its_parent",
+                    f"Run {entry.run_id} of depth 0 stands in the log of another run.",
+                )
+            return
+        parent = self._runs.get(entry.parent_run_id or "")
+        if parent is None:
+            if self._saw_all:
+                yield Violation(
+                    "a_nested_run_lives_in_its_parent",
+                    f"Run {entry.run_id} is nested in {entry.parent_run_id}, of which nothing was seen.",
+                )
+            return
+        if parent.ended:
+            yield Violation(
+                "a_nested_run_lives_in_its_parent",
+                f"Run {entry.run_id} begins when its parent {parent.run_id} has ended.",
+            )
+        if entry.depth != parent.depth + 1:
+            yield Violation(
+                "a_nested_run_lives_in_its_parent",
+                f"Run {entry.run_id} has depth {entry.depth}, and its parent {parent.depth}: expected {parent.depth + 1}.",
+            )
+
+    def _children_of(self, entry: Entry) -> Iterator[Violation]:
+        for run in self._runs.values():
+            if run.parent_run_id == entry.run_id and not run.ended and run.is_certain:
+                yield Violation(
+                    "a_nested_run_lives_in_its_parent",
+                    f"Run {entry.run_id} ends, and run {run.run_id} inside it has not ended.",
+                )
+
+
+# --- one run -----------------------------------------------------------------------------------
+
+
+class _Run:
+    """What was seen of one run: its rules, and what the whole stream must know of it."""
+
+    def __init__(self, entry: Entry, *, known: bool, sdk: bool, bare: bool, raw: bool) -> None:
+        self.run_id = entry.run_id
+        self.parent_run_id = entry.parent_run_id
+        self.depth = entry.depth
+        self.ended = False
+        self.is_certain = known
+        rules: list[Rule]
+        if sdk:
+            rules = [OrderedItems(), Calls()]
+        else:
+            rules = [
+                Life(),
+                Pause(),
+                Agents(bare=bare),
+                ModelCalls(bare=bare),
+                Items(),
+                Tools(),
+                Calls(),
+            ]
+        if not bare:
+            rules.insert(0, Envelope(entry))
+        if raw:
+            rules.append(RawEvents(sdk=sdk))
+        self._rules = rules
+        if not known:
+            self.forget()
+
+    def see(self, entry: Entry) -> Iterator[Violation]:
+        """What is wrong with `entry`, after what was seen before."""
+        if self.ended:
+            yield Violation(
+                "a_run_ends_once", f"{entry.type} of run {self.run_id or 'this run'} came behind its end."
+            )
+            return
+        event = entry.event
+        if isinstance(event, RunAttempt | RunResumed):
+            self.forget()  # superseded, or in another log
+        for rule in self._rules:
+            yield from rule.see(entry)
+        self.is_certain = self.is_certain or isinstance(event, RunStarted)
+        self.ended = entry.is_terminal
+
+    def forget(self) -> None:
+        """Something was not seen."""
+        self.is_certain = False
+        for rule in self._rules:
+            rule.forget()
+
+    def end(self) -> Iterator[Violation]:
+        """What it breaks that the stream ends here."""
+        if not self.ended:
+            for rule in self._rules:
+                yield from rule.end()
