@@ -96,7 +96,7 @@ REPORT = {
         ),
         (
             Report | None,
-            "UnionType[Report, None]",
+            "UnionType[Report, NoneType]",
             wrapped({"anyOf": [{"$ref": "#/$defs/Report"}, {"type": "null"}]})
             | {"$defs": {"Report": REPORT}},
             '{"response": null}',

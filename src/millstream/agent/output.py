@@ -165,7 +165,7 @@ def _is_object(output_type: Any) -> bool:
 
 
 def _spelled(kind: Any) -> str:
-    if kind is None or kind is type(None):
+    if kind is None:
         return "None"
     name = getattr(get_origin(kind) or kind, "__name__", str(kind))
     arguments = [
