@@ -496,13 +496,15 @@ def test_a_thread_that_somebody_comes_to_when_it_is_about_to_end_stays() -> None
 AT_EXIT = """
 from millstream import Agent, Runner
 from millstream.models.provider import OpenAIProvider
-from tests.support.model_server import HANG, ModelServer, text_frames
+from millstream.testing.model_server import ModelServer
+from millstream.testing.faults import HANG
+from tests.support.frames import text_frames
 
 server = ModelServer().__enter__()
-server.answer(*text_frames("It is cold."))
-server.answer(*text_frames("It is cold."))
-server.answer(*text_frames("It is cold.")[:5], HANG)
-agent = Agent(name="A", model=OpenAIProvider(api_key="k", base_url=server.url).get_model("m"))
+server.send(*text_frames("It is cold."))
+server.send(*text_frames("It is cold."))
+server.send(*text_frames("It is cold.")[:5], HANG)
+agent = Agent(name="A", model=OpenAIProvider(api_key="k", base_url=server.base_url).get_model("m"))
 
 
 def start():

@@ -4,8 +4,8 @@ import json
 
 import pytest
 
+from millstream.testing.model_server import ModelServer
 from tests.cli.program import millstream
-from tests.support.model_server import ModelServer
 
 pytestmark = pytest.mark.slow
 
@@ -26,7 +26,7 @@ def test_with_nothing_at_hand_it_is_the_scripted_model_and_every_place_says_why_
 
 def test_json_says_the_same_to_programs() -> None:
     with ModelServer() as server:
-        server.answer_json({"models": [{"name": "llama3.2:latest"}]})
+        server.send_json({"models": [{"name": "llama3.2:latest"}]})
         env = {"MILLSTREAM_LOCAL_PORTS": f"ollama={server.port},llamacpp=1,vllm=1,lmstudio=1"}
         done = millstream("models", "--json", "--model", "llama3.2", env=env)
 
@@ -43,7 +43,7 @@ def test_json_says_the_same_to_programs() -> None:
 
 def test_a_key_comes_before_a_local_server_which_is_shown_all_the_same() -> None:
     with ModelServer() as server:
-        server.answer_json({"data": [{"id": "m"}]})
+        server.send_json({"data": [{"id": "m"}]})
         env = {
             "OPENAI_API_KEY": "sk-secret",
             "MILLSTREAM_LOCAL_PORTS": f"ollama=1,llamacpp={server.port},vllm=1,lmstudio=1",

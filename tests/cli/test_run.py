@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 from millstream import Entry
+from millstream.testing.faults import HANG
+from millstream.testing.model_server import ModelServer
 from tests.cli.program import PROGRAM, at_terminal, environment, millstream
-from tests.support.model_server import (
+from tests.support.frames import (
     CHAT_DONE,
     CHAT_USAGE,
-    HANG,
-    ModelServer,
     call,
     chat_frames,
     chunk,
@@ -209,14 +209,14 @@ def test_a_server_on_this_machine_streams_over_chat_completions_tools_included(t
     (tmp_path / "app.py").write_text(TOOL_APP)
     function = {"name": "add", "arguments": '{"a": 1, "b": 2}'}
     with ModelServer() as server:
-        server.answer(
+        server.send(
             chunk({"role": "assistant", "tool_calls": [{"index": 0, "id": "c1", "type": "function", "function": function}]}),
             chunk({}, finish="tool_calls"),
             chunk(usage=CHAT_USAGE),
             CHAT_DONE,
         )  # fmt: skip
-        server.answer(*chat_frames("It is three."))
-        env = {"OPENAI_BASE_URL": server.url, "MILLSTREAM_MODEL": "local"}
+        server.send(*chat_frames("It is three."))
+        env = {"OPENAI_BASE_URL": server.base_url, "MILLSTREAM_MODEL": "local"}
         done = millstream("run", "app.py", "1 + 2?", env=env, cwd=tmp_path)
 
         paths = [request.path for request in server.requests]
@@ -237,10 +237,10 @@ def test_a_server_on_this_machine_streams_over_chat_completions_tools_included(t
 def test_and_over_the_responses_api_tools_included(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(TOOL_APP)
     with ModelServer() as server:
-        server.answer(*responses_frames(call("add", '{"a": 1, "b": 2}')))
-        server.answer(*text_frames("It is three."))
+        server.send(*responses_frames(call("add", '{"a": 1, "b": 2}')))
+        server.send(*text_frames("It is three."))
         arguments = ["run", "--api", "responses", "--model", "local", "app.py:calculator", "1 + 2?"]
-        done = millstream(*arguments, env={"OPENAI_BASE_URL": server.url}, cwd=tmp_path)
+        done = millstream(*arguments, env={"OPENAI_BASE_URL": server.base_url}, cwd=tmp_path)
 
         paths = [request.path for request in server.requests]
         answer = server.last.json["input"][-1]
@@ -254,8 +254,8 @@ def test_and_over_the_responses_api_tools_included(tmp_path: Path) -> None:
 
 def test_a_local_server_that_is_found_is_asked_for_the_first_model_it_lists() -> None:
     with ModelServer() as server:
-        server.answer_json({"data": [{"id": "nomic-embed"}, {"id": "qwen3"}]})
-        server.answer(*chat_frames("Hello."))
+        server.send_json({"data": [{"id": "nomic-embed"}, {"id": "qwen3"}]})
+        server.send(*chat_frames("Hello."))
         env = {"MILLSTREAM_LOCAL_PORTS": f"ollama=1,llamacpp=1,vllm={server.port},lmstudio=1"}
         done = millstream("run", "-q", "Hi", env=env)
 
@@ -319,8 +319,8 @@ def test_offline_replaces_a_model_that_would_be_asked_over_the_network(office: P
 
 def test_the_api_that_is_asked_for_holds_for_models_that_agents_name(office: Path) -> None:
     with ModelServer() as server:
-        server.answer(*chat_frames("Hello."))
-        env = {"OPENAI_BASE_URL": server.url, "MILLSTREAM_MODEL": "other"}
+        server.send(*chat_frames("Hello."))
+        env = {"OPENAI_BASE_URL": server.base_url, "MILLSTREAM_MODEL": "other"}
         done = millstream("run", "-q", "--api", "chat", "office.py:named", "x", env=env, cwd=office)
 
         asked = server.last
@@ -341,8 +341,8 @@ def test_the_scripted_model_makes_up_no_objects(office: Path) -> None:
 
 def test_instructions_reach_the_model() -> None:
     with ModelServer() as server:
-        server.answer(*chat_frames("Arr."))
-        env = {"OPENAI_BASE_URL": server.url}
+        server.send(*chat_frames("Arr."))
+        env = {"OPENAI_BASE_URL": server.base_url}
         millstream("run", "-m", "m", "-i", "You are a pirate.", "Hi", env=env)
 
         assert server.last.json["messages"][0]["content"] == "You are a pirate."
@@ -474,8 +474,8 @@ def test_an_app_that_cannot_be_imported_shows_its_own_line_and_with_debug_the_tr
 def test_a_server_that_says_no_is_one_line_with_its_words_and_exit_code_1() -> None:
     with ModelServer() as server:
         error = {"error": {"message": "Incorrect API key provided", "code": "invalid_api_key"}}
-        server.answer_json(error, status=401)
-        env = {"OPENAI_BASE_URL": server.url, "OPENAI_API_KEY": "sk-wrong"}
+        server.send_json(error, status=401)
+        env = {"OPENAI_BASE_URL": server.base_url, "OPENAI_API_KEY": "sk-wrong"}
         done = millstream("run", "--model", "m", "Hi", env=env)
 
     assert done.code == 1
@@ -526,8 +526,8 @@ def test_ctrl_c_stops_the_run_keeps_what_was_said_and_ends_with_130(tmp_path: Pa
 
 def test_ctrl_c_closes_the_connection_to_the_model() -> None:
     with ModelServer() as server:
-        server.answer(chunk({"role": "assistant", "content": "Well, "}), HANG)
-        with at_terminal("run", "-m", "m", "x", env={"OPENAI_BASE_URL": server.url}) as terminal:
+        server.send(chunk({"role": "assistant", "content": "Well, "}), HANG)
+        with at_terminal("run", "-m", "m", "x", env={"OPENAI_BASE_URL": server.base_url}) as terminal:
             terminal.wait_for("Well,")
 
             terminal.press_ctrl_c()
@@ -641,8 +641,8 @@ def test_a_closed_standard_output_is_one_line() -> None:
 
 def test_a_message_of_the_responses_wire_is_shown_once() -> None:
     with ModelServer() as server:
-        server.answer(*responses_frames(message("Once only.")))
-        env = {"OPENAI_BASE_URL": server.url, "MILLSTREAM_API": "responses"}
+        server.send(*responses_frames(message("Once only.")))
+        env = {"OPENAI_BASE_URL": server.base_url, "MILLSTREAM_API": "responses"}
         done = millstream("run", "-q", "-m", "m", "x", env=env)
 
     assert done.out == "Once only.\n"

@@ -7,7 +7,7 @@ import pytest
 
 from millstream.config import ModelSettings
 from millstream.models.promise import Model, ModelTracing, RawBatch
-from tests.support.model_server import ModelServer
+from millstream.testing.model_server import ModelServer
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from millstream.models.chat_messages import (
     messages,
     replay_to_deepseek,
 )
-from tests.support.model_server import call, message
+from tests.support.frames import call, message
 
 IMAGE = {"type": "input_image", "image_url": "data:image/png;base64,AA", "detail": "low"}
 CHAT_IMAGE = {"type": "image_url", "image_url": {"url": "data:image/png;base64,AA", "detail": "low"}}

@@ -8,7 +8,8 @@ import pytest
 from millstream import MissingKeyError, UnknownModelError, UserError
 from millstream.models.choice import Candidate, choose, list_models, local_servers
 from millstream.models.defaults import DEFAULT_MODEL
-from tests.support.model_server import HANG, ModelServer
+from millstream.testing.faults import HANG
+from millstream.testing.model_server import ModelServer
 
 PATIENT = {"MILLSTREAM_PROBE_SECONDS": "20"}
 NOBODY = {**PATIENT, "MILLSTREAM_LOCAL_PORTS": "none"}
@@ -108,7 +109,7 @@ async def test_what_cannot_be_chosen_says_what_to_change(
 async def test_a_named_server_that_cannot_be_used_is_told_beside_the_others(url: str, detail: str) -> None:
     trail: list[Candidate] = []
     with ModelServer() as server:
-        server.answer_json({"data": [{"id": "m"}]})
+        server.send_json({"data": [{"id": "m"}]})
         with pytest.raises(UserError) as raised:
             await choose({**on(server, "vllm"), "OPENAI_BASE_URL": url}, probe_all=True, trail=trail)
 
@@ -143,20 +144,20 @@ async def test_a_local_server_is_found_by_what_it_lists(
     name: str, path: str, answer: object, model: str
 ) -> None:
     with ModelServer() as server:
-        server.answer_json(answer)
+        server.send_json(answer)
         choice = await choose(on(server, name))
 
         asked = server.last.path
 
     assert asked == path
-    assert (choice.model, choice.base_url, choice.wire) == (model, server.url, "chat")
+    assert (choice.model, choice.base_url, choice.wire) == (model, server.base_url, "chat")
     assert choice.reason.endswith(" answers on this machine")
 
 
 async def test_the_first_in_the_list_is_preferred_where_several_answer() -> None:
     with ModelServer() as ollama, ModelServer() as studio:
-        ollama.answer_json({"models": [{"name": "first"}]})
-        studio.answer_json({"data": [{"id": "second"}]})
+        ollama.send_json({"models": [{"name": "first"}]})
+        studio.send_json({"data": [{"id": "second"}]})
         environ = {**on(ollama, "ollama")}
         environ["MILLSTREAM_LOCAL_PORTS"] = f"ollama={ollama.port},llamacpp=1,vllm=1,lmstudio={studio.port}"
         choice = await choose(environ)
@@ -170,26 +171,26 @@ async def test_the_first_in_the_list_is_preferred_where_several_answer() -> None
 
 async def test_a_model_that_is_asked_for_is_taken_from_the_server_that_has_it() -> None:
     with ModelServer() as server:
-        server.answer_json({"models": [{"name": "a:latest"}]}, status=200)
+        server.send_json({"models": [{"name": "a:latest"}]}, status=200)
         found = await choose(on(server, "ollama"), model="a")
-        server.answer_json({"models": [{"name": "a:latest"}]})
+        server.send_json({"models": [{"name": "a:latest"}]})
         with pytest.raises(UnknownModelError, match="do not list it; they list a:latest"):
             await choose(on(server, "ollama"), model="b")
 
-    assert (found.model, found.base_url) == ("a", server.url)
+    assert (found.model, found.base_url) == ("a", server.base_url)
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        lambda s: s.answer(b"<html>"),
-        lambda s: s.answer(b"[]"),
-        lambda s: s.answer(b'{"data": 5}'),
-        lambda s: s.answer(b"[" * 100_000),
-        lambda s: s.answer(b'{"data": [', headers={"transfer-encoding": "gzip", "content-length": "999999"}),
-        lambda s: s.answer_json({"data": [{"id": "m"}]}, status=404),
-        lambda s: s.answer_json({"data": [{"id": 5}, 7]}),
-        lambda s: s.answer_json({"data": []}),
+        lambda s: s.send(b"<html>"),
+        lambda s: s.send(b"[]"),
+        lambda s: s.send(b'{"data": 5}'),
+        lambda s: s.send(b"[" * 100_000),
+        lambda s: s.send(b'{"data": [', headers={"transfer-encoding": "gzip", "content-length": "999999"}),
+        lambda s: s.send_json({"data": [{"id": "m"}]}, status=404),
+        lambda s: s.send_json({"data": [{"id": 5}, 7]}),
+        lambda s: s.send_json({"data": []}),
     ],
     ids=["html", "list", "number", "nested", "lying", "404", "nameless", "empty"],
 )
@@ -203,8 +204,8 @@ async def test_a_server_that_lists_no_models_is_passed_over(answer: Callable[[Mo
 
 async def test_a_server_that_says_nothing_costs_no_more_than_its_time() -> None:
     with ModelServer() as server:
-        server.answer(HANG)
-        models = await list_models(f"{server.url}/models", seconds=0.05)
+        server.send(HANG)
+        models = await list_models(f"{server.base_url}/models", seconds=0.05)
 
     assert models is None
 

@@ -18,15 +18,10 @@ from millstream.errors import (
     UserError,
 )
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
+from millstream.testing.faults import HANG
+from millstream.testing.model_server import ModelServer
 from tests.models.conftest import asked, batches, streamed, types_into, whole
-from tests.support.model_server import (
-    CHAT_DONE,
-    CHAT_USAGE,
-    HANG,
-    ModelServer,
-    chat_frames,
-    chunk,
-)
+from tests.support.frames import CHAT_DONE, CHAT_USAGE, chat_frames, chunk
 
 
 class Verdict(BaseModel):
@@ -65,7 +60,7 @@ def completion(**message: Any) -> dict[str, Any]:
 
 @pytest.fixture
 def model(server: ModelServer) -> OpenAIChatCompletionsModel:
-    return OpenAIChatCompletionsModel("m", AsyncOpenAI(api_key="k", base_url=server.url, max_retries=0))
+    return OpenAIChatCompletionsModel("m", AsyncOpenAI(api_key="k", base_url=server.base_url, max_retries=0))
 
 
 @pytest.mark.parametrize(
@@ -129,7 +124,7 @@ def model(server: ModelServer) -> OpenAIChatCompletionsModel:
 async def test_a_call_becomes_a_request(
     server: ModelServer, model: OpenAIChatCompletionsModel, given: dict[str, Any], body: dict[str, Any]
 ) -> None:
-    server.answer_json(completion(content="x"))
+    server.send_json(completion(content="x"))
 
     await whole(model, **given)
 
@@ -138,7 +133,7 @@ async def test_a_call_becomes_a_request(
 
 
 async def test_handoffs_are_tools(server: ModelServer, model: OpenAIChatCompletionsModel) -> None:
-    server.answer_json(completion(content="x"))
+    server.send_json(completion(content="x"))
 
     await whole(model, handoffs=[handoff(Agent(name="Other"))])
 
@@ -158,7 +153,7 @@ async def test_handoffs_are_tools(server: ModelServer, model: OpenAIChatCompleti
 async def test_usage_is_asked_for_where_the_server_lets_one(
     server: ModelServer, host: str | None, include: bool | None, options: dict[str, bool] | None
 ) -> None:
-    client = AsyncOpenAI(api_key="k", base_url=f"http://{host}/v1" if host else server.url)
+    client = AsyncOpenAI(api_key="k", base_url=f"http://{host}/v1" if host else server.base_url)
     model = OpenAIChatCompletionsModel("m", client)
 
     request = model._request(None, "hi", ModelSettings(include_usage=include), [], None, [], stream=True)
@@ -170,7 +165,7 @@ async def test_usage_is_asked_for_where_the_server_lets_one(
 async def test_an_answer_streams_as_events_of_the_responses_api(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
-    server.answer(*chat_frames("Hello big world"), headers={"x-request-id": "req_1"})
+    server.send(*chat_frames("Hello big world"), headers={"x-request-id": "req_1"})
 
     events = await streamed(model)
 
@@ -185,7 +180,7 @@ async def test_a_stream_survives_being_cut_at_every_byte(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
     stream = b"".join(chat_frames("Hé 😀"))
-    server.answer(*(stream[i : i + 1] for i in range(len(stream))))
+    server.send(*(stream[i : i + 1] for i in range(len(stream))))
 
     last = (await streamed(model))[-1]
 
@@ -196,8 +191,8 @@ async def test_a_whole_answer_and_a_streamed_one_say_the_same(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
     called = [{"id": "x", "type": "function", "function": {"name": "add", "arguments": '{"a":1}'}}]
-    server.answer_json(completion(content="see", tool_calls=called), headers={"x-request-id": "req_1"})
-    server.answer(
+    server.send_json(completion(content="see", tool_calls=called), headers={"x-request-id": "req_1"})
+    server.send(
         chunk({"content": "see"}),
         chunk({"tool_calls": [{"index": 0, **called[0]}]}, finish="tool_calls"),
         chunk(usage=CHAT_USAGE),
@@ -232,7 +227,7 @@ async def test_a_whole_answer_and_a_streamed_one_say_the_same(
 async def test_ends_as_servers_send_them(
     server: ModelServer, model: OpenAIChatCompletionsModel, frames: list[Any]
 ) -> None:
-    server.answer(*frames)
+    server.send(*frames)
 
     last = (await streamed(model))[-1]
 
@@ -244,7 +239,7 @@ async def test_ends_as_servers_send_them(
 async def test_an_end_in_the_middle_is_a_protocol_error(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
-    server.answer(chunk({"content": "x"}), chunk({"content": "y"}))
+    server.send(chunk({"content": "x"}), chunk({"content": "y"}))
 
     with pytest.raises(ModelProtocolError, match="ended in the middle, after 2 chunks"):
         await streamed(model)
@@ -253,7 +248,7 @@ async def test_an_end_in_the_middle_is_a_protocol_error(
 async def test_an_answer_of_no_chunks_is_a_protocol_error(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
-    server.answer(CHAT_DONE)
+    server.send(CHAT_DONE)
 
     with pytest.raises(ModelProtocolError, match=r"without any event .* It begins 'data: \[DONE\]"):
         await streamed(model)
@@ -262,8 +257,8 @@ async def test_an_answer_of_no_chunks_is_a_protocol_error(
 async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
-    server.answer(*chat_frames("x"))
-    server.answer_json(completion(content="x"))
+    server.send(*chat_frames("x"))
+    server.send_json(completion(content="x"))
     positional, _ = asked()
     stream_response, get_response = cast("Any", model.stream_response), cast("Any", model.get_response)
 
@@ -277,7 +272,7 @@ async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
 async def test_a_failure_in_the_stream_is_raised_behind_what_came_before(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
-    server.answer(b"".join([chunk({"content": "x"}), b'data: {"error":{"message":"boom","code":"c"}}\n\n']))
+    server.send(b"".join([chunk({"content": "x"}), b'data: {"error":{"message":"boom","code":"c"}}\n\n']))
     types: list[str] = []
 
     with pytest.raises(ModelResponseError, match="boom") as raised:
@@ -290,7 +285,7 @@ async def test_a_failure_in_the_stream_is_raised_behind_what_came_before(
 async def test_a_broken_chunk_is_a_protocol_error(
     server: ModelServer, model: OpenAIChatCompletionsModel
 ) -> None:
-    server.answer(chunk({"content": "x"}), b'data: {"choices":5}\n\n')
+    server.send(chunk({"content": "x"}), b'data: {"choices":5}\n\n')
 
     with pytest.raises(ModelProtocolError, match="wrong shape"):
         await streamed(model)
@@ -309,7 +304,7 @@ async def test_a_broken_chunk_is_a_protocol_error(
 async def test_an_answer_that_is_no_completion_is_told_as_such(
     server: ModelServer, model: OpenAIChatCompletionsModel, body: bytes, error: type[Exception], said: str
 ) -> None:
-    server.answer(body)
+    server.send(body)
 
     with pytest.raises(error, match=said):
         await whole(model)
@@ -347,14 +342,14 @@ async def test_what_this_wire_cannot_do_is_refused_before_any_request(
 
 
 async def test_reasoning_is_replayed_to_whom_one_says(server: ModelServer) -> None:
-    server.answer_json(completion(content="x"))
+    server.send_json(completion(content="x"))
     asked: list[Any] = []
 
     def replay(context: Any) -> bool:
         asked.append(context)
         return True
 
-    client = AsyncOpenAI(api_key="k", base_url=server.url)
+    client = AsyncOpenAI(api_key="k", base_url=server.base_url)
     model = OpenAIChatCompletionsModel("m", client, replay)
     thought = {
         "type": "reasoning",
@@ -366,7 +361,7 @@ async def test_reasoning_is_replayed_to_whom_one_says(server: ModelServer) -> No
 
     assert server.last.json["messages"] == [{"role": "assistant", "content": "x", "reasoning_content": "t"}]
     assert (asked[0].model, asked[0].reasoning.origin_model) == ("m", "theirs")
-    assert asked[0].base_url.startswith(server.url)
+    assert asked[0].base_url.startswith(server.base_url)
 
 
 def test_buffering_tool_calls_is_refused() -> None:

@@ -33,16 +33,9 @@ from millstream.errors import (
     UserError,
 )
 from millstream.models.openai_responses import OpenAIResponsesModel
+from millstream.testing.model_server import ModelServer
 from tests.models.conftest import asked, batches, streamed, types_into, whole
-from tests.support.model_server import (
-    ModelServer,
-    call,
-    frame,
-    message,
-    response,
-    responses_frames,
-    text_frames,
-)
+from tests.support.frames import call, frame, message, response, responses_frames, text_frames
 
 
 class Verdict(BaseModel):
@@ -67,14 +60,14 @@ HI = [{"content": "hi", "role": "user"}]
 
 @pytest.fixture
 def model(server: ModelServer) -> OpenAIResponsesModel:
-    return OpenAIResponsesModel("m", AsyncOpenAI(api_key="k", base_url=server.url, max_retries=0))
+    return OpenAIResponsesModel("m", AsyncOpenAI(api_key="k", base_url=server.base_url, max_retries=0))
 
 
 async def sent(
     server: ModelServer, model: OpenAIResponsesModel, input: Any = "hi", **given: Any
 ) -> dict[str, Any]:
     """The body of the request that a call sends; what nothing was said about is checked and left out."""
-    server.answer_json(response())
+    server.send_json(response())
     await whole(model, input, **given)
     assert server.last.path == "/v1/responses"
     body = server.last.json
@@ -206,7 +199,7 @@ async def test_hosted_tools_and_handoffs_are_tools_too(
 async def test_a_prompt_on_the_server_brings_its_own_tools_and_model(
     server: ModelServer, explicit: bool, given: dict[str, Any], body: dict[str, Any]
 ) -> None:
-    client = AsyncOpenAI(api_key="k", base_url=server.url)
+    client = AsyncOpenAI(api_key="k", base_url=server.base_url)
     model = OpenAIResponsesModel("m", client, model_is_explicit=explicit)
 
     assert await sent(server, model, prompt={"id": "p"}, **given) == body
@@ -229,7 +222,7 @@ async def test_items_go_out_as_they_are(server: ModelServer, model: OpenAIRespon
 
 
 async def test_typed_items_go_out_as_they_came_in(server: ModelServer, model: OpenAIResponsesModel) -> None:
-    server.answer_json(response([message("hello"), call("add", "{}")]))
+    server.send_json(response([message("hello"), call("add", "{}")]))
     answer = await whole(model)
 
     assert (await sent(server, model, answer.output))["input"] == [message("hello"), call("add", "{}")]
@@ -303,7 +296,7 @@ async def test_a_stream_is_the_servers_bytes_in_batches(
     server: ModelServer, model: OpenAIResponsesModel
 ) -> None:
     frames = text_frames("Hello big world")
-    server.answer(b"".join(frames))
+    server.send(b"".join(frames))
 
     got = [batch async for batch in batches(model)]
 
@@ -318,7 +311,7 @@ async def test_a_stream_survives_being_cut_at_every_byte(
     server: ModelServer, model: OpenAIResponsesModel
 ) -> None:
     stream = b"".join(text_frames("Hé 😀"))
-    server.answer(*(stream[i : i + 1] for i in range(len(stream))))
+    server.send(*(stream[i : i + 1] for i in range(len(stream))))
 
     events = await streamed(model)
 
@@ -327,7 +320,7 @@ async def test_a_stream_survives_being_cut_at_every_byte(
 
 
 async def test_a_call_of_a_tool_comes_typed(server: ModelServer, model: OpenAIResponsesModel) -> None:
-    server.answer(*responses_frames(message("let me see"), call("add", '{"a":1}')))
+    server.send(*responses_frames(message("let me see"), call("add", '{"a":1}')))
 
     last = (await streamed(model))[-1]
 
@@ -341,8 +334,8 @@ async def test_a_whole_answer_and_a_streamed_one_say_the_same(
     server: ModelServer, model: OpenAIResponsesModel
 ) -> None:
     output = [message("let me see"), call("add", '{"a":1}')]
-    server.answer_json(response(output), headers={"x-request-id": "req_1"})
-    server.answer(*responses_frames(*output), headers={"x-request-id": "req_1"})
+    server.send_json(response(output), headers={"x-request-id": "req_1"})
+    server.send(*responses_frames(*output), headers={"x-request-id": "req_1"})
 
     answer = await whole(model, settings=ModelSettings(preserve_raw_usage=True))
     last = (await streamed(model))[-1]
@@ -357,7 +350,7 @@ async def test_a_whole_answer_and_a_streamed_one_say_the_same(
 async def test_the_last_event_is_bytes_too_where_the_server_names_no_request(
     server: ModelServer, model: OpenAIResponsesModel
 ) -> None:
-    server.answer(*text_frames("x"))
+    server.send(*text_frames("x"))
 
     got = [batch async for batch in batches(model)]
 
@@ -368,8 +361,8 @@ async def test_the_last_event_is_bytes_too_where_the_server_names_no_request(
 async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
     server: ModelServer, model: OpenAIResponsesModel
 ) -> None:
-    server.answer(*text_frames("x"))
-    server.answer_json({"id": "r", "object": "response", "output": []})
+    server.send(*text_frames("x"))
+    server.send_json({"id": "r", "object": "response", "output": []})
     positional, _ = asked()
     stream_response, get_response = cast("Any", model.stream_response), cast("Any", model.get_response)
 
@@ -383,7 +376,7 @@ async def test_the_state_of_a_server_may_be_given_by_position_as_in_the_sdk(
 
 
 async def test_nothing_after_the_last_event_is_read(server: ModelServer, model: OpenAIResponsesModel) -> None:
-    server.answer(
+    server.send(
         b"".join([*text_frames("x"), frame("response.output_text.delta", delta="late"), b"data: [DONE]\n\n"])
     )
 
@@ -396,8 +389,8 @@ async def test_an_incomplete_response_is_an_end(server: ModelServer, model: Open
     cut_short = response(
         [message("x")], status="incomplete", incomplete_details={"reason": "max_output_tokens"}
     )
-    server.answer(frame("response.incomplete", response=cut_short))
-    server.answer_json(cut_short)
+    server.send(frame("response.incomplete", response=cut_short))
+    server.send_json(cut_short)
 
     last = (await streamed(model))[-1]
     answer = await whole(model)
@@ -421,7 +414,7 @@ FAILED = {"code": "server_error", "message": "the model fell over"}
 async def test_a_failure_is_raised_after_the_event_that_tells_it(
     server: ModelServer, model: OpenAIResponsesModel, event: bytes, kind: str
 ) -> None:
-    server.answer(b"".join([*text_frames("Hello world")[:5], event]))
+    server.send(b"".join([*text_frames("Hello world")[:5], event]))
     types: list[str] = []
 
     with pytest.raises(ModelResponseError, match="the model fell over") as raised:
@@ -432,11 +425,11 @@ async def test_a_failure_is_raised_after_the_event_that_tells_it(
 
 
 async def test_a_whole_answer_that_failed_raises(server: ModelServer, model: OpenAIResponsesModel) -> None:
-    server.answer_json(response(status="failed", error=FAILED))
+    server.send_json(response(status="failed", error=FAILED))
     with pytest.raises(ModelResponseError, match=r"the model fell over \(code: server_error\)"):
         await whole(model)
 
-    server.answer_json({"error": FAILED})
+    server.send_json({"error": FAILED})
     with pytest.raises(ModelResponseError, match="the model fell over"):
         await whole(model)
 
@@ -446,7 +439,7 @@ async def test_a_whole_answer_that_failed_raises(server: ModelServer, model: Ope
 async def test_an_answer_that_is_no_response_is_a_protocol_error(
     server: ModelServer, model: OpenAIResponsesModel, body: bytes
 ) -> None:
-    server.answer(body)
+    server.send(body)
 
     with pytest.raises(ModelProtocolError, match="The model's server sent no"):
         await whole(model)
@@ -456,7 +449,7 @@ async def test_an_answer_that_is_no_response_is_a_protocol_error(
 async def test_good_events_of_a_read_come_before_its_bad_one(
     server: ModelServer, model: OpenAIResponsesModel
 ) -> None:
-    server.answer(b"".join(text_frames("Hello world")[:5]) + b"data: {broken\n\n")
+    server.send(b"".join(text_frames("Hello world")[:5]) + b"data: {broken\n\n")
     types: list[str] = []
 
     with pytest.raises(ModelProtocolError, match="not JSON"):
@@ -467,7 +460,7 @@ async def test_good_events_of_a_read_come_before_its_bad_one(
 
 async def test_an_event_of_a_later_version_passes(server: ModelServer, model: OpenAIResponsesModel) -> None:
     frames = text_frames("x")
-    server.answer(*frames[:3], frame("response.of_tomorrow", x=1), *frames[3:])
+    server.send(*frames[:3], frame("response.of_tomorrow", x=1), *frames[3:])
 
     types = [event.type for event in await streamed(model)]
 

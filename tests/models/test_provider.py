@@ -18,8 +18,9 @@ from millstream.models.openai_chat import OpenAIChatCompletionsModel
 from millstream.models.openai_responses import OpenAIResponsesModel
 from millstream.models.promise import Model
 from millstream.models.provider import MultiProvider, MultiProviderMap, OpenAIProvider
+from millstream.testing.model_server import ModelServer
 from tests.models.conftest import streamed
-from tests.support.model_server import ModelServer, chat_frames, text_frames
+from tests.support.frames import chat_frames, text_frames
 
 
 @pytest.fixture(autouse=True)
@@ -215,8 +216,8 @@ def test_an_unknown_mode_is_refused(mode: str) -> None:
 
 
 async def test_closing_a_provider_closes_its_connections(server: ModelServer) -> None:
-    server.answer(*text_frames("x"), always=True)
-    models = MultiProvider(openai_base_url=server.url)
+    server.send(*text_frames("x"), always=True)
+    models = MultiProvider(openai_base_url=server.base_url)
     await streamed(models.get_model("m"))
 
     await models.aclose()
@@ -230,8 +231,8 @@ async def test_closing_a_provider_closes_its_connections(server: ModelServer) ->
 async def test_runs_without_a_provider_of_their_own_share_a_connection(
     server: ModelServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    server.answer(*chat_frames("x"), always=True)
-    monkeypatch.setenv("OPENAI_BASE_URL", server.url)
+    server.send(*chat_frames("x"), always=True)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url)
     provider.set_default_openai_api("chat_completions")
 
     for _ in range(3):
@@ -243,8 +244,8 @@ async def test_runs_without_a_provider_of_their_own_share_a_connection(
 
 
 def test_many_loops_one_provider_no_warning(server: ModelServer, caplog: pytest.LogCaptureFixture) -> None:
-    server.answer(*text_frames("x"), always=True)
-    models = OpenAIProvider(base_url=server.url)
+    server.send(*text_frames("x"), always=True)
+    models = OpenAIProvider(base_url=server.base_url)
 
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.WARNING):
         warnings.simplefilter("always")

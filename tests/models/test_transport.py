@@ -21,23 +21,17 @@ from millstream.models import transport
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
 from millstream.models.openai_responses import OpenAIResponsesModel
 from millstream.models.promise import Model
+from millstream.testing import ManualClock
+from millstream.testing.faults import CUT, HANG, Gate
+from millstream.testing.model_server import ModelServer
 from tests.models.conftest import batches, streamed, types_into, whole
-from tests.support.model_server import (
-    CUT,
-    HANG,
-    Gate,
-    ModelServer,
-    chat_frames,
-    message,
-    response,
-    text_frames,
-)
+from tests.support.frames import chat_frames, message, response, text_frames
 
 ANSWER = text_frames("Hello big world")
 
 
 def model(server: ModelServer, *, idle_timeout: float | None = 300, **client: Any) -> OpenAIResponsesModel:
-    client = {"api_key": "k", "base_url": server.url, "max_retries": 0, **client}
+    client = {"api_key": "k", "base_url": server.base_url, "max_retries": 0, **client}
     return OpenAIResponsesModel("m", AsyncOpenAI(**client), idle_timeout=idle_timeout)
 
 
@@ -50,8 +44,8 @@ def text_of(events: list[Any]) -> str:
 
 async def test_the_default_transport_is_read_at_its_source(server: ModelServer) -> None:
     """Fails when `openai` or aiohttp change the shape that `_direct_reader` knows: then it is slow, not wrong."""
-    server.answer(*ANSWER)
-    client = AsyncOpenAI(api_key="k", base_url=server.url)
+    server.send(*ANSWER)
+    client = AsyncOpenAI(api_key="k", base_url=server.base_url)
     twin = await transport.Transport(client)._with_pool()
 
     response: Any = await twin.post(
@@ -89,7 +83,7 @@ class Seen(httpx2.AsyncHTTPTransport):
 
 
 async def test_a_users_own_http_client_carries_the_stream(server: ModelServer) -> None:
-    server.answer(*ANSWER)
+    server.send(*ANSWER)
     seen = Seen()
     async with httpx2.AsyncClient(transport=seen, headers={"x-own": "yes"}) as own:
         events = await streamed(model(server, http_client=own))
@@ -100,7 +94,7 @@ async def test_a_users_own_http_client_carries_the_stream(server: ModelServer) -
 
 
 async def test_a_users_own_aiohttp_client_is_left_open(server: ModelServer) -> None:
-    server.answer(*ANSWER)
+    server.send(*ANSWER)
     async with DefaultAioHttpClient() as own:
         asked = model(server, http_client=own)
         await streamed(asked)
@@ -110,7 +104,7 @@ async def test_a_users_own_aiohttp_client_is_left_open(server: ModelServer) -> N
 
 
 async def test_the_client_keeps_its_say(server: ModelServer) -> None:
-    server.answer(*ANSWER, always=True)
+    server.send(*ANSWER, always=True)
     asked = model(
         server,
         default_headers={"X-Mine": "1", "User-Agent": "me"},
@@ -148,10 +142,10 @@ async def test_the_client_keeps_its_say(server: ModelServer) -> None:
 async def test_azure_routes_its_requests(
     server: ModelServer, make: Callable[..., Model], frames: list[bytes], path: str, own: bool
 ) -> None:
-    server.answer(*frames)
+    server.send(*frames)
     client = AsyncAzureOpenAI(
         api_key="k",
-        azure_endpoint=server.url.removesuffix("/v1"),
+        azure_endpoint=server.base_url.removesuffix("/v1"),
         api_version="2025-04-01",
         http_client=httpx2.AsyncClient() if own else None,
     )
@@ -165,7 +159,7 @@ async def test_azure_routes_its_requests(
 
 
 async def test_a_compressed_stream_is_read(server: ModelServer) -> None:
-    server.answer(gzip.compress(b"".join(ANSWER)), headers={"content-encoding": "gzip"})
+    server.send(gzip.compress(b"".join(ANSWER)), headers={"content-encoding": "gzip"})
 
     assert text_of(await streamed(model(server))) == "Hello big world"
 
@@ -176,8 +170,8 @@ async def test_a_compressed_stream_is_read(server: ModelServer) -> None:
 @pytest.mark.parametrize("status", [500, 429, 409])
 async def test_the_client_retries_as_it_was_told(server: ModelServer, status: int) -> None:
     for _ in range(2):
-        server.answer(b"{}", status=status, headers={"retry-after-ms": "1"})
-    server.answer(*ANSWER)
+        server.send(b"{}", status=status, headers={"retry-after-ms": "1"})
+    server.send(*ANSWER)
 
     events = await streamed(model(server, max_retries=2))
 
@@ -199,7 +193,7 @@ async def test_statuses_are_the_errors_that_users_of_openai_catch(
     server: ModelServer, status: int, error: type[openai.APIStatusError]
 ) -> None:
     for _ in range(2):
-        server.answer(b'{"error":{"message":"no such thing","code":"c"}}', status=status)
+        server.send(b'{"error":{"message":"no such thing","code":"c"}}', status=status)
 
     with pytest.raises(error, match="no such thing"):
         await streamed(model(server))
@@ -223,7 +217,7 @@ async def test_a_cut_connection_is_a_protocol_error_that_counts_what_came(
     server: ModelServer, http: Callable[[], httpx2.AsyncClient] | None
 ) -> None:
     gate = Gate()
-    server.answer(*ANSWER[:5], gate, CUT)
+    server.send(*ANSWER[:5], gate, CUT)
     own = http() if http else None
     stream = batches(model(server, http_client=own))
     types = list((await anext(stream)).types)
@@ -239,7 +233,7 @@ async def test_a_cut_connection_is_a_protocol_error_that_counts_what_came(
 
 
 async def test_an_end_without_a_last_event_is_a_protocol_error(server: ModelServer) -> None:
-    server.answer(*ANSWER[:-1])
+    server.send(*ANSWER[:-1])
 
     with pytest.raises(ModelProtocolError, match=r"ended without response.completed, after 10 events"):
         await streamed(model(server))
@@ -265,21 +259,21 @@ async def test_an_end_without_a_last_event_is_a_protocol_error(server: ModelServ
 async def test_an_answer_that_is_no_stream_is_told_by_its_type_its_beginning_and_what_to_change(
     server: ModelServer, kind: str, body: bytes, begins: str, advice: str, http: bool
 ) -> None:
-    server.answer(body, headers={"content-type": kind})
+    server.send(body, headers={"content-type": kind})
     own = httpx2.AsyncClient() if http else None
 
     with pytest.raises(ModelProtocolError) as raised:
         await streamed(model(server, http_client=own))
 
     said = str(raised.value)
-    assert f"without any event ({kind}), from {server.url}/responses. {begins}. " in said
+    assert f"without any event ({kind}), from {server.base_url}/responses. {begins}. " in said
     assert advice in said
     if own is not None:
         await own.aclose()
 
 
 async def test_an_end_in_the_middle_of_a_frame_is_a_protocol_error(server: ModelServer) -> None:
-    server.answer(*ANSWER[:-1], ANSWER[-1][:40])
+    server.send(*ANSWER[:-1], ANSWER[-1][:40])
 
     with pytest.raises(ModelProtocolError, match="ended without"):
         await streamed(model(server))
@@ -289,26 +283,31 @@ async def test_an_end_in_the_middle_of_a_frame_is_a_protocol_error(server: Model
 
 
 async def test_silence_ends_the_stream(server: ModelServer) -> None:
-    server.answer(*ANSWER[:5], HANG)
-    stream = batches(model(server, idle_timeout=0.02))
+    server.send(*ANSWER[:5], HANG)
 
-    with pytest.raises(ModelTimeoutError) as raised:
-        async for _ in stream:
-            pass
+    with ManualClock() as clock:
+        reading = asyncio.create_task(streamed(model(server, idle_timeout=30)))
+        assert await clock.tick() == 30
 
+    with pytest.raises(ModelTimeoutError, match="sent nothing for 30 s") as raised:
+        await reading
     assert raised.value.idle
-    assert raised.value.timeout_seconds == 0.02
+    assert raised.value.timeout_seconds == 30
     await server.last.client_gone()
 
 
 async def test_the_total_limit_ends_the_stream(server: ModelServer) -> None:
-    server.answer(*ANSWER[:5], HANG)
+    server.send(*ANSWER[:5], HANG)
 
-    with pytest.raises(ModelTimeoutError) as raised:
-        await streamed(model(server), settings=ModelSettings(timeout=0.05))
+    with ManualClock() as clock:
+        stream = batches(model(server), settings=ModelSettings(timeout=10))
+        await anext(stream)
+        reading = asyncio.create_task(types_into([], stream))
+        assert await clock.tick() == 10
 
+    with pytest.raises(ModelTimeoutError, match="did not finish within 10 s") as raised:
+        await reading
     assert not raised.value.idle
-    assert raised.value.timeout_seconds == 0.05
     await server.last.client_gone()
 
 
@@ -318,14 +317,43 @@ async def test_the_total_limit_holds_before_the_first_byte(
 ) -> None:
     server.hold()
 
-    with pytest.raises(ModelTimeoutError) as raised:
-        await ask(model(server), settings=ModelSettings(timeout=0.05))
+    with ManualClock() as clock:
+        asking = asyncio.create_task(ask(model(server), settings=ModelSettings(timeout=10)))
+        assert await clock.tick() == 10
 
-    assert not raised.value.idle
+    with pytest.raises(ModelTimeoutError, match="within 10 s"):
+        await asking
+
+
+async def test_time_that_the_request_took_counts_towards_the_total(server: ModelServer) -> None:
+    held = Gate()
+    server.send(held, *ANSWER[:5], HANG)
+
+    with ManualClock() as clock:
+        reading = asyncio.create_task(streamed(model(server), settings=ModelSettings(timeout=10)))
+        await clock.waiting()
+        clock.advance(4)
+        held.open()
+        while clock.due != (6,):
+            await asyncio.sleep(0)
+        await clock.tick()
+
+    with pytest.raises(ModelTimeoutError, match="within 10 s"):
+        await reading
+
+
+async def test_a_whole_answer_may_be_silent_for_longer_than_a_stream(server: ModelServer) -> None:
+    with ManualClock() as clock:
+        held = server.hold()
+        asking = asyncio.create_task(whole(model(server, idle_timeout=30)))
+        await asyncio.wrap_future(held)
+
+        assert clock.due == ()  # the client's own read timeout is the limit
+        asking.cancel()
 
 
 async def test_the_http_clients_own_read_timeout_is_a_model_timeout_too(server: ModelServer) -> None:
-    server.answer(*ANSWER[:5], HANG, always=True)
+    server.send(*ANSWER[:5], HANG, always=True)
 
     for http in (None, httpx2.AsyncClient()):
         with pytest.raises(ModelTimeoutError) as raised:
@@ -334,31 +362,6 @@ async def test_the_http_clients_own_read_timeout_is_a_model_timeout_too(server: 
             )
         assert raised.value.idle
     assert "timeout" not in server.last.json
-
-
-class HandClock:
-    """A loop whose time passes when the test says so."""
-
-    def __init__(self) -> None:
-        self.now = 0.0
-        self.due: list[tuple[float, Callable[[], None]]] = []
-
-    def time(self) -> float:
-        return self.now
-
-    def call_later(self, delay: float, callback: Callable[[], None]) -> "HandClock":
-        self.due.append((self.now + delay, callback))
-        return self
-
-    def cancel(self) -> None:
-        self.due.clear()
-
-    def advance(self, seconds: float) -> None:
-        self.now += seconds
-        ripe = [callback for at, callback in self.due if at <= self.now]
-        self.due = [(at, callback) for at, callback in self.due if at > self.now]
-        for callback in ripe:
-            callback()
 
 
 async def at_once() -> bytes:
@@ -379,8 +382,8 @@ async def never() -> bytes:
 async def test_the_clocks_stand_still_while_nobody_reads(
     idle: float | None, total: float | None, waits: list[float], message: str
 ) -> None:
-    clock = HandClock()
-    patience = transport._Patience(clock, idle, total, spent=0.0)  # type: ignore[arg-type]
+    clock = ManualClock()
+    patience = transport.Patience(clock, idle, total, spent=0.0)
     assert await patience.wait(at_once) == b"x"
     clock.advance(1000)  # nobody reads
     assert await patience.wait(at_once) == b"x"
@@ -399,12 +402,12 @@ async def test_the_clocks_stand_still_while_nobody_reads(
     with pytest.raises(ModelTimeoutError, match=message):
         await reading
     patience.close()
-    assert clock.due == []
+    assert clock.due == ()
 
 
 async def test_one_timer_serves_a_whole_stream() -> None:
-    clock = HandClock()
-    patience = transport._Patience(clock, 5.0, None, spent=0.0)  # type: ignore[arg-type]
+    clock = ManualClock()
+    patience = transport.Patience(clock, 5.0, None, spent=0.0)
 
     for _ in range(100):
         await patience.wait(at_once)
@@ -413,7 +416,7 @@ async def test_one_timer_serves_a_whole_stream() -> None:
 
 
 async def test_a_limit_does_not_swallow_a_cancellation(server: ModelServer) -> None:
-    server.answer(*ANSWER[:5], HANG)
+    server.send(*ANSWER[:5], HANG)
     stream = batches(model(server, idle_timeout=60))
     await anext(stream)
     reader = asyncio.create_task(anext(stream))  # type: ignore[arg-type]
@@ -505,7 +508,7 @@ async def test_empty_pieces_are_not_the_end() -> None:
 async def test_closing_the_stream_closes_the_connection(
     server: ModelServer, http: Callable[[], Any] | None
 ) -> None:
-    server.answer(*ANSWER[:5], HANG)
+    server.send(*ANSWER[:5], HANG)
     stream = batches(model(server, http_client=http() if http else None))
     await anext(stream)
 
@@ -529,7 +532,7 @@ async def test_cancelling_a_request_without_an_answer_closes_the_connection(serv
 async def test_an_answer_that_was_read_to_its_end_leaves_its_connection_for_the_next(
     server: ModelServer,
 ) -> None:
-    server.answer(*ANSWER, always=True)
+    server.send(*ANSWER, always=True)
     asked = model(server)
 
     for _ in range(3):
@@ -542,8 +545,8 @@ async def test_what_follows_the_last_event_is_read_so_that_the_connection_can_be
     server: ModelServer,
 ) -> None:
     gate = Gate()
-    server.answer(*ANSWER, gate, b": bye\n\n", b"data: [DONE]\n\n")
-    server.answer(*ANSWER)
+    server.send(*ANSWER, gate, b": bye\n\n", b"data: [DONE]\n\n")
+    server.send(*ANSWER)
     asked = model(server, idle_timeout=None)
 
     stream = batches(asked)
@@ -559,8 +562,8 @@ async def test_what_follows_the_last_event_is_read_so_that_the_connection_can_be
 async def test_two_models_of_one_client_share_its_connections_until_both_are_closed(
     server: ModelServer,
 ) -> None:
-    server.answer(*ANSWER, always=True)
-    client = AsyncOpenAI(api_key="k", base_url=server.url)
+    server.send(*ANSWER, always=True)
+    client = AsyncOpenAI(api_key="k", base_url=server.base_url)
     one, other = OpenAIResponsesModel("a", client), OpenAIResponsesModel("b", client)
     await streamed(one)
     await streamed(other)
@@ -579,7 +582,7 @@ async def test_two_models_of_one_client_share_its_connections_until_both_are_clo
 def test_one_model_serves_many_loops_and_leaves_nothing_behind(
     server: ModelServer, caplog: pytest.LogCaptureFixture
 ) -> None:
-    server.answer(*ANSWER, always=True)
+    server.send(*ANSWER, always=True)
     asked = model(server)
 
     with warnings.catch_warnings(record=True) as caught, caplog.at_level(logging.WARNING):
@@ -595,7 +598,7 @@ def test_one_model_serves_many_loops_and_leaves_nothing_behind(
 
 
 async def test_closing_reaches_the_connections_of_other_loops(server: ModelServer) -> None:
-    server.answer(*ANSWER, always=True)
+    server.send(*ANSWER, always=True)
     asked = model(server)
     other = asyncio.new_event_loop()
     thread = threading.Thread(target=other.run_forever)
@@ -623,7 +626,7 @@ def test_a_coroutine_whose_loop_is_gone_is_run_as_far_as_it_goes() -> None:
 
 
 def test_a_loop_that_was_closed_roughly_is_forgotten(server: ModelServer) -> None:
-    server.answer(*ANSWER, always=True)
+    server.send(*ANSWER, always=True)
     asked = model(server)
     loop = asyncio.new_event_loop()
     loop.run_until_complete(streamed(asked))
@@ -643,7 +646,7 @@ def test_a_loop_that_was_closed_roughly_is_forgotten(server: ModelServer) -> Non
 async def test_a_stream_that_nobody_closed_is_closed_with_its_loop_or_by_the_collector(
     server: ModelServer,
 ) -> None:
-    server.answer(*ANSWER[:5], HANG)
+    server.send(*ANSWER[:5], HANG)
     stream = batches(model(server))
     await anext(stream)
 
@@ -665,7 +668,7 @@ async def test_a_client_that_was_closed_says_so(server: ModelServer) -> None:
 
 
 async def test_a_body_goes_out_whole_and_strict(server: ModelServer) -> None:
-    server.answer_json(response([message("x")]))
+    server.send_json(response([message("x")]))
     text = "é日😀\u2028 half a pair: \ud83d " + "x" * 100_000
 
     await whole(model(server), [{"role": "user", "content": text}])
@@ -682,7 +685,7 @@ async def test_what_has_no_json_is_refused_by_name(server: ModelServer) -> None:
 
 
 async def test_any_mapping_is_an_object(server: ModelServer) -> None:
-    server.answer_json(response())
+    server.send_json(response())
 
     await whole(model(server), settings=ModelSettings(extra_body={"x": MappingProxyType({"a": 1})}))
 

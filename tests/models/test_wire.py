@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from millstream import codec
 from millstream.errors import ModelProtocolError, ModelResponseError
 from millstream.models.wire import FrameReader
-from tests.support.model_server import frame, text_frames
+from tests.support.frames import frame, text_frames
 
 
 class Typed(msgspec.Struct):
