@@ -15,9 +15,11 @@ from millstream.models.scripted import (
     reasoning,
     refusal,
 )
+from millstream.testing import faults
 from millstream.testing.awkward import CANARY, AwkwardValue, awkward_values
 from millstream.testing.clock import ManualClock
 from millstream.testing.logs import check_log
+from millstream.testing.model_server import ModelServer, ReceivedRequest
 from millstream.testing.streams import (
     StreamChecker,
     StreamGrammarError,
@@ -33,8 +35,10 @@ __all__ = [
     "ManualClock",
     "ModelCall",
     "ModelScriptError",
+    "ModelServer",
     "ModelStep",
     "ModelStepSpec",
+    "ReceivedRequest",
     "ScriptedModel",
     "StreamChecker",
     "StreamGrammarError",
@@ -46,6 +50,7 @@ __all__ = [
     "awkward_values",
     "check_log",
     "check_stream",
+    "faults",
     "final_json",
     "function_call",
     "reasoning",
