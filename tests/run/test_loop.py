@@ -606,6 +606,25 @@ async def test_a_filter_that_returns_something_else_ends_the_run(streamed: bool)
 
 
 @both_doors
+async def test_where_names_may_collide_the_model_is_shown_what_it_would_call(streamed: bool) -> None:
+    first, second = (tool(lambda: "seen", name_override="look", description_override=d) for d in "12")
+    other = tool(lambda: "taken", name_override="to_b")
+    target = agent(["B here."]).clone(name="B")
+    an_agent = agent(
+        [function_call("look"), function_call("to_b")],
+        tools=[first, other, second],
+        handoffs=[handoff(agent().clone(name="C"), tool_name_override="to_b"), handoff(target, tool_name_override="to_b")],
+    )
+
+    result = await run(an_agent, streamed, run_config=RunConfig(tool_name_collision_policy="warn"))
+
+    call = model_of(an_agent).calls[0]
+    assert call.tools == [second]
+    assert [each.agent_name for each in call.handoffs] == ["B"]
+    assert result.last_agent is target
+
+
+@both_doors
 async def test_instructions_and_tools_see_the_input_of_the_run_in_every_turn(streamed: bool) -> None:
     seen: list[Any] = []
 

@@ -245,6 +245,9 @@ class Loop:
         tools = await agent.get_all_tools(context)
         handoffs = await agent.get_handoffs(context)
         by_name = tool_names(agent.name, tools, handoffs, policy=run.config.tool_name_collision_policy)
+        # Of one name, the model is shown the one that is called.
+        tools = [tool for tool in tools if not isinstance(tool, FunctionTool) or by_name.get(tool.name) is tool]
+        last = {handoff.tool_name: handoff for handoff in handoffs}
         settings = agent.model_settings.resolve(run.config.model_settings)
         if agent.reset_tool_choice and id(agent) in self._progress.have_used_tools:
             settings = settings.resolve_tool_choice(None)
@@ -255,7 +258,7 @@ class Loop:
             instructions=instructions,
             tools=tools,
             by_name=by_name,
-            handoffs={handoff.tool_name: handoff for handoff in handoffs},
+            handoffs={each.tool_name: each for each in handoffs if last[each.tool_name] is each},
             output_schema=agent.output_schema(),
         )
 

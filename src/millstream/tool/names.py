@@ -48,4 +48,5 @@ def tool_names(
         if policy == "error":
             raise DuplicateToolError(message)
         logger.warning("%s", message)
-    return {tool.name: tool for tool in functions}
+    transfers = {each.tool_name for each in handoffs}
+    return {tool.name: tool for tool in functions if tool.name not in transfers}
