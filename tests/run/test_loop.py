@@ -613,7 +613,7 @@ async def test_where_names_may_collide_the_model_is_shown_what_it_would_call(str
     an_agent = agent(
         [function_call("look"), function_call("to_b")],
         tools=[first, other, second],
-        handoffs=[handoff(agent().clone(name="C"), tool_name_override="to_b"), handoff(target, tool_name_override="to_b")],
+        handoffs=[handoff(each, tool_name_override="to_b") for each in (agent().clone(name="C"), target)],
     )
 
     result = await run(an_agent, streamed, run_config=RunConfig(tool_name_collision_policy="warn"))

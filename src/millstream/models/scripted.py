@@ -713,7 +713,8 @@ class _Narrator:
     def _item(self, index: int, item: dict[str, Any]) -> Iterator[_Told]:
         kind = item.get("type")
         at = {"item_id": item.get("id") or item.get("call_id") or f"item_{index}", "output_index": index}
-        filled_later: dict[str, Any] = {"content": [], "summary": [], "arguments": "", "encrypted_content": None}
+        filled_later: dict[str, Any] = {"content": [], "summary": [], "arguments": ""}
+        filled_later["encrypted_content"] = None
         started = {name: filled_later.get(name, value) for name, value in item.items()}
         if kind in ("message", "function_call", "reasoning"):
             started["status"] = "in_progress"

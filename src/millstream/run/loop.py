@@ -246,7 +246,7 @@ class Loop:
         handoffs = await agent.get_handoffs(context)
         by_name = tool_names(agent.name, tools, handoffs, policy=run.config.tool_name_collision_policy)
         # Of one name, the model is shown the one that is called.
-        tools = [tool for tool in tools if not isinstance(tool, FunctionTool) or by_name.get(tool.name) is tool]
+        tools = [each for each in tools if not isinstance(each, FunctionTool) or by_name.get(each.name) is each]
         last = {handoff.tool_name: handoff for handoff in handoffs}
         settings = agent.model_settings.resolve(run.config.model_settings)
         if agent.reset_tool_choice and id(agent) in self._progress.have_used_tools:
