@@ -38,6 +38,7 @@ from millstream.config import (
     ToolNotFoundBehavior,
 )
 from millstream.context import AgentHookContext, RunContextWrapper, TContext, ToolContext
+from millstream.delivery import to_sse, to_websocket
 from millstream.errors import (
     AgentsException,
     DecodeError,
@@ -313,6 +314,8 @@ __all__ = [
     "set_default_openai_api",
     "set_default_openai_client",
     "set_default_openai_key",
+    "to_sse",
+    "to_websocket",
     "tool",
     "tool_input_guardrail",
     "tool_output_guardrail",

@@ -1,0 +1,35 @@
+"""What the transports have in common: a client that may be gone, or take nothing, at any moment."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Any
+
+logger = logging.getLogger("millstream")
+
+
+class TookNothingError(Exception):
+    """The client took nothing of what it was sent for as long as it may."""
+
+
+def log_let_go(run_id: str, seconds: float) -> None:
+    """Say that a client was let go because it took nothing."""
+    logger.warning("run %s: a client took nothing for %g s and was let go; it may resume", run_id, seconds)
+
+
+async def first_of(*tasks: asyncio.Task[Any]) -> None:
+    """Return when one of `tasks` has ended, and the others were cancelled for it.
+
+    Raises:
+        Exception: what one of them raised.
+    """
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+    for task in tasks:
+        if not task.cancelled():
+            task.result()

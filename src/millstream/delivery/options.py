@@ -1,0 +1,140 @@
+"""Where a delivery begins: a handle, and what the caller passes beside it, checked.
+
+What the program itself got wrong raises at once. What came from a client, a position that is
+none, is told to the client.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
+
+from millstream.delivery.feed import Entries, Feed
+from millstream.delivery.frame import Message, error_message
+from millstream.errors import UserError
+from millstream.events import EVENT_TYPES
+from millstream.result import RunResultStreaming
+
+if TYPE_CHECKING:
+    from millstream.clock import Clock
+    from millstream.run.active import ActiveRun
+
+OnDisconnect: TypeAlias = Literal["continue", "cancel"]
+
+HEARTBEAT_SECONDS = 15.0
+"""How long a stream may be silent. Proxies cut what is silent for 30 to 60 seconds."""
+SEND_SECONDS = 30.0
+"""How long a client may take nothing of what it is sent."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the doors of this package have in common. `where` is the door's name, for errors.
+
+    Raises:
+        UserError: a value that cannot work, by name.
+    """
+
+    where: str
+    after: int | str | None = None
+    types: Iterable[str] | None = None
+    heartbeat: float | None = HEARTBEAT_SECONDS
+    named: bool = False
+    send_timeout: float = SEND_SECONDS
+    on_disconnect: OnDisconnect = "continue"
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "types", _checked_types(self.where, self.types))
+        if self.heartbeat is not None:
+            self._check_seconds("heartbeat", self.heartbeat)
+        self._check_seconds("send_timeout", self.send_timeout)
+        if self.on_disconnect not in get_args(OnDisconnect):
+            raise UserError(
+                f"{self.where}: on_disconnect={self.on_disconnect!r} is neither 'continue' nor 'cancel'."
+            )
+        if isinstance(self.after, bool) or not isinstance(self.after, int | str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(
+                f"{self.where}: after={self.after!r} is no position. It takes a number, "
+                "or what the client sent as its Last-Event-ID header, or None."
+            )
+        if isinstance(self.after, int) and self.after < 0:
+            raise UserError(f"{self.where}: after={self.after}: positions count from 1; 0 is the start.")
+
+    def _check_seconds(self, name: str, seconds: Any) -> None:
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 < seconds < math.inf:
+            raise UserError(f"{self.where}: {name}={seconds!r}: a number of seconds above 0.")
+
+    def position_in(self, run: RunResultStreaming) -> int | Message:
+        """The position that the client has; or what to tell it, where it names one that cannot be."""
+        after = self.after or 0
+        if isinstance(after, str):
+            text = after.strip()
+            # No more digits than a position has: a longer number costs time to read.
+            after = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+        if 0 <= after <= last_position(run):
+            return after
+        return error_message("unknown_position", "This run has no such position.", 0)
+
+    def feed(self, run: RunResultStreaming, after: int) -> Feed:
+        """The feed for one more reader of `run`."""
+        return Feed(
+            cast("Entries", run.entries(after)),
+            run.run_id,
+            clock=clock_of(run),
+            after=after,
+            types=cast("frozenset[str] | None", self.types),
+            heartbeat=self.heartbeat,
+            on_end=_active(run).log_failure,
+        )
+
+
+def clock_of(run: RunResultStreaming) -> Clock:
+    """The clock of the run."""
+    return _active(run).config.clock
+
+
+def last_position(run: RunResultStreaming) -> int:
+    """The last position that the run has written."""
+    return _active(run).position
+
+
+def _active(run: RunResultStreaming) -> ActiveRun:
+    return run._run  # pyright: ignore[reportPrivateUsage]
+
+
+def check_handle(where: str, handle: Any) -> RunResultStreaming:
+    """`handle`, if it is one.
+
+    Raises:
+        UserError: it is something else; says what to pass instead.
+    """
+    if isinstance(handle, RunResultStreaming):
+        return handle
+    hint = "."
+    if inspect.iscoroutine(handle):
+        handle.close()  # it is not awaited, and needs no warning of its own
+        hint = ": without `await`, and not Runner.run(...)."
+    elif hasattr(handle, "__anext__"):
+        hint = ": without .stream_events(), .entries() or .text(), so that every entry and its position is at hand."
+    raise UserError(
+        f"{where} takes the handle that Runner.run_streamed(...) returns, not {type(handle).__name__}{hint}"
+    )
+
+
+def _checked_types(where: str, types: Any) -> frozenset[str] | None:
+    if types is None:
+        return None
+    if isinstance(types, str) or not isinstance(types, Iterable):
+        raise UserError(f"{where}: types={types!r}: a list of names, as types=['tool.started'].")
+    names = list(cast("Iterable[Any]", types))
+    for name in names:
+        is_models = isinstance(name, str) and (name.startswith("response.") or name == "error")
+        if name not in EVENT_TYPES and not is_models:
+            raise UserError(
+                f"{where}: types has {name!r}, which is the type of no event. There are: "
+                f"{', '.join(sorted(EVENT_TYPES))}; and those of the model's own events, 'response.…'."
+            )
+    return frozenset(names)
