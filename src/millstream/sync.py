@@ -160,11 +160,12 @@ def _start_read(
     Without it a fast model would be turns ahead before the other thread comes to its `for`.
     """
     handle = start()
-    cast("Any", handle)._run.task.add_done_callback(over)
+    run = cast("Any", handle)._run
+    run.task.add_done_callback(over)
     reader = cast("Any", handle.stream_events())
     reader.unbind()
     first.append(reader)
-    asyncio.get_running_loop().call_later(PATIENCE, first.clear)
+    run.config.clock.call_later(PATIENCE, first.clear)
     return handle
 
 

@@ -22,10 +22,11 @@ from millstream import (
     RunResultStreaming,
     tool,
 )
+from millstream.clock import SYSTEM_CLOCK
 from millstream.errors import RunCancelledError
 from millstream.run import readers as readers_module
 from millstream.run.readers import Readers
-from millstream.testing import ScriptedModel, function_call
+from millstream.testing import ManualClock, ScriptedModel, function_call
 
 DEADLINE = 10
 
@@ -521,7 +522,7 @@ async def test_two_readers_may_take_turns_in_one_task() -> None:
 
 async def waits_for_a_task_that_awaits_the_run(run: RunResultStreaming) -> Any:
     result = asyncio.create_task(awaits_the_run(run))
-    await others_have_run()
+    await asyncio.sleep(0)
     return result
 
 
@@ -544,27 +545,33 @@ async def waits_for_the_task_of_the_run(run: RunResultStreaming) -> Any:
     ],
 )
 async def test_who_waits_in_a_way_that_cannot_be_seen_waits_no_longer_than_patience(
-    others: Callable[[RunResultStreaming], Awaitable[Any]], monkeypatch: pytest.MonkeyPatch
+    others: Callable[[RunResultStreaming], Awaitable[Any]],
 ) -> None:
-    monkeypatch.setattr(readers_module, "PATIENCE", 0.02)
+    clock = ManualClock()
 
     async with asyncio.timeout(DEADLINE):
-        run = start()
+        run = start(clock=clock)
         other = await others(run)
         reader = await standing(run)
+        await others_have_run()
+        held_up = not run.is_complete
+        assert await clock.tick() == readers_module.PATIENCE
         await other
+
+    assert held_up
 
     assert run.final_output == "It is cold."
     assert reader
 
 
-async def test_where_nobody_waits_patience_has_no_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers_module, "PATIENCE", 0.001)
-    model = two_turns()
-    run = start(model)
+async def test_where_nobody_waits_patience_has_no_end() -> None:
+    model, clock = two_turns(), ManualClock()
+    run = start(model, clock=clock)
     reader = await standing(run)
 
-    await asyncio.sleep(0.02)  # twenty times its length
+    for _ in range(20):
+        await clock.tick()
+        await others_have_run()
 
     assert len(model.calls) == 1
     await collect(reader)
@@ -579,7 +586,7 @@ class Someone:
 
 @pytest.mark.may_block
 async def test_what_another_thread_changes_while_the_run_looks_is_not_missed() -> None:
-    readers = Readers(asyncio.get_running_loop(), lambda: None)
+    readers = Readers(asyncio.get_running_loop(), lambda: None, SYSTEM_CLOCK)
     reader = Someone()
     place = readers.attach(reader)
     readers.ask(place, holds=True, bound=True)
@@ -607,7 +614,7 @@ async def test_a_task_keeps_nothing_of_the_runs_it_has_read() -> None:
 def test_a_reader_that_leaves_when_the_loop_is_closed_is_let_go() -> None:
     loop = asyncio.new_event_loop()
     gone: list[str] = []
-    readers = Readers(loop, lambda: gone.append("gone"))
+    readers = Readers(loop, lambda: gone.append("gone"), SYSTEM_CLOCK)
     reader = Someone()
     place = readers.attach(reader)
 

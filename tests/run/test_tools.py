@@ -11,7 +11,7 @@ from millstream import Agent, FunctionTool, RunConfig, Runner, ToolContext, Tool
 from millstream.errors import ModelBehaviorError, RunCancelledError, ToolTimeoutError, UserError
 from millstream.events import Entry, RunItemStreamEvent, ToolFinished, ToolStarted
 from millstream.run import tools as tools_module
-from millstream.testing import ScriptedModel, function_call
+from millstream.testing import ManualClock, ScriptedModel, function_call
 
 
 def agent(*calls: Any, tools: list[Any], then: str = "done", **options: Any) -> Agent[Any]:
@@ -324,10 +324,9 @@ async def test_a_tool_that_is_told_to_stop_and_finishes_quickly_has_its_output_k
 
 
 async def test_a_tool_that_will_not_be_cancelled_is_left_behind_and_says_nothing_more(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(tools_module, "GRACE", 0.01)
-    begun, let_go = asyncio.Event(), asyncio.Event()
+    begun, let_go, clock = asyncio.Event(), asyncio.Event(), ManualClock()
 
     @tool
     async def deaf() -> str:
@@ -339,12 +338,13 @@ async def test_a_tool_that_will_not_be_cancelled_is_left_behind_and_says_nothing
                 continue
         return "too late"
 
-    run = Runner.run_streamed(agent(call("deaf"), tools=[deaf]), "hi")
+    run = Runner.run_streamed(agent(call("deaf"), tools=[deaf]), "hi", run_config=RunConfig(clock=clock))
     await begun.wait()
     with caplog.at_level(logging.WARNING, "millstream"):
         run.cancel()
         await asyncio.sleep(0)
         run.cancel()  # impatience changes nothing
+        assert await clock.tick() == tools_module.GRACE
         await run.aclose()
     entries = await entries_of(run)
     let_go.set()
@@ -361,27 +361,32 @@ async def test_a_tool_that_will_not_be_cancelled_is_left_behind_and_says_nothing
 
 
 async def test_a_timeout_is_told_to_the_model() -> None:
-    @tool(timeout=0.001)
+    @tool(timeout=5)
     async def slow() -> str:
         await asyncio.Event().wait()
         return "never"
 
-    run = Runner.run_streamed(agent(call("slow"), tools=[slow]), "hi")
+    clock = ManualClock()
+    run = Runner.run_streamed(agent(call("slow"), tools=[slow]), "hi", run_config=RunConfig(clock=clock))
+    assert await clock.tick() == 5
     entries = await entries_of(run)
 
-    assert outputs(run.new_items) == [("c1", "Tool 'slow' timed out after 0.001 seconds.")]
+    assert outputs(run.new_items) == [("c1", "Tool 'slow' timed out after 5 seconds.")]
     assert finished(entries) == [("c1", "timeout", "tool_timeout")]
     assert run.final_output == "done"
 
 
 async def test_a_timeout_that_is_to_raise_ends_the_run() -> None:
-    @tool(timeout=0.001, timeout_behavior="raise_exception")
+    @tool(timeout=5, timeout_behavior="raise_exception")
     async def slow() -> str:
         await asyncio.Event().wait()
         return "never"
 
+    clock = ManualClock()
+    run = Runner.run_streamed(agent(call("slow"), tools=[slow]), "hi", run_config=RunConfig(clock=clock))
+    await clock.tick()
     with pytest.raises(ToolTimeoutError) as caught:
-        await Runner.run(agent(call("slow"), tools=[slow]), "hi")
+        await run
 
     assert caught.value.run_data is not None
     assert outputs(caught.value.run_data.new_items) == [("c1", "The tool failed.")]

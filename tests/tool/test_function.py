@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from typing import Any
 
 import openai.types.responses  # noqa: F401  # as in a run: imported before the loop starts
@@ -23,6 +23,7 @@ from millstream.errors import (
     ToolTimeoutError,
     UserError,
 )
+from millstream.testing import ManualClock
 from millstream.tool import (
     FunctionTool,
     default_tool_error_function,
@@ -416,7 +417,15 @@ async def test_a_tool_made_by_hand_that_cancels_itself_raises_what_it_raised() -
         await run(FunctionTool("t", "", {}, invoke))
 
 
-TOO_LATE = 1e-9
+TOO_LATE = 5.0
+
+
+async def overdue(work: Awaitable[Any]) -> Any:
+    """What comes of `work` when it has taken too long."""
+    with ManualClock() as clock:
+        task = asyncio.ensure_future(work)
+        assert await clock.tick() == TOO_LATE
+        return await task
 
 
 def slow(never: Never, **options: Any) -> FunctionTool:
@@ -430,9 +439,9 @@ def slow(never: Never, **options: Any) -> FunctionTool:
 async def test_a_tool_that_takes_too_long_is_stopped_and_the_model_told() -> None:
     never, ctx = Never(), context()
 
-    output = await invoke_function_tool(slow(never), ctx, "{}")
+    output = await overdue(invoke_function_tool(slow(never), ctx, "{}"))
 
-    assert output == "Tool 'wait' timed out after 1e-09 seconds."
+    assert output == "Tool 'wait' timed out after 5 seconds."
     assert never.cancelled
     assert isinstance(ctx.failure, ToolTimeoutError)
 
@@ -447,12 +456,12 @@ async def test_a_timeout_function_makes_the_text(kind: str) -> None:
 
     made = slow(Never(), timeout_error_function=tell if kind == "sync" else tell_async)
 
-    assert await run(made) == "late: ToolTimeoutError"
+    assert await overdue(run(made)) == "late: ToolTimeoutError"
 
 
 async def test_a_timeout_may_end_the_run() -> None:
     with pytest.raises(ToolTimeoutError) as caught:
-        await run(slow(Never(), timeout_behavior="raise_exception"))
+        await overdue(run(slow(Never(), timeout_behavior="raise_exception")))
 
     assert (caught.value.tool_name, caught.value.timeout_seconds) == ("wait", TOO_LATE)
 
@@ -460,12 +469,12 @@ async def test_a_timeout_may_end_the_run() -> None:
 async def test_a_sync_tool_that_takes_too_long_is_left_behind_in_its_thread() -> None:
     release, ended = threading.Event(), threading.Event()
 
-    @tool(timeout=0.001)
+    @tool(timeout=TOO_LATE)
     def wait() -> None:
         release.wait()
         ended.set()
 
-    assert "timed out" in await run(wait)
+    assert "timed out" in await overdue(run(wait))
     assert not ended.is_set()
     release.set()
     await asyncio.to_thread(ended.wait)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from millstream.agent import Agent
+from millstream.clock import current_clock
 from millstream.models.scripted import ModelStep, ScriptedModel, function_call
 from millstream.tool import FunctionTool, function_tool
 from millstream.usage import Usage
@@ -70,19 +70,19 @@ def _tools(speed: float) -> list[Any]:
     @function_tool
     async def weather(city: str, day: str) -> str:
         """The forecast for a city."""
-        await asyncio.sleep(0.6 / speed)
+        await current_clock().sleep(0.6 / speed)
         return "sunny until 16:00, then rain; 24 °C"
 
     @function_tool
     async def events(city: str, day: str) -> list[str]:
         """What is on in a city."""
-        await asyncio.sleep(1.4 / speed)
+        await current_clock().sleep(1.4 / speed)
         return ["food market, Croix-Rousse", "silk museum, free entry", "jazz at the Hot Club"]
 
     @function_tool(failure_error_function=told)
     async def tables(city: str, people: int, under_euros: int) -> list[str]:
         """Restaurants that have a table."""
-        await asyncio.sleep(1.0 / speed)
+        await current_clock().sleep(1.0 / speed)
         if under_euros < 25:
             raise ConnectionError("the booking service did not answer")
         return ["Café du Soleil, 19:30", "Le Garet, 20:00"]

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_args
 
-from millstream.clock import SYSTEM_CLOCK, Clock
+from millstream.clock import Clock, current_clock
 from millstream.config.coerce import from_dict, one_of
 from millstream.config.settings import ModelSettings
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
@@ -130,8 +130,11 @@ class RunConfig:
     """What becomes of the run when nobody holds its handle or reads it any more."""
     log: EventLog | None = None
     """Where the run is written down; None for memory, for as long as the handle lives."""
-    clock: Clock = field(default=SYSTEM_CLOCK, repr=False)
-    """Where the run reads the time."""
+    clock: Clock = field(default_factory=current_clock, repr=False)
+    """Tells the run the time, and when its timeouts and back-offs are over: its models' and tools' too.
+
+    By default the machine's; in a tool, that of the run that called it.
+    """
 
     def __post_init__(self) -> None:
         if self.model_settings is not None:
@@ -200,7 +203,7 @@ _METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "model": ("the name of a model, a Model or None", ("get_response",)),
     "model_provider": ("a ModelProvider or None", ("get_model",)),
     "log": ("an EventLog or None", ("append", "cursor")),
-    "clock": ("a Clock", ("time", "monotonic", "sleep")),
+    "clock": ("a Clock", ("time", "monotonic", "sleep", "call_later")),
 }
 """By field: what it takes, and the methods by which one is known: users write these classes themselves."""
 

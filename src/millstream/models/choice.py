@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
+from millstream.clock import current_clock, time_limit
 from millstream.errors import MissingKeyError, UnknownModelError, UserError
 from millstream.models.defaults import DEFAULT_MODEL
 from millstream.models.provider import is_loopback
@@ -377,7 +378,7 @@ async def list_models(
     # must not be sent through the proxy that the environment may name.
     unusable = (OSError, EOFError, ValueError, RecursionError, asyncio.LimitOverrunError)
     with contextlib.suppress(TimeoutError, *unusable):
-        async with asyncio.timeout(seconds):
+        async with time_limit(current_clock(), seconds, TimeoutError()):
             return _names(json.loads(await _get(url, key)))
     return None
 

@@ -10,7 +10,7 @@ them:
         "It is cold in Oslo.",
     ])
 
-Time passes only where `tokens_per_second` asks for it, and only by the clock passed in.
+Time passes only where `tokens_per_second` asks for it, by the run's clock or one passed in.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from inspect import isawaitable
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
 
 from millstream import codec, raw
-from millstream.clock import SYSTEM_CLOCK, Clock
+from millstream.clock import Clock, current_clock
 from millstream.errors import ModelProtocolError, NotSupportedError, UserError
 from millstream.items import ModelResponse
 from millstream.models.batched import signed
@@ -274,7 +274,7 @@ class ScriptedModel(Model):
         tokens_per_second: float | None = None,
         chunk_size: int | None = None,
         batch_size: int = 1,
-        clock: Clock = SYSTEM_CLOCK,
+        clock: Clock | None = None,
     ) -> None:
         """Take the script.
 
@@ -286,7 +286,7 @@ class ScriptedModel(Model):
             chunk_size: characters in a delta; by default a delta is one word.
             batch_size: events that arrive together, as with one read of a socket. Other tasks
                 run before each batch, as they do while a real model is waited for.
-            clock: tells and makes the time that `tokens_per_second` is about.
+            clock: makes the time that `tokens_per_second` is about; by default the run's.
         """
         if emit_traces:
             raise NotSupportedError("ScriptedModel(emit_traces=True): this version has no tracing yet.")
@@ -404,7 +404,7 @@ class ScriptedModel(Model):
         await asyncio.sleep(0)
         if self._seconds_per_token:
             deltas = sum(kind.endswith(".delta") for kind, _ in self._natural_events(step))
-            await self._clock.sleep(deltas * self._seconds_per_token)
+            await (self._clock or current_clock()).sleep(deltas * self._seconds_per_token)
         if step.fail_after is not None:
             raise _error_of(step)
         if step.hang_after is not None:
@@ -539,7 +539,8 @@ class ScriptedModel(Model):
         ends = (step.fail_after, step.hang_after, step.truncate_after)
         end = min((n for n in ends if n is not None), default=None)
         batch = RawBatch([], [])
-        start = self._clock.monotonic()
+        clock = self._clock or current_clock()
+        start = clock.monotonic()
         count = deltas = 0
         events = self._events(step, call)
         try:
@@ -553,7 +554,7 @@ class ScriptedModel(Model):
                     deltas += 1
                     # Counted from the start, so that waits that come late do not add up.
                     due = start + deltas * self._seconds_per_token
-                    await self._clock.sleep(max(0.0, due - self._clock.monotonic()))
+                    await clock.sleep(max(0.0, due - clock.monotonic()))
                 batch.events.append(event)
                 batch.types.append(kind)
                 if len(batch.events) == self._batch_size:

@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 import msgspec
 
 from millstream import codec
+from millstream.clock import Clock, Timer, current_clock, time_limit
 from millstream.errors import AgentsException, ModelProtocolError, ModelTimeoutError, UserError
 from millstream.models.request import Request
 from millstream.models.wire import FrameReader, Frames, excerpt
@@ -81,10 +82,10 @@ class Transport:
 
     async def stream(self, request: Request, reader: FrameReader[T]) -> Stream[T]:
         """Send `request`; its answer as frames. The same errors as `fetch`; `Stream.next` has more."""
-        loop = asyncio.get_running_loop()
-        started = loop.time()
+        clock = current_clock()
+        started = clock.monotonic()
         response = await self._send_within(request, stream=True)
-        patience = _Patience(loop, self.idle_timeout, request.timeout, spent=loop.time() - started)
+        patience = Patience(clock, self.idle_timeout, request.timeout, spent=clock.monotonic() - started)
         return Stream(response, reader, patience)
 
     async def close(self) -> None:
@@ -96,14 +97,8 @@ class Transport:
                 await pools.close()
 
     async def _send_within(self, request: Request, *, stream: bool) -> httpx2.Response:
-        limit = asyncio.timeout(request.timeout)
-        try:
-            async with limit:
-                return await self._send(request, stream=stream)
-        except TimeoutError:
-            if limit.expired() and request.timeout is not None:
-                raise ModelTimeoutError(request.timeout) from None
-            raise
+        async with time_limit(current_clock(), request.timeout, ModelTimeoutError(request.timeout or 0.0)):
+            return await self._send(request, stream=stream)
 
     async def _send(self, request: Request, *, stream: bool) -> httpx2.Response:
         import httpx2
@@ -222,7 +217,7 @@ _encode_json = msgspec.json.Encoder(enc_hook=_plain).encode
 class Stream(Generic[T]):
     """The frames of one answer, as they arrive."""
 
-    def __init__(self, response: httpx2.Response, reader: FrameReader[T], patience: _Patience) -> None:
+    def __init__(self, response: httpx2.Response, reader: FrameReader[T], patience: Patience) -> None:
         self._response = response
         self._reader = reader
         self._patience = patience
@@ -280,7 +275,7 @@ class Stream(Generic[T]):
     async def finish(self) -> None:
         """Read what little may follow the last event, so that the connection can be used again."""
         try:
-            async with asyncio.timeout(_REUSE_GRACE):
+            async with time_limit(self._patience.clock, _REUSE_GRACE, TimeoutError()):
                 while await self._read():
                     pass
         except Exception:  # the answer is whole: what happens to its connection is nobody's loss
@@ -396,23 +391,22 @@ def _set(future: asyncio.Future[None] | None) -> None:
         future.set_result(None)
 
 
-class _Patience:
+class Patience:
     """Ends a read that takes too long, and adds up how long the model made us wait."""
 
-    def __init__(
-        self, loop: asyncio.AbstractEventLoop, idle: float | None, total: float | None, *, spent: float
-    ) -> None:
-        self._time = loop.time
-        self._loop = loop
+    def __init__(self, clock: Clock, idle: float | None, total: float | None, *, spent: float) -> None:
+        self.clock = clock
+        self._time = clock.monotonic
         self._idle = idle
         self._total = total
         self._spent = spent
         self._since = 0.0
         self._reader: asyncio.Task[Any] | None = None
-        self._timer: asyncio.TimerHandle | None = None
+        self._timer: Timer | None = None
         self._over: ModelTimeoutError | None = None
 
-    async def wait(self, read: Callable[[], Awaitable[bytes]]) -> bytes:
+    async def wait(self, read: Callable[[], Awaitable[T]]) -> T:
+        """What `read` gives, or `ModelTimeoutError`."""
         if self._idle is None and self._total is None:
             return await read()
         # What asyncio.timeout does, but for a timer that outlives the read.
@@ -438,7 +432,7 @@ class _Patience:
         return min(idle, total)
 
     def _arm(self) -> None:
-        self._timer = self._loop.call_later(max(self._left(), 0.0), self._look)
+        self._timer = self.clock.call_later(max(self._left(), 0.0), self._look)
 
     def _look(self) -> None:
         self._timer = None
@@ -456,6 +450,7 @@ class _Patience:
         task.cancel()
 
     def close(self) -> None:
+        """Stop looking. Safe to call twice."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None

@@ -15,13 +15,13 @@ import asyncio
 import contextlib
 import logging
 import secrets
-import time
 import weakref
 from collections.abc import Generator, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from millstream import codec
+from millstream.clock import SYSTEM_CLOCK
 from millstream.errors import AgentsException, public_error
 from millstream.events import (
     CancelMode,
@@ -71,7 +71,7 @@ class ActiveRun:
         self.streamed = streamed
         self.loop = loop
         nobody_left = weakref.WeakMethod(self.nobody_left)
-        self.readers = Readers(loop, lambda: (call := nobody_left()) and call())
+        self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
         self.run_id = progress.run_id
         self.position = 0
         """The last position written."""
@@ -144,8 +144,8 @@ class ActiveRun:
         try:
             return self._stamp()
         except Exception:
-            agent = self.progress.current_agent.name
-            return Stamp(run_id=self.run_id, agent=agent, turn=self.progress.current_turn, time=time.time())
+            agent, turn = self.progress.current_agent.name, self.progress.current_turn
+            return Stamp(run_id=self.run_id, agent=agent, turn=turn, time=SYSTEM_CLOCK.time())
 
     # --- the end ---------------------------------------------------------------------------
 

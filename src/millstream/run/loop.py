@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from millstream import codec
 from millstream.agent import Agent, ToolsToFinalOutputResult, refuse_unsupported
+from millstream.clock import CURRENT_CLOCK
 from millstream.config import (
     CallModelData,
     ModelInputData,
@@ -162,6 +163,7 @@ class Loop:
         run = self._run
         run.began = True
         try:
+        CURRENT_CLOCK.set(run.config.clock)  # in this task, and in those that are started here
             async with self._seams.run_span(run):
                 try:
                     await self._main()
@@ -325,7 +327,7 @@ class Loop:
 
     async def _stream(self, turn: Turn, stream: Any) -> None:
         run = self._run
-        now = run.loop.time
+        now = run.loop.time  # how busy this process is, which a test's clock cannot tell
         due = now() + _SLICE
         try:
             async for batch in stream:

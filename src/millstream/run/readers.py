@@ -34,6 +34,8 @@ from collections.abc import Callable, Generator
 from contextvars import ContextVar
 from typing import Any
 
+from millstream.clock import Clock
+
 PATIENCE = 2.0
 """Seconds that a reader which stands still may hold up those who wait for the run."""
 
@@ -53,7 +55,7 @@ class Place:
         self.asks = False
         """Whether it is asking for more right now (rule 2)."""
         self.given_at = 0.0
-        """When it last ceased to ask, in seconds of the loop."""
+        """When it last ceased to ask, in seconds of the run's clock."""
         self.above: tuple[Place, ...] = ()
         """The readers that its task, or one that has started its task, had begun before it."""
         self.begun = False
@@ -86,10 +88,12 @@ class Readers:
     Args:
         loop: the loop that the run is on.
         on_gone: called, in any thread, when a reader is closed or collected.
+        clock: the run's; `PATIENCE` goes by it.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[], None]) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, on_gone: Callable[[], None], clock: Clock) -> None:
         self._loop = loop
+        self._clock = clock
         self._on_gone = on_gone
         self._places: dict[weakref.ref[object], Place] = {}
         self._waiting: dict[object, tuple[Place, ...]] = {}
@@ -136,7 +140,7 @@ class Readers:
     def answer(self, place: Place) -> None:
         """Note that a reader was given something, or does not ask any longer."""
         place.asks = False
-        place.given_at = self._loop.time()
+        place.given_at = self._clock.monotonic()
 
     @contextlib.contextmanager
     def awaited(self) -> Generator[None]:
@@ -199,7 +203,7 @@ class Readers:
             tasks = {task for place in behind if (task := place.task) is not None}
             for task in tasks:
                 task.add_done_callback(self._release)
-            timer = self._loop.call_later(PATIENCE, self._release)
+            timer = self._clock.call_later(PATIENCE, self._release)
             try:
                 await moved
             finally:
@@ -217,7 +221,7 @@ class Readers:
         waiting = [*self._waiting.copy().values(), *(place.above for place in asking)]
         left = {id(place) for above in waiting for place in above}
         busy = {id(place.task) for place in asking if place.task is not None}
-        stood_since = self._loop.time() - PATIENCE if waiting else float("-inf")
+        stood_since = self._clock.monotonic() - PATIENCE if waiting else float("-inf")
 
         def is_left(place: Place) -> bool:
             return (

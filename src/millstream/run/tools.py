@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
     from millstream.agent import Agent
+    from millstream.clock import Clock
     from millstream.events import Event
     from millstream.run.active import ActiveRun
     from millstream.run.seams import Seams
@@ -252,7 +253,7 @@ class ToolRunner:
         self._stopping = True
         for task in tasks:
             task.cancel()
-        pending = await _wait_bounded(tasks, GRACE)
+        pending = await _wait_bounded(tasks, GRACE, self._run.config.clock)
         self._stopped = True
         for task, call in zip(tasks, calls, strict=True):
             if task in pending:
@@ -298,17 +299,21 @@ def text_of(value: object) -> str:
         return f"<{type(value).__name__}: no text>"
 
 
-async def _wait_bounded(tasks: Sequence[asyncio.Task[Any]], seconds: float) -> set[asyncio.Task[Any]]:
+async def _wait_bounded(
+    tasks: Sequence[asyncio.Task[Any]], seconds: float, clock: Clock
+) -> set[asyncio.Task[Any]]:
     """Wait for all to end, however often the waiting itself is cancelled; what has not ended by then."""
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + seconds
-    pending: set[asyncio.Task[Any]] = {task for task in tasks if not task.done()}
-    while pending and (left := deadline - loop.time()) > 0:
-        try:
-            _, pending = await asyncio.wait(pending, timeout=left)
-        except asyncio.CancelledError:
+    over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    timer = clock.call_later(seconds, lambda: over.done() or over.set_result(None))
+    pending: set[asyncio.Future[Any]] = {task for task in tasks if not task.done()}
+    try:
+        while pending and not over.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait({*pending, over}, return_when=asyncio.FIRST_COMPLETED)
             pending = {task for task in pending if not task.done()}
-    return pending
+    finally:
+        timer.cancel()
+    return {task for task in tasks if task in pending}
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast, get_
 from pydantic import ValidationError
 from typing_extensions import Unpack
 
+from millstream.clock import current_clock, time_limit
 from millstream.context import MaybeAwaitable, RunContextWrapper, ToolContext, settle
 from millstream.errors import ModelBehaviorError, NotSupportedError, SchemaError, ToolTimeoutError, UserError
 from millstream.schema import DocstringStyle, FuncSchema, ensure_strict_json_schema, function_schema, problems
@@ -129,14 +130,14 @@ async def invoke_function_tool(tool: FunctionTool, context: ToolContext[Any], ar
     try:
         if limit is None:
             return await tool.on_invoke_tool(context, arguments)
-        deadline = asyncio.timeout(limit)
+        over = ToolTimeoutError(tool.name, limit)
         try:
-            async with deadline:
+            async with time_limit(current_clock(), limit, over):
                 return await tool.on_invoke_tool(context, arguments)
-        except TimeoutError:
-            if not deadline.expired():
+        except ToolTimeoutError as error:
+            if error is not over:  # of a tool that it called itself
                 raise
-        return await _timed_out(tool, context, ToolTimeoutError(tool.name, limit))
+        return await _timed_out(tool, context, over)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
         if (task is not None and task.cancelling()) or not isinstance(tool.on_invoke_tool, _Invoker):

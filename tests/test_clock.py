@@ -1,0 +1,139 @@
+"""The one place where time is read and waited for."""
+
+import asyncio
+import re
+from pathlib import Path
+
+import pytest
+
+from millstream import Agent, RunConfig, Runner, tool
+from millstream.clock import SYSTEM_CLOCK, SystemClock, current_clock, time_limit
+from millstream.testing import ManualClock, ScriptedModel, function_call
+
+STRAY = re.compile(
+    r"\b(loop\.time\b|time\.(time|monotonic|sleep|perf_counter)\b|asyncio\.(sleep|timeout|timeout_at|wait_for)\("
+    r"|loop\.call_(later|at)\b|datetime\.(now|today|utcnow)\(|wait\([^)]*timeout=|\.get\(timeout=)"
+)
+YIELD = "asyncio.sleep(0)"
+"""Lets other tasks run, and waits for no time."""
+
+EXCEPTIONS = {
+    "clock.py": "the clock of the machine itself",
+    "testing/clock.py": "only yields",
+    "testing/logs.py": "a net under the logs of strangers, which wait in real time if they hang",
+    "run/loop.py": "_SLICE: how busy this process is, which a test's clock cannot tell",
+    "tool/threads.py": "how long a thread is kept that has nothing to do",
+}
+
+
+def strays(source: str) -> list[str]:
+    return [line.strip() for line in source.splitlines() if STRAY.search(line.replace(YIELD, ""))]
+
+
+def test_nothing_reads_the_time_or_waits_for_it_but_by_the_clock(root: Path) -> None:
+    src = root / "src" / "millstream"
+
+    found = {str(f.relative_to(src)): strays(f.read_text()) for f in sorted(src.rglob("*.py"))}
+
+    assert {file: lines for file, lines in found.items() if lines and file not in EXCEPTIONS} == {}
+    assert len(found["run/loop.py"]) == 1
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "await asyncio.sleep(0.1)",
+        "async with asyncio.timeout(5):",
+        "due = loop.time() + 3",
+        "timer = loop.call_later(1, f)",
+        "now = time.monotonic()",
+        "await asyncio.wait(tasks, timeout=3)",
+    ],
+)
+def test_a_stray_clock_is_found(line: str) -> None:
+    assert strays(line) == [line]
+    assert strays("await asyncio.sleep(0)") == []
+
+
+async def test_the_clock_of_a_run_holds_in_its_tools_and_in_the_runs_that_they_start() -> None:
+    clock = ManualClock()
+    seen: list[object] = []
+
+    @tool
+    async def here() -> None:
+        seen.append(current_clock())
+
+    @tool
+    def in_a_thread() -> None:
+        seen.append(current_clock())
+
+    @tool
+    async def in_a_run_of_its_own() -> None:
+        model = ScriptedModel([[function_call("here")], "done"])
+        await Runner.run(Agent(name="inner", model=model, tools=[here]), "hi")
+
+    names = ["here", "in_a_thread", "in_a_run_of_its_own"]
+    model = ScriptedModel([[function_call(name) for name in names], "done"])
+    agent = Agent(name="outer", model=model, tools=[here, in_a_thread, in_a_run_of_its_own])
+    await Runner.run(agent, "hi", run_config=RunConfig(clock=clock))
+
+    assert seen == [clock] * 3
+    assert current_clock() is SYSTEM_CLOCK
+
+
+async def test_a_limit_stops_its_body_and_raises_what_it_was_given() -> None:
+    clock, over = ManualClock(), LookupError("over")
+    stopped: list[str] = []
+
+    async def body() -> None:
+        async with time_limit(clock, 5, over):
+            try:
+                await asyncio.Event().wait()
+            finally:
+                stopped.append("stopped")
+
+    task = asyncio.create_task(body())
+    await clock.waiting()
+    clock.advance(4.5)
+    await asyncio.sleep(0)
+    early = list(stopped)
+    clock.advance(0.5)
+
+    with pytest.raises(LookupError) as raised:
+        await task
+    assert raised.value is over
+    assert (early, stopped) == ([], ["stopped"])
+
+
+async def test_a_limit_leaves_alone_what_its_body_raises_or_is_told() -> None:
+    clock = ManualClock()
+
+    with pytest.raises(TimeoutError, match="the body's own"):
+        async with time_limit(clock, 5, LookupError()):
+            raise TimeoutError("the body's own")
+
+    async def body() -> None:
+        async with time_limit(clock, 5, LookupError()):
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(body())
+    await clock.waiting()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    async with time_limit(clock, None, LookupError()):
+        assert clock.due == ()
+    assert clock.due == ()
+
+
+async def test_the_clock_of_the_machine_goes_by_itself() -> None:
+    clock = SystemClock()
+    called = asyncio.Event()
+
+    before = clock.monotonic(), clock.time()
+    clock.call_later(0.001, called.set)
+    await called.wait()
+    await clock.sleep(0.001)
+
+    assert clock.monotonic() > before[0]
+    assert clock.time() > before[1]
