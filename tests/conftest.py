@@ -14,6 +14,8 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from tests.support.run_logs import RunLogs
+
 # A run of the suite is repeatable; to look for new counterexamples:
 # HYPOTHESIS_PROFILE=explore make test T=tests/run
 settings.register_profile("repeatable", derandomize=True, database=None, deadline=None)
@@ -122,3 +124,19 @@ def nothing_blocks(request: pytest.FixtureRequest) -> Iterator[None]:
         for name in ("threading.Lock.acquire", "threading.Lock.acquire_lock"):
             calls.functions[name].deactivate()
         yield
+
+
+@pytest.fixture(autouse=True)
+def every_run_keeps_the_grammar(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[None]:
+    """The log of every run that a test starts is held to `docs/grammar.md`."""
+    logs = RunLogs()
+    logs.watch(monkeypatch)
+    yield
+    mark = request.node.get_closest_marker("breaks_grammar")
+    if mark is not None:
+        assert mark.args, "breaks_grammar names its reason"
+        return
+    problems = "\n\n".join(map(str, logs.reports()))
+    assert not problems, problems
