@@ -1,5 +1,7 @@
 """Items: what a run has produced, and how it goes back to the model."""
 
+import gc
+import weakref
 from typing import Any
 
 import pytest
@@ -8,16 +10,19 @@ from openai.types.responses import ResponseFunctionToolCall, ResponseOutputMessa
 from millstream import codec
 from millstream.agent import Agent
 from millstream.errors import AgentsException, ModelBehaviorError
-from millstream.events import UserEvent
+from millstream.events import RunItemStreamEvent, UserEvent, event_from_json
 from millstream.items import (
     AgentRef,
     HandoffOutputItem,
+    InputItem,
     ItemHelpers,
     MessageOutputItem,
     ModelResponse,
     ToolApprovalItem,
     ToolCallItem,
     ToolCallOutputItem,
+    ToolOrigin,
+    ToolOriginType,
 )
 from millstream.testing import CANARY, assistant_message, function_call, reasoning, refusal
 from millstream.usage import Usage
@@ -191,3 +196,85 @@ def test_an_output_answers_its_call() -> None:
         "call_id": "call_1",
         "output": "found",
     }
+
+
+# --- letting go of agents -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda agent: MessageOutputItem(agent, message()),
+        lambda agent: HandoffOutputItem(agent, {}, source_agent=agent, target_agent=agent),
+    ],
+    ids=["one agent", "three"],
+)
+def test_an_item_that_is_released_keeps_no_agent_but_its_name(make: Any) -> None:
+    agent = Agent(name="big")
+    item = make(agent)
+    before = repr(item)
+
+    item.release_agent()
+    item.release_agent()
+
+    assert item.agent is agent
+    assert (item == make(agent), repr(item)) == (True, before)
+    kept = weakref.ref(agent)
+    del agent
+    gc.collect()
+    assert kept() is None
+    assert item.agent == AgentRef("big")
+    assert '"agent":{"name":"big"}' in codec.encode(item).decode()
+    assert getattr(item, "target_agent", AgentRef("big")) == AgentRef("big")
+    with pytest.raises(AttributeError, match="no attribute 'agents'"):
+        item.agents  # noqa: B018
+
+
+# --- where tools come from ------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("origin", "data"),
+    [
+        (ToolOrigin(ToolOriginType.FUNCTION), {"type": "function"}),
+        (ToolOrigin(ToolOriginType.MCP, mcp_server_name="files"), {"type": "mcp", "mcp_server_name": "files"}),
+        (
+            ToolOrigin(ToolOriginType.AGENT_AS_TOOL, agent_name="B", agent_tool_name="ask"),
+            {"type": "agent_as_tool", "agent_name": "B", "agent_tool_name": "ask"},
+        ),
+    ],
+)  # fmt: skip
+def test_an_origin_is_written_and_read_back(origin: ToolOrigin, data: dict[str, str]) -> None:
+    assert origin.to_json_dict() == data
+    assert ToolOrigin.from_json_dict(data) == origin
+    event = RunItemStreamEvent(item=ToolCallItem(AGENT, CALL, tool_origin=origin))
+    assert event_from_json(event.to_json()).item.tool_origin == origin  # pyright: ignore[reportAttributeAccessIssue]
+
+
+@pytest.mark.parametrize("data", [None, "function", {}, {"type": "new"}, {"type": 3}, {"type": []}])
+def test_what_is_no_origin_is_none(data: Any) -> None:
+    assert ToolOrigin.from_json_dict(data) is None
+
+
+def test_an_origin_takes_names_that_are_text() -> None:
+    assert ToolOrigin.from_json_dict({"type": "mcp", "agent_name": 3}) == ToolOrigin(ToolOriginType.MCP)
+
+
+def test_an_approval_names_the_namespace_of_its_tool() -> None:
+    assert ToolApprovalItem(AGENT, CALL).qualified_name == "search"
+    assert ToolApprovalItem(AGENT, CALL, tool_namespace="web").qualified_name == "web.search"
+
+
+def test_every_input_has_an_id() -> None:
+    assert InputItem(AGENT, {}).input_id != InputItem(AGENT, {}).input_id
+    assert InputItem(AGENT, {}) == InputItem(AGENT, {})
+
+
+def test_an_output_is_for_the_program_that_called() -> None:
+    caller = {"type": "program", "caller_id": "1"}
+
+    assert ItemHelpers.copy_tool_call_caller({"caller": caller}, {"output": "x"}) == {
+        "output": "x",
+        "caller": caller,
+    }
+    assert ItemHelpers.copy_tool_call_caller(CALL, {"output": "x"}) == {"output": "x"}

@@ -113,6 +113,14 @@ from millstream.guardrail import (
     tool_output_guardrail,
 )
 from millstream.handoff import Handoff, HandoffInputData, HandoffInputFilter, handoff
+from millstream.handoff_history import (
+    HandoffHistoryMapper,
+    default_handoff_history_mapper,
+    get_conversation_history_wrappers,
+    nest_handoff_history,
+    reset_conversation_history_wrappers,
+    set_conversation_history_wrappers,
+)
 from millstream.hooks import AgentHooks, RunHooks
 from millstream.items import (
     AgentRef,
@@ -142,7 +150,7 @@ from millstream.models import (
     set_default_openai_client,
     set_default_openai_key,
 )
-from millstream.result import RunResult, RunResultBase, RunResultStreaming
+from millstream.result import AgentToolInvocation, RunResult, RunResultBase, RunResultStreaming
 from millstream.runner import Runner
 from millstream.sync import SyncStream
 from millstream.tool import (
@@ -154,6 +162,8 @@ from millstream.tool import (
     ImageGenerationTool,
     Tool,
     ToolErrorFunction,
+    ToolOrigin,
+    ToolOriginType,
     ToolOutputFileContent,
     ToolOutputFileContentDict,
     ToolOutputImage,
@@ -175,6 +185,7 @@ __all__ = [
     "AgentOutputSchema",
     "AgentOutputSchemaBase",
     "AgentRef",
+    "AgentToolInvocation",
     "AgentUpdatedStreamEvent",
     "AgentsException",
     "CallModelData",
@@ -190,6 +201,7 @@ __all__ = [
     "GuardrailFunctionOutput",
     "Handoff",
     "HandoffCallItem",
+    "HandoffHistoryMapper",
     "HandoffInputData",
     "HandoffInputFilter",
     "HandoffOutputItem",
@@ -284,6 +296,8 @@ __all__ = [
     "ToolInputGuardrailTripwireTriggered",
     "ToolNameCollisionPolicy",
     "ToolNotFoundBehavior",
+    "ToolOrigin",
+    "ToolOriginType",
     "ToolOutputFileContent",
     "ToolOutputFileContentDict",
     "ToolOutputGuardrail",
@@ -306,11 +320,16 @@ __all__ = [
     "UserError",
     "UserEvent",
     "WebSearchTool",
+    "default_handoff_history_mapper",
     "default_tool_error_function",
     "function_tool",
+    "get_conversation_history_wrappers",
     "handoff",
     "input_guardrail",
+    "nest_handoff_history",
     "output_guardrail",
+    "reset_conversation_history_wrappers",
+    "set_conversation_history_wrappers",
     "set_default_openai_api",
     "set_default_openai_client",
     "set_default_openai_key",

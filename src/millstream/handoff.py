@@ -42,6 +42,8 @@ class HandoffInputData:
     run_context: RunContextWrapper[Any] | None = None
     input_items: tuple[RunItem, ...] | None = None
     """What the model is shown instead of `new_items`, which stay as they are in the result."""
+    history_items: tuple[RunItem, ...] = ()
+    """Items that `input_history` has word for word, so that `to_input_list()` need not have them twice."""
 
     def clone(self, **kwargs: Any) -> HandoffInputData:
         """A copy with some fields replaced."""
@@ -65,6 +67,7 @@ class Handoff(Generic[TContext, TAgent]):
     agent_name: str
     input_filter: HandoffInputFilter | None = None
     nest_handoff_history: bool | None = None
+    """Whether the next agent is told the conversation as text; None leaves it to the run's configuration."""
     strict_json_schema: bool = True
     is_enabled: bool | Callable[[RunContextWrapper[Any], AgentBase[Any]], MaybeAwaitable[bool]] = True
     leads_to: Agent[Any] | None = field(default=None, init=False, repr=False, compare=False)
@@ -115,7 +118,8 @@ def handoff(
             the validated input if there is an `input_type`.
         input_type: what the model has to say when it hands over.
         input_filter: changes what the next agent sees.
-        nest_handoff_history: not supported yet.
+        nest_handoff_history: tell the next agent the conversation as text (see
+            `millstream.handoff_history`); None leaves it to `RunConfig.nest_handoff_history`.
         is_enabled: whether the model is shown the handoff; a callable is asked once a turn.
 
     Raises:

@@ -8,8 +8,11 @@ as input of the next model call.
 from __future__ import annotations
 
 import copy
+import secrets
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
 from millstream.errors import AgentsException
@@ -49,6 +52,74 @@ AGENT_FIELDS = frozenset({"agent", "source_agent", "target_agent"})
 """Fields of items that hold an agent."""
 
 
+class Releasable:
+    """Holds agents in attributes, and can let go of them."""
+
+    def release(self, *names: str) -> None:
+        """Hold the agents of these attributes weakly from here on.
+
+        An attribute shows its agent for as long as somebody else keeps it, then an `AgentRef`.
+        """
+        released = self.__dict__.setdefault("_released", {})
+        for name in names:
+            agent = self.__dict__.pop(name, None)
+            if agent is not None:
+                released[name] = (weakref.ref(agent), AgentRef(agent.name))
+
+    if not TYPE_CHECKING:  # which would take any name for an attribute
+
+        def __getattr__(self, name: str) -> Any:
+            # Called for what is not there: what was released, or never was.
+            try:
+                reference, stands_for = self.__dict__["_released"][name]
+            except KeyError:
+                raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}") from None
+            agent = reference()
+            return stands_for if agent is None else agent
+
+
+class ToolOriginType(StrEnum):
+    """What kind of thing a tool is."""
+
+    FUNCTION = "function"
+    MCP = "mcp"
+    AGENT_AS_TOOL = "agent_as_tool"
+
+
+@dataclass(frozen=True)
+class ToolOrigin:
+    """Where a tool of this program comes from. Calls of it and their outputs carry it."""
+
+    type: ToolOriginType
+    mcp_server_name: str | None = None
+    agent_name: str | None = None
+    """The agent that runs, where the tool is one."""
+    agent_tool_name: str | None = None
+
+    def to_json_dict(self) -> dict[str, str]:
+        """What is known, by name."""
+        known = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {
+            name: str(getattr(value, "value", value)) for name, value in known.items() if value is not None
+        }
+
+    @classmethod
+    def from_json_dict(cls, data: Any) -> ToolOrigin | None:
+        """Read what `to_json_dict` made; None where that is not what it is."""
+        if not isinstance(data, Mapping):
+            return None
+        given = cast("Mapping[str, Any]", data)
+        try:
+            kind = ToolOriginType(given.get("type"))
+        except ValueError:
+            return None
+        names = {f.name: given.get(f.name) for f in fields(cls) if f.name != "type"}
+        return cls(kind, **{name: value for name, value in names.items() if isinstance(value, str)})
+
+    def __millstream_json__(self) -> dict[str, str]:
+        return self.to_json_dict()
+
+
 def agent_json(agent: Any) -> dict[str, Any]:
     """What stands for an agent in JSON: its name, and nothing of how it is set up."""
     return {"name": getattr(agent, "name", None)}
@@ -82,7 +153,7 @@ def is_function_call(raw_item: Any) -> bool:
 
 
 @dataclass
-class RunItemBase:
+class RunItemBase(Releasable):
     """What all items share."""
 
     agent: Agent[Any]
@@ -93,6 +164,13 @@ class RunItemBase:
     def to_input_item(self) -> TResponseInputItem:
         """The item as input of the next model call."""
         return as_input_item(self.raw_item)
+
+    def release_agent(self) -> None:
+        """Hold the item's agents weakly, so that it does not keep them in memory.
+
+        They are shown for as long as somebody else keeps them, then an `AgentRef` with the name.
+        """
+        self.release(*(AGENT_FIELDS & self.__dict__.keys()))
 
     def __millstream_json__(self) -> dict[str, Any]:
         """What stands for the item in JSON: its fields, agents by their names alone."""
@@ -133,6 +211,8 @@ class ToolCallItem(RunItemBase):
     type: Literal["tool_call_item"] = "tool_call_item"
     description: str | None = None
     title: str | None = None
+    tool_origin: ToolOrigin | None = None
+    """Where the tool comes from; None for one that the model's host runs."""
 
     @property
     def tool_name(self) -> str | None:
@@ -153,6 +233,7 @@ class ToolCallOutputItem(RunItemBase):
     output: Any
     """What the tool returned: the object itself, not its text."""
     type: Literal["tool_call_output_item"] = "tool_call_output_item"
+    tool_origin: ToolOrigin | None = None
     custom_data: dict[str, Any] | None = None
 
     @property
@@ -194,11 +275,18 @@ class ToolApprovalItem(RunItemBase):
     raw_item: Any
     tool_name: str | None = None
     type: Literal["tool_approval_item"] = "tool_approval_item"
+    tool_namespace: str | None = None
+    tool_origin: ToolOrigin | None = None
 
     @property
     def name(self) -> str | None:
         """The tool's name."""
         return self.tool_name or self._raw("name")
+
+    @property
+    def qualified_name(self) -> str | None:
+        """The tool's name behind that of its namespace, if it has one."""
+        return f"{self.tool_namespace}.{self.name}" if self.tool_namespace and self.name else self.name
 
     @property
     def arguments(self) -> str | None:
@@ -217,6 +305,8 @@ class InputItem(RunItemBase):
 
     raw_item: Any
     type: Literal["input_item"] = "input_item"
+    input_id: str = field(default_factory=lambda: secrets.token_hex(16), compare=False)
+    """Names this input, among all."""
 
 
 RunItem: TypeAlias = (
@@ -325,6 +415,12 @@ class ItemHelpers:
             "output": cast("Any", tool_output_parts(output)),
             "type": "function_call_output",
         }
+
+    @classmethod
+    def copy_tool_call_caller(cls, tool_call: Any, output_item: Any) -> Any:
+        """`output_item`, which answers `tool_call`, with the call's `caller`: a program of the model's host has one."""
+        caller = raw_field(tool_call, "caller")
+        return output_item if caller is None else {**output_item, "caller": caller}
 
 
 def _message_parts(message: Any) -> list[Any]:

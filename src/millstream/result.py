@@ -11,13 +11,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Generator
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
-from millstream.errors import LogBrokenError, NotSupportedError, RunCancelledError, UserError
+from millstream.config import DEFAULT_MAX_TURNS
+from millstream.context import ToolContext
+from millstream.errors import AgentsException, LogBrokenError, NotSupportedError, RunCancelledError, UserError
 from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
-from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
 from millstream.run.readers import is_running_on
+from millstream.run.state import RunProgress
 from millstream.stream.order import EventOrder
 from millstream.stream.text import text_delta
 
@@ -26,12 +29,20 @@ if TYPE_CHECKING:
     from millstream.context import RunContextWrapper
     from millstream.log.promise import Batch, Cursor, Payload
     from millstream.run.active import ActiveRun
-    from millstream.run.state import RunProgress
 
 T = TypeVar("T")
 
 ENTRIES_AT_ONCE = 500
 """About how many entries a reader of them takes from the log in one go."""
+
+
+@dataclass(frozen=True)
+class AgentToolInvocation:
+    """The call of an agent that is a tool."""
+
+    tool_name: str
+    tool_call_id: str
+    tool_arguments: str
 
 
 class RunResultBase:
@@ -57,8 +68,17 @@ class RunResultBase:
 
     @property
     def last_agent(self) -> Agent[Any]:
-        """The agent that acted last."""
-        return self._progress.current_agent
+        """The agent that acted last.
+
+        Raises:
+            AgentsException: it was released, and is gone.
+        """
+        agent: Any = self._progress.current_agent
+        if isinstance(agent, AgentRef):
+            raise AgentsException(
+                f"The agent {agent.name!r} is gone: release_agents() let go of it, and nobody else kept it."
+            )
+        return agent
 
     @property
     def last_response_id(self) -> str | None:
@@ -89,11 +109,37 @@ class RunResultBase:
             mode: "preserve_all" has every item; "normalized" what the model was given, where
                 a handoff filter changed that.
         """
-        items = self.new_items if mode == "preserve_all" else self._progress.model_items
+        items = self._progress.model_items
+        if mode == "preserve_all":
+            told = {id(item) for item in self._progress.input_has}
+            items = [item for item in self.new_items if id(item) not in told]
         return [
             *ItemHelpers.input_to_new_input_list(self.input),
             *(item.to_input_item() for item in items if item.type != "tool_approval_item"),
         ]
+
+    @property
+    def agent_tool_invocation(self) -> AgentToolInvocation | None:
+        """The call that this run answers, where an agent was called as a tool."""
+        context = self.context_wrapper
+        if not isinstance(context, ToolContext):
+            return None
+        return AgentToolInvocation(context.tool_name, context.tool_call_id, context.tool_arguments)
+
+    def release_agents(self, *, release_new_items: bool = True) -> None:
+        """Hold the agents weakly from here on, so that keeping the result does not keep them.
+
+        Items and `last_agent` show an agent for as long as somebody else keeps it; then an item
+        shows an `AgentRef` with its name. The log of a handle keeps them while the handle lives.
+
+        Args:
+            release_new_items: whether the items let go of them too.
+        """
+        if release_new_items:
+            for item in self.new_items:
+                item.release_agent()
+        if getattr(self, "is_complete", True):  # a run that goes on keeps the agent that is acting
+            self._progress.release("current_agent")
 
     def to_state(self) -> Any:
         """Not in this version: the state of a run that waits for approval."""
@@ -102,20 +148,34 @@ class RunResultBase:
 
 @dataclass
 class RunResult(RunResultBase):
-    """The result of a run that is over."""
+    """The result of a run that is over. For a test it can be built by hand, with the SDK's arguments."""
 
     input: str | list[TResponseInputItem]
     new_items: list[RunItem]
     raw_responses: list[ModelResponse]
     final_output: Any
+    input_guardrail_results: list[Any]
+    output_guardrail_results: list[Any]
+    tool_input_guardrail_results: list[Any]
+    tool_output_guardrail_results: list[Any]
     context_wrapper: RunContextWrapper[Any]
-    max_turns: int | None
-    _progress: RunProgress = field(repr=False)
-    input_guardrail_results: list[Any] = field(default_factory=list[Any])
-    output_guardrail_results: list[Any] = field(default_factory=list[Any])
-    tool_input_guardrail_results: list[Any] = field(default_factory=list[Any])
-    tool_output_guardrail_results: list[Any] = field(default_factory=list[Any])
+    _last_agent: InitVar[Agent[Any]]
+    _progress: RunProgress = field(default=cast("RunProgress", None), repr=False, compare=False)
+    """What the loop knows of the run; made of the other fields where no loop ran."""
+    max_turns: int | None = DEFAULT_MAX_TURNS
     interruptions: list[Any] = field(default_factory=list[Any])
+
+    def __post_init__(self, _last_agent: Agent[Any]) -> None:
+        if cast("RunProgress | None", self._progress) is None:
+            self._progress = RunProgress(
+                run_id="",
+                input=self.input,
+                current_agent=_last_agent,
+                context_wrapper=self.context_wrapper,
+                max_turns=self.max_turns,
+                new_items=self.new_items,
+                model_items=self.new_items,
+            )
 
     @classmethod
     def of(cls, progress: RunProgress) -> RunResult:
@@ -125,10 +185,15 @@ class RunResult(RunResultBase):
             new_items=progress.new_items,
             raw_responses=progress.raw_responses,
             final_output=progress.final_output,
+            input_guardrail_results=[],
+            output_guardrail_results=[],
+            tool_input_guardrail_results=[],
+            tool_output_guardrail_results=[],
             context_wrapper=progress.context_wrapper,
+            _last_agent=progress.current_agent,
+            _progress=progress,
             max_turns=progress.max_turns,
             interruptions=progress.interruptions,
-            _progress=progress,
         )
 
     def __str__(self) -> str:

@@ -43,10 +43,6 @@ MCP: Any = {"type": "mcp", "server_label": "x"}
             "Tool 't': tool_output_guardrails",
         ),
         (Agent(name="a", tools=[HostedMCPTool(MCP, check)]), "Tool 'hosted_mcp': on_approval_request"),
-        (
-            Agent(name="a", handoffs=[handoff(Agent(name="b"), nest_handoff_history=True)]),
-            "Handoff: nest_handoff_history",
-        ),
     ],
 )
 def test_an_agent_that_asks_for_too_much_is_refused(agent: Agent[Any], message: str) -> None:
@@ -57,8 +53,6 @@ def test_an_agent_that_asks_for_too_much_is_refused(agent: Agent[Any], message: 
 @pytest.mark.parametrize(
     "option",
     [
-        {"nest_handoff_history": True},
-        {"handoff_history_mapper": check},
         {"input_guardrails": [input_guardrail(check)]},
         {"output_guardrails": [output_guardrail(check)]},
         {"session_input_callback": check},

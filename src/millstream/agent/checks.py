@@ -29,8 +29,6 @@ def refuse_unsupported(
     # What is no tool and no handoff is somebody else's to complain about: see `get_all_tools`.
     for tool in agent.tools:
         _refuse(f"Tool {getattr(tool, 'name', '?')!r}", getattr(tool, "__dict__", {}), _OF_TOOLS)
-    for each in agent.handoffs:
-        _refuse("Handoff", getattr(each, "__dict__", {}), _OF_HANDOFFS)
     if run_config is None:
         return
     _refuse("RunConfig", vars(run_config), _OF_RUN_CONFIGS)
@@ -83,12 +81,18 @@ def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:
 # What is not supported yet: these must be empty, false or None.
 _OF_AGENTS = ("mcp_servers", "input_guardrails", "output_guardrails", "hooks")
 _OF_SETTINGS = ("retry",)
-_OF_TOOLS = ("needs_approval", "tool_input_guardrails", "tool_output_guardrails", "on_approval_request")
-_OF_HANDOFFS = ("nest_handoff_history",)
+_OF_TOOLS = (
+    "needs_approval",
+    "tool_input_guardrails",
+    "tool_output_guardrails",
+    "on_approval_request",
+    "defer_loading",
+    "custom_data_extractor",
+    "allowed_callers",
+    "output_json_schema",
+)
 _OF_TOOL_EXECUTION = ("pre_approval_tool_input_guardrails",)
 _OF_RUN_CONFIGS = (
-    "nest_handoff_history",
-    "handoff_history_mapper",
     "input_guardrails",
     "output_guardrails",
     "session_input_callback",

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.guardrail import InputGuardrail, OutputGuardrail
     from millstream.handoff import HandoffInputFilter
+    from millstream.handoff_history import HandoffHistoryMapper
     from millstream.items import TResponseInputItem
     from millstream.log.promise import EventLog
     from millstream.models.promise import Model, ModelProvider
@@ -99,7 +100,9 @@ class RunConfig:
     handoff_input_filter: HandoffInputFilter | None = None
     """For handoffs that have no filter of their own."""
     nest_handoff_history: bool = False
-    handoff_history_mapper: Callable[..., Any] | None = None
+    """For handoffs that do not say: whether the next agent is told the conversation as text."""
+    handoff_history_mapper: HandoffHistoryMapper | None = None
+    """Makes of the conversation what is told, where it is nested; None for one message of numbered lines."""
     input_guardrails: list[InputGuardrail[Any]] | None = None
     output_guardrails: list[OutputGuardrail[Any]] | None = None
     tracing_disabled: bool = False
@@ -207,7 +210,12 @@ _METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 """By field: what it takes, and the methods by which one is known: users write these classes themselves."""
 
-_FUNCTIONS = ("call_model_input_filter", "tool_error_formatter", "handoff_input_filter")
+_FUNCTIONS = (
+    "call_model_input_filter",
+    "tool_error_formatter",
+    "handoff_input_filter",
+    "handoff_history_mapper",
+)
 
 
 def _check_objects(config: RunConfig) -> None:

@@ -43,6 +43,7 @@ from millstream.events import (
     RunStarted,
 )
 from millstream.handoff import Handoff, HandoffInputData
+from millstream.handoff_history import nest_handoff_history
 from millstream.items import (
     HandoffCallItem,
     HandoffOutputItem,
@@ -162,8 +163,8 @@ class Loop:
         """Run to the end. Returns when the terminal event is written, and never raises."""
         run = self._run
         run.began = True
-        try:
         CURRENT_CLOCK.set(run.config.clock)  # in this task, and in those that are started here
+        try:
             async with self._seams.run_span(run):
                 try:
                     await self._main()
@@ -413,13 +414,7 @@ class Loop:
         for request in others:
             progress.add(await answer(run, request.raw_item, IGNORED_HANDOFF))
         handoff = ready.handoffs[first.raw_item.name]
-        input_filter = handoff.input_filter or run.config.handoff_input_filter
-        if input_filter is not None and self._conversation.tracks:
-            raise UserError(
-                f"The handoff {handoff.tool_name!r} has an input filter, but the model's server keeps the "
-                "history of this run: what it has seen cannot be filtered. Leave out the filter, or "
-                "conversation_id, previous_response_id and auto_previous_response_id."
-            )
+        input_filter = self._handoff_filter(handoff)
         target: Agent[Any] = await handoff.on_invoke_handoff(
             progress.context_wrapper, first.raw_item.arguments
         )
@@ -439,6 +434,30 @@ class Loop:
         await run.write(AgentUpdatedStreamEvent(target))
         await self._seams.agent_start(run, target)
 
+    def _handoff_filter(self, handoff: Handoff[Any, Any]) -> HandoffInputFilter | None:
+        """What changes what the next agent sees: the handoff's filter, the run's, or nesting."""
+        config, tracks = self._run.config, self._conversation.tracks
+        input_filter = handoff.input_filter or config.handoff_input_filter
+        if input_filter is not None:
+            if tracks:
+                raise UserError(
+                    f"The handoff {handoff.tool_name!r} has an input filter, but the model's server keeps the "
+                    "history of this run: what it has seen cannot be filtered. Leave out the filter, or "
+                    "conversation_id, previous_response_id and auto_previous_response_id."
+                )
+            return input_filter
+        nests = handoff.nest_handoff_history
+        if not (config.nest_handoff_history if nests is None else nests):
+            return None
+        if tracks:
+            logger.warning(
+                "run %s: the handoff %r does not nest the history, which the model's server keeps",
+                self._run.run_id,
+                handoff.tool_name,
+            )
+            return None
+        return partial(nest_handoff_history, history_mapper=config.handoff_history_mapper)
+
     async def _filter_handoff(self, input_filter: HandoffInputFilter) -> None:
         progress = self._progress
         new = _since(progress.model_items, cast("Turn", self._turn))
@@ -455,6 +474,7 @@ class Loop:
         progress.input = history if isinstance(history, str) else list(history)
         kept = filtered.input_items if filtered.input_items is not None else filtered.new_items
         progress.model_items = [*filtered.pre_handoff_items, *kept]
+        progress.input_has = list(filtered.history_items)
 
     # --- the output ------------------------------------------------------------------------
 

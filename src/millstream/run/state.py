@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import RunErrorDetails
-from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+from millstream.items import ItemHelpers, ModelResponse, Releasable, RunItem, TResponseInputItem
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class RunProgress:
+class RunProgress(Releasable):
     """The state of one run. Changed by its loop alone, read by anybody at any time."""
 
     run_id: str
@@ -28,6 +28,8 @@ class RunProgress:
     """Everything the run produced, whatever filters kept from the model."""
     model_items: list[RunItem] = field(default_factory=list["RunItem"])
     """What of it the model is given in its next call."""
+    input_has: list[RunItem] = field(default_factory=list["RunItem"])
+    """What of it stands in `input` already, word for word, since a handoff nested the history."""
     raw_responses: list[ModelResponse] = field(default_factory=list["ModelResponse"])
     current_turn: int = 0
     final_output: Any = None

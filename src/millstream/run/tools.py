@@ -108,9 +108,12 @@ async def answer(run: ActiveRun, call: ResponseFunctionToolCall, output: Any) ->
     return item
 
 
-def output_item(agent: Agent[Any], call: ResponseFunctionToolCall, output: Any) -> ToolCallOutputItem:
-    """The item that answers `call` with `output`."""
-    return ToolCallOutputItem(agent, ItemHelpers.tool_call_output_item(call, output), output)
+def output_item(
+    agent: Agent[Any], call: ResponseFunctionToolCall, output: Any, tool: FunctionTool | None = None
+) -> ToolCallOutputItem:
+    """The item that answers `call` with `output`, which `tool` gave, if any did."""
+    raw_item = ItemHelpers.tool_call_output_item(call, output)
+    return ToolCallOutputItem(agent, raw_item, output, tool_origin=tool.tool_origin if tool else None)
 
 
 async def close(run: ActiveRun, *events: Event) -> None:
@@ -207,7 +210,7 @@ class ToolRunner:
                 await self._seams.tool_start(run, context, tool)
                 output = await invoke_function_tool(tool, context, raw.arguments)
                 output = await self._seams.tool_end(run, context, tool, output)
-            item = output_item(self._agent, raw, output)  # the text of an object is its tool's code, too
+            item = output_item(self._agent, raw, output, tool)  # the text of an object is its tool's code, too
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
@@ -215,7 +218,7 @@ class ToolRunner:
                 raise
             # Whatever else it is: also a cancellation that nobody but the tool asked for.
             failure = error
-            item = output_item(self._agent, raw, FAILED_OUTPUT)
+            item = output_item(self._agent, raw, FAILED_OUTPUT, tool)
         if self._stopped:  # it would not be cancelled, was answered for, and comes too late
             raise asyncio.CancelledError
         status, code = _status(failure or context.failure)
@@ -264,7 +267,8 @@ class ToolRunner:
                 )
             if call.place in self.items:
                 continue
-            item = self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT)
+            item = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
+            self.items[call.place] = item
             if call.place in self._began:
                 await finish(self._run, self._finished(call, "cancelled", "cancelled"))
             await finish(self._run, RunItemStreamEvent(item=item))

@@ -205,7 +205,12 @@ class Turn:
         if kind in _NO_ITEM:
             return None
         tool = self._tools.get(name or "")
-        return ToolCallItem(self.agent, output, description=getattr(tool, "description", None))
+        return ToolCallItem(
+            self.agent,
+            output,
+            description=getattr(tool, "description", None),
+            tool_origin=getattr(tool, "tool_origin", None),
+        )
 
 
 _NO_ITEM = frozenset({"compaction"})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+from millstream.items import ToolOrigin, ToolOriginType
 from millstream.output import (
     ToolOutput,
     ToolOutputFileContent,
@@ -51,6 +52,8 @@ __all__ = [
     "ImageGenerationTool",
     "Tool",
     "ToolErrorFunction",
+    "ToolOrigin",
+    "ToolOriginType",
     "ToolOutput",
     "ToolOutputFileContent",
     "ToolOutputFileContentDict",

@@ -9,7 +9,7 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast, get_args, overload
 
 from pydantic import ValidationError
@@ -18,6 +18,7 @@ from typing_extensions import Unpack
 from millstream.clock import current_clock, time_limit
 from millstream.context import MaybeAwaitable, RunContextWrapper, ToolContext, settle
 from millstream.errors import ModelBehaviorError, NotSupportedError, SchemaError, ToolTimeoutError, UserError
+from millstream.items import ToolOrigin, ToolOriginType
 from millstream.schema import DocstringStyle, FuncSchema, ensure_strict_json_schema, function_schema, problems
 from millstream.tool.threads import in_thread
 
@@ -60,6 +61,14 @@ class FunctionTool:
     timeout_seconds: float | None = None
     timeout_behavior: ToolTimeoutBehavior = "error_as_result"
     timeout_error_function: ToolErrorFunction | None = None
+    defer_loading: bool = False
+    """Not supported, as the three that follow: a run refuses a tool that sets one."""
+    _: KW_ONLY
+    custom_data_extractor: Any = None
+    allowed_callers: Any = None
+    output_json_schema: dict[str, Any] | None = None
+    tool_origin: ToolOrigin = field(default=ToolOrigin(ToolOriginType.FUNCTION), repr=False)
+    """What its calls say of where it comes from."""
 
     def __post_init__(self) -> None:
         if not _TAKEN.fullmatch(self.name):
@@ -104,6 +113,10 @@ class FunctionToolResult:
     tool: FunctionTool
     output: Any
     run_item: RunItem | None
+    interruptions: list[Any] = field(default_factory=list[Any])
+    """Calls inside of it, where the tool is an agent, that wait for approval."""
+    agent_run_result: Any = None
+    """The result of the run, where the tool is an agent."""
 
 
 def default_tool_error_function(ctx: RunContextWrapper[Any], error: Exception) -> str:

@@ -1,0 +1,1 @@
+"""Models by way of other libraries."""
