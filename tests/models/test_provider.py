@@ -156,10 +156,9 @@ def test_a_prefix_names_the_provider(name: str, modes: dict[str, Any], served: s
     [
         (
             "qwen/m",
-            "served: mine, openai. If the server itself calls the model 'qwen/m', write 'openai/qwen/m'.",
+            "served: litellm, mine, openai. If the server itself calls the model 'qwen/m', write 'openai/qwen/m'.",
         ),
-        ("litellm/gpt", "Models by way of litellm are not part of this version."),
-        ("any-llm/gpt", "Models by way of any-llm are not part of this version."),
+        ("any-llm/gpt", "Models by way of any-llm are not part of this version; those by way of LiteLLM are"),
     ],
 )
 def test_an_unknown_prefix_is_told_with_those_that_are_served(name: str, said: str) -> None:

@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 from millstream.errors import MissingKeyError, NotSupportedError, UnknownModelError, UserError
 from millstream.models.defaults import get_default_model
+from millstream.models.litellm import LitellmProvider
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
 from millstream.models.openai_responses import OpenAIResponsesModel
 from millstream.models.promise import Model, ModelProvider
@@ -242,10 +243,11 @@ class MultiProviderMap:
 class MultiProvider(ModelProvider):
     """Finds the provider by the part of a model's name before its first slash.
 
-    A name without a slash, or with `openai/` before it, is OpenAI's.
+    A name without a slash, or with `openai/` before it, is OpenAI's; one with `litellm/` is
+    LiteLLM's, for which the extra `litellm` has to be installed.
 
     Args:
-        provider_map: more prefixes; one of them may replace `openai`.
+        provider_map: more prefixes; one of them may replace `openai` or `litellm`.
         openai_api_key: this and the like are for the `OpenAIProvider`.
         openai_base_url: see there.
         openai_client: see there.
@@ -311,6 +313,7 @@ class MultiProvider(ModelProvider):
         Raises:
             UnknownModelError: nobody serves its prefix.
             MissingKeyError: it is OpenAI's, and there is no key.
+            MissingExtraError: it is LiteLLM's, and the extra is not installed.
         """
         prefix, slash, rest = (model_name or "").partition("/")
         if not slash:
@@ -320,6 +323,8 @@ class MultiProvider(ModelProvider):
             return provider.get_model(rest or None)
         if prefix == "openai":
             return self.openai_provider.get_model(rest if self._prefix_mode == "alias" else model_name)
+        if prefix == "litellm":
+            return LitellmProvider().get_model(rest or None)
         if self._unknown_prefix_mode == "model_id":
             return self.openai_provider.get_model(model_name)
         raise UnknownModelError(self._unknown(model_name or "", prefix))
@@ -331,10 +336,10 @@ class MultiProvider(ModelProvider):
             await provider.aclose()
 
     def _unknown(self, model_name: str, prefix: str) -> str:
-        known = sorted({"openai", *(self.provider_map.get_mapping() if self.provider_map else ())})
+        known = sorted({"litellm", "openai", *(self.provider_map.get_mapping() if self.provider_map else ())})
         hint = f"If the server itself calls the model {model_name!r}, write 'openai/{model_name}'."
-        if prefix in ("litellm", "any-llm"):
-            hint = f"Models by way of {prefix} are not part of this version."
+        if prefix == "any-llm":
+            hint = "Models by way of any-llm are not part of this version; those by way of LiteLLM are: 'litellm/…'."
         return f"No provider serves {prefix + '/'!r} of the model {model_name!r}; served: {', '.join(known)}. {hint}"
 
 
