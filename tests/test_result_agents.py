@@ -1,6 +1,5 @@
 """Results that are built by hand, and what results and their items say of agents and tools."""
 
-import asyncio
 import dataclasses
 import gc
 import weakref
@@ -46,9 +45,10 @@ def test_a_result_tells_which_call_of_a_tool_it_answers() -> None:
     assert result.agent_tool_invocation == AgentToolInvocation("t", "c", "{}")
 
 
-async def test_a_result_that_is_released_keeps_no_agents() -> None:
-    agent = Agent(name="big", model=ScriptedModel(["one"]))
-    result = await Runner.run(agent, "hi")
+def test_a_result_that_is_released_keeps_no_agents() -> None:
+    agent = Agent(name="big")
+    item = MessageOutputItem(agent, assistant_message("one"))
+    result = RunResult("hi", [item], [], "one", [], [], [], [], RunContextWrapper(None), agent)
 
     result.release_agents(release_new_items=False)
     assert result.last_agent is agent
@@ -57,7 +57,6 @@ async def test_a_result_that_is_released_keeps_no_agents() -> None:
 
     kept = weakref.ref(agent)
     del agent
-    await asyncio.sleep(0)  # the loop lets go of the task that ran it
     gc.collect()
     assert kept() is None
     assert result.new_items[0].agent.name == "big"
