@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from millstream.cli import demo, exits, models
+from millstream.cli import check, demo, exits, models
 from millstream.cli import run as run_command
 from millstream.cli.problem import Problem, explain, say
 
@@ -21,6 +21,7 @@ examples:
   millstream run "Why is the sky blue?"  ask a model
   millstream run app.py "Hello"          run the agent of a Python file
   millstream models                      which model would be used, and why
+  millstream check run.jsonl             is this the whole stream of a run?
 
 exit codes:
   0 done · 1 the run failed · 2 wrong use or set-up · 3 stopped by a limit
@@ -126,7 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Command
     )
-    for module in (run_command, models, demo):
+    for module in (run_command, models, check, demo):
         command = commands.add_parser(
             module.NAME,
             help=module.HELP,

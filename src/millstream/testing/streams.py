@@ -138,6 +138,11 @@ class StreamChecker:
         """How many entries or events were fed."""
         return self._pieces
 
+    @property
+    def runs(self) -> int:
+        """Of how many runs they are; 0 where nothing of it was understood."""
+        return self._grammar.runs if self._grammar is not None else 0
+
     def feed(self, piece: Piece) -> None:
         """Take the next piece of the stream.
 
@@ -178,8 +183,7 @@ class StreamChecker:
                 StreamProblem(each.clause, self._pieces + 1, None, None, each.what, self._shown_before())
                 for each in missing
             ]
-        runs = self._grammar.runs if self._grammar else 0
-        return StreamReport(self._pieces, runs, problems, left_out)
+        return StreamReport(self._pieces, self.runs, problems, left_out)
 
     def _take_json(self, plain: Any, position: int | None) -> None:
         """Take what a line held: a decoded object, or the error that it is none."""
@@ -323,6 +327,7 @@ _FRAMES = frozenset({"stream.gap", "stream.error"})
 """Frames that tell of the transport, and have no position."""
 
 _NOBODY = Stamp(run_id="", agent="")
+_BOM = b"\xef\xbb\xbf"
 _LINE_END = re.compile(rb"\r\n|\n|\r")
 
 
@@ -332,10 +337,14 @@ class _Lines:
     def __init__(self) -> None:
         self._data: list[bytes] = []
         self._id: int | None = None
+        self._began = False
 
     def feed(self, text: bytes | bytearray | str) -> Iterator[tuple[Any, int | None]]:
         """What the lines of `text` hold, decoded, with the id of its frame; a `DecodeError` for what is no JSON."""
         data = text.encode("utf-8", "surrogatepass") if isinstance(text, str) else bytes(text)
+        if not self._began:
+            self._began = True
+            data = data.removeprefix(_BOM)
         lines = _LINE_END.split(data)
         for line in lines if lines[-1] else lines[:-1] or lines:
             yield from self._line(line)
