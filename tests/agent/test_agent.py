@@ -9,9 +9,11 @@ from pydantic import BaseModel
 
 from millstream.agent import Agent, AgentBase, AgentOutputSchema, StopAtTools
 from millstream.config import ModelSettings
+from millstream.config.defaults import get_default_model_settings
 from millstream.context import RunContextWrapper
 from millstream.errors import NotSupportedError, SchemaError, UserError
 from millstream.handoff import Handoff, handoff
+from millstream.testing import ScriptedModel
 from millstream.tool import FunctionTool, WebSearchTool, tool
 
 
@@ -34,7 +36,7 @@ def test_an_agent_needs_a_name_only() -> None:
     agent = Agent(name="a")
 
     assert (agent.instructions, agent.tools, agent.handoffs, agent.model) == (None, [], [], None)
-    assert agent.model_settings == ModelSettings()
+    assert agent.model_settings == get_default_model_settings()
     assert (agent.tool_use_behavior, agent.reset_tool_choice) == ("run_llm_again", True)
     assert isinstance(agent, AgentBase)
 
@@ -273,3 +275,51 @@ def test_the_output_schema_is_that_of_the_type() -> None:
     assert Agent(name="a").output_schema() is None
     with pytest.raises(SchemaError):
         Agent(name="a", output_type=dict[str, int]).output_schema()
+
+
+# --- settings that suit the model -----------------------------------------------------------------
+
+
+def effort(settings: ModelSettings) -> tuple[str | None, str | None]:
+    return (settings.reasoning.effort if settings.reasoning else None, settings.verbosity)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, ("none", "low")),
+        ({"model": "gpt-5"}, ("low", "low")),
+        ({"model": "gpt-4.1"}, (None, None)),
+        ({"model": ScriptedModel()}, (None, None)),
+        ({"model_settings": ModelSettings()}, (None, None)),
+        ({"model_settings": {"temperature": 0.5}}, (None, None)),
+    ],
+)
+def test_an_agent_without_settings_has_those_that_suit_its_model(options: Any, expected: Any) -> None:
+    assert effort(Agent(name="a", **options).model_settings) == expected
+
+
+def test_a_clone_with_another_model_has_its_settings() -> None:
+    agent = Agent(name="a")
+    changed = Agent(name="a")
+    changed.model_settings.temperature = 0.5
+
+    assert effort(agent.clone(model="gpt-4.1").model_settings) == (None, None)
+    assert effort(agent.clone(model="gpt-4.1").clone(model="gpt-5").model_settings) == ("low", "low")
+    assert agent.clone(model="gpt-4.1", model_settings=ModelSettings(top_p=1)).model_settings.top_p == 1
+    assert changed.clone(model="gpt-4.1").model_settings.temperature == 0.5
+
+
+@pytest.mark.parametrize(
+    ("options", "of_the_run", "expected"),
+    [
+        ({}, "gpt-5", ("low", "low")),
+        ({"model": "gpt-5"}, "gpt-4.1", (None, None)),
+        ({"model": "gpt-4.1"}, "gpt-5", ("low", "low")),
+        ({"model": "gpt-5"}, None, ("low", "low")),
+        ({"model": "gpt-5"}, ScriptedModel(), (None, None)),
+        ({"model_settings": ModelSettings()}, "gpt-5", (None, None)),
+    ],
+)
+def test_the_model_of_the_run_is_asked_as_suits_it(options: Any, of_the_run: Any, expected: Any) -> None:
+    assert effort(Agent(name="a", **options).settings_for(of_the_run)) == expected

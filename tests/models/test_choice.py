@@ -6,8 +6,8 @@ from collections.abc import Awaitable, Callable
 import pytest
 
 from millstream import MissingKeyError, UnknownModelError, UserError
+from millstream.config.defaults import DEFAULT_MODEL
 from millstream.models.choice import Candidate, choose, list_models, local_servers
-from millstream.models.defaults import DEFAULT_MODEL
 from millstream.testing.faults import HANG
 from millstream.testing.model_server import ModelServer
 

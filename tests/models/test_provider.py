@@ -12,8 +12,9 @@ from typing import Any
 import pytest
 from openai import AsyncOpenAI
 
+from millstream.config import defaults
 from millstream.errors import MissingKeyError, NotSupportedError, UnknownModelError, UserError
-from millstream.models import defaults, provider
+from millstream.models import provider
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
 from millstream.models.openai_responses import OpenAIResponsesModel
 from millstream.models.promise import Model

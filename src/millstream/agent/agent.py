@@ -15,6 +15,7 @@ from typing_extensions import TypedDict
 
 from millstream.agent.output import AgentOutputSchemaBase, output_schema_of
 from millstream.config import ModelSettings
+from millstream.config.defaults import get_default_model_settings
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
 from millstream.errors import NotSupportedError, UserError
 from millstream.handoff import Handoff, handoff
@@ -133,7 +134,8 @@ class Agent(AgentBase[TContext]):
     )
     model: str | Model | None = None
     """A name, which the run's model provider resolves; a model; or None for the default one."""
-    model_settings: ModelSettings = field(default_factory=ModelSettings)
+    model_settings: ModelSettings = field(default_factory=lambda: _NOT_GIVEN)
+    """How the model is asked. If none are given, those that suit it: see `get_default_model_settings`."""
     input_guardrails: list[InputGuardrail[TContext]] = field(default_factory=list["InputGuardrail[TContext]"])
     output_guardrails: list[OutputGuardrail[TContext]] = field(
         default_factory=list["OutputGuardrail[TContext]"]
@@ -145,6 +147,8 @@ class Agent(AgentBase[TContext]):
     """What happens after tools ran: ask the model again, or end the run with a tool's output."""
     reset_tool_choice: bool = True
     """Whether `tool_choice` holds until the first tool call only, so that no agent calls for ever."""
+    _suited: ModelSettings | None = field(default=None, init=False, repr=False)
+    """The settings as they were chosen to suit the model; None where some were given."""
 
     def __post_init__(self) -> None:
         if self.name == "":
@@ -153,6 +157,8 @@ class Agent(AgentBase[TContext]):
         # an event loop, which all other streams of the process would feel.
         importlib.import_module("openai.types.responses")
         _check_fields(self)
+        if self.model_settings is _NOT_GIVEN:
+            self.model_settings, self._suited = _suiting(self.model), _suiting(self.model)
         self.model_settings = ModelSettings.of(self.model_settings, f"Agent {self.name!r}: model_settings")
 
     def __repr__(self) -> str:
@@ -162,7 +168,19 @@ class Agent(AgentBase[TContext]):
 
     def clone(self, **kwargs: Any) -> Agent[TContext]:
         """A copy with some fields replaced. Lists are shared with the original unless they are replaced."""
+        if self._settings_suit():
+            kwargs = {"model_settings": _NOT_GIVEN} | kwargs
         return dataclasses.replace(self, **kwargs)
+
+    def settings_for(self, model: str | Model | None) -> ModelSettings:
+        """How `model`, which a run asks in place of the agent's own unless it is None, is asked."""
+        if not self._settings_suit():
+            return self.model_settings
+        return _suiting(self.model if model is None else model)
+
+    def _settings_suit(self) -> bool:
+        """Whether the settings are nobody's choice, so that another model may have others."""
+        return self._suited is not None and self.model_settings == self._suited
 
     async def get_system_prompt(self, run_context: RunContextWrapper[TContext]) -> str | None:
         """The instructions for this turn.
@@ -278,6 +296,14 @@ def _check_fields(agent: Agent[Any]) -> None:
     for index, each in enumerate(agent.handoffs):
         if not isinstance(each, Agent | Handoff):  # pyright: ignore[reportUnnecessaryIsInstance]
             agent._as_handoff(each, index)  # pyright: ignore[reportPrivateUsage]
+
+
+_NOT_GIVEN = ModelSettings()
+
+
+def _suiting(model: Any) -> ModelSettings:
+    # A model that is an object is its maker's: what it takes is not known from a name.
+    return get_default_model_settings(model) if model is None or isinstance(model, str) else ModelSettings()
 
 
 _FIELD_TYPES: tuple[tuple[str, Any, str], ...] = (

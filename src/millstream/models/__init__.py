@@ -1,6 +1,6 @@
 """Models: the promise they give a run, and the adapters to the wires they speak."""
 
-from millstream.models.defaults import get_default_model, get_default_model_settings
+from millstream.config.defaults import get_default_model, get_default_model_settings
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
 from millstream.models.openai_responses import OpenAIResponsesModel
 from millstream.models.promise import Model, ModelProvider, ModelTracing, RawBatch

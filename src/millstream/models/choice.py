@@ -23,8 +23,8 @@ from typing import Any, Literal, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from millstream.clock import current_clock, time_limit
+from millstream.config.defaults import DEFAULT_MODEL
 from millstream.errors import MissingKeyError, UnknownModelError, UserError
-from millstream.models.defaults import DEFAULT_MODEL
 from millstream.models.provider import is_loopback
 
 Wire: TypeAlias = Literal["responses", "chat"]

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from millstream import codec
 from millstream.clock import current_clock, time_limit
+from millstream.config.defaults import get_default_model
 from millstream.errors import (
     MissingExtraError,
     ModelProtocolError,
@@ -37,7 +38,6 @@ from millstream.models.chat_messages import (
 )
 from millstream.models.chat_request import chat_body, refuse_state
 from millstream.models.chat_stream import ChatStream, Chunk, chunk_of, whole_response
-from millstream.models.defaults import get_default_model
 from millstream.models.promise import Model, ModelProvider, ModelTracing, RawBatch
 from millstream.models.request import Request, build_request
 from millstream.models.transport import IDLE_TIMEOUT, Patience

@@ -8,8 +8,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Literal, get_args
 from urllib.parse import urlsplit
 
+from millstream.config.defaults import get_default_model
 from millstream.errors import MissingKeyError, NotSupportedError, UnknownModelError, UserError
-from millstream.models.defaults import get_default_model
 from millstream.models.litellm import LitellmProvider
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
 from millstream.models.openai_responses import OpenAIResponsesModel

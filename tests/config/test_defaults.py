@@ -2,7 +2,7 @@
 
 import pytest
 
-from millstream.models.defaults import (
+from millstream.config.defaults import (
     DEFAULT_MODEL,
     get_default_model,
     get_default_model_settings,

@@ -7,7 +7,7 @@ import re
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from millstream.config import ModelSettings
+    from millstream.config.settings import ModelSettings
 
 DEFAULT_MODEL = "gpt-5.6-luna"
 """What `get_default_model()` says while `OPENAI_DEFAULT_MODEL` is not set: the OpenAI Agents SDK's default."""
@@ -59,7 +59,7 @@ def get_default_model_settings(model: str | None = None) -> ModelSettings:
     """
     from openai.types.shared import Reasoning
 
-    from millstream.config import ModelSettings
+    from millstream.config.settings import ModelSettings
 
     name = get_default_model() if model is None else model
     if not gpt_5_reasoning_settings_required(name):
