@@ -251,7 +251,7 @@ class Loop:
         # Of one name, the model is shown the one that is called.
         tools = [each for each in tools if not isinstance(each, FunctionTool) or by_name.get(each.name) is each]
         last = {handoff.tool_name: handoff for handoff in handoffs}
-        settings = agent.model_settings.resolve(run.config.model_settings)
+        settings = agent.settings_for(run.config.model).resolve(run.config.model_settings)
         if agent.reset_tool_choice and id(agent) in self._progress.have_used_tools:
             settings = settings.resolve_tool_choice(None)
         return _Ready(
