@@ -10,6 +10,7 @@ from millstream.events import (
     TERMINAL_TYPES,
     AgentUpdatedStreamEvent,
     Entry,
+    RawResponsesStreamEvent,
     RunAttempt,
     RunItemStreamEvent,
     RunStarted,
@@ -91,6 +92,26 @@ class Life(Rule):
             )
 
 
+SDK_EVENTS = (RawResponsesStreamEvent, RunItemStreamEvent, AgentUpdatedStreamEvent)
+"""The three kinds of `stream_events()`."""
+
+
+class OnlyThree(Rule):
+    """A stream that begins with one of the three kinds of `stream_events()` has no others."""
+
+    def __init__(self) -> None:
+        self._told = False
+
+    def see(self, entry: Entry) -> Iterator[Violation]:
+        """What is wrong with `entry`, after what was seen before."""
+        if not self._told and not isinstance(entry.event, SDK_EVENTS):
+            self._told = True
+            yield Violation(
+                "a_run_begins_with_run_started",
+                f"{entry.type} came, which stream_events() does not give: expected run.started first.",
+            )
+
+
 class Pause(Rule):
     """A paused run waits, with nothing open."""
 
@@ -153,6 +174,12 @@ class Agents(Rule):
             yield Violation(
                 "an_agent_is_named_before_it_acts", f"{entry.type} came before agent_updated_stream_event."
             )
+        elif self._target is not None and entry.type in ("model.started", "run.completed"):
+            yield Violation(
+                "a_handoff_is_requested_then_takes_place",
+                f"{entry.type} came behind a handoff: expected agent_updated_stream_event of {self._target!r}.",
+            )
+            self._target = None
         if isinstance(event, RunItemStreamEvent):
             yield from self._item(event)
         elif isinstance(event, RunStarted) and not self._bare and event.agent != entry.agent:

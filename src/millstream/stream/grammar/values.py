@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Mapping
 from math import isfinite
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 from millstream.events import ITEM_EVENT_NAMES, TERMINAL_TYPES, Entry
 from millstream.stream.grammar.clauses import Violation
@@ -67,10 +67,15 @@ def _envelope_values(entry: Any) -> Iterator[_Wrong]:
 
 
 def _usage_values(usage: Any) -> Iterator[_Wrong]:
-    items: Iterable[tuple[Any, Any]] = usage.items() if hasattr(usage, "items") else [("", usage)]
-    for name, value in items:
-        if not _is_count(value):
-            yield (f"usage.{name}" if name else "usage"), value, "a count"
+    if not isinstance(usage, Mapping):
+        yield "usage", usage, "an object of counts"
+        return
+    for name, value in cast("Mapping[Any, Any]", usage).items():
+        if name == "estimated":
+            if not isinstance(value, bool):
+                yield "usage.estimated", value, "a boolean"
+        elif not _is_count(value):
+            yield f"usage.{name}", value, "a count"
 
 
 def _is_count(value: Any) -> bool:

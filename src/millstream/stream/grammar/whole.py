@@ -6,16 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from millstream.events import (
-    AgentUpdatedStreamEvent,
     Entry,
-    RawResponsesStreamEvent,
     RunAttempt,
-    RunItemStreamEvent,
     RunResumed,
     RunStarted,
 )
 from millstream.stream.grammar.clauses import Rule, Violation
-from millstream.stream.grammar.life import Agents, Envelope, Life, Pause
+from millstream.stream.grammar.life import SDK_EVENTS, Agents, Envelope, Life, OnlyThree, Pause
 from millstream.stream.grammar.model import Items, ModelCalls, OrderedItems
 from millstream.stream.grammar.raw import RawEvents
 from millstream.stream.grammar.tools import Calls, Tools
@@ -119,9 +116,7 @@ class StreamGrammar:
     def _new_run(self, entry: Entry) -> _Run:
         # One that begins here was seen from its beginning, whatever came before it.
         known = self._saw_all or isinstance(entry.event, RunStarted)
-        sdk = self._bare and isinstance(
-            entry.event, RawResponsesStreamEvent | RunItemStreamEvent | AgentUpdatedStreamEvent
-        )
+        sdk = self._bare and self._saw_all and isinstance(entry.event, SDK_EVENTS)
         return _Run(entry, known=known, sdk=sdk, bare=self._bare, raw=self._raw)
 
     def _nested(self, run: _Run, entry: Entry) -> Iterator[Violation]:
@@ -174,7 +169,7 @@ class _Run:
         self.is_certain = known
         rules: list[Rule]
         if sdk:
-            rules = [OrderedItems(), Calls()]
+            rules = [OnlyThree(), OrderedItems(), Calls()]
         else:
             rules = [
                 Life(),
