@@ -606,6 +606,18 @@ async def test_a_filter_that_returns_something_else_ends_the_run(streamed: bool)
 
 
 @both_doors
+@pytest.mark.parametrize(("handler", "output"), [(lambda data: 7, 7), (lambda data: None, 8)])
+async def test_a_handler_may_make_the_output_of_a_model_that_said_nothing(
+    streamed: bool, handler: Any, output: int
+) -> None:
+    an_agent = agent([], [final_json({"response": 8})], output_type=int)
+
+    result = await run(an_agent, streamed, error_handlers={"invalid_final_output": handler})
+
+    assert result.final_output == output
+
+
+@both_doors
 async def test_where_names_may_collide_the_model_is_shown_what_it_would_call(streamed: bool) -> None:
     first, second = (tool(lambda: "seen", name_override="look", description_override=d) for d in "12")
     other = tool(lambda: "taken", name_override="to_b")

@@ -493,7 +493,8 @@ class Loop:
             await self._set_output(ready.agent, text)
             return True
         if not text:
-            return False
+            nothing = ModelBehaviorError(f"The model gave no final output: it is to be a {schema.name()}.")
+            return await self._handled("invalid_final_output", nothing)
         try:
             output = schema.validate_json(text)
         except ModelBehaviorError as error:
@@ -508,10 +509,15 @@ class Loop:
 
     async def _handle(self, kind: str, error: AgentsException) -> None:
         """Let the caller's handler turn `error` into an output, or raise it."""
+        if not await self._handled(kind, error):
+            raise error
+
+    async def _handled(self, kind: str, error: AgentsException) -> bool:
+        """Let the caller's handler turn `error` into an output. False where there is none, or it does not."""
         progress = self._progress
         handler = self._error_handlers.get(kind)
         if handler is None:
-            raise error
+            return False
         data = RunErrorData(
             input=progress.input,
             new_items=list(progress.new_items),
@@ -529,7 +535,7 @@ class Loop:
             )
         )
         if result is None:
-            raise error
+            return False
         result = _handler_result(result)
         agent = progress.current_agent
         text = _as_written(agent, result.final_output)
@@ -538,6 +544,7 @@ class Loop:
             progress.add(item)
             await self._run.write(RunItemStreamEvent(item=item))
         await self._set_output(agent, result.final_output)
+        return True
 
     # --- stopping --------------------------------------------------------------------------
 
