@@ -186,11 +186,19 @@ class ModelBehaviorError(_MessageError):
 
 
 class ModelProtocolError(ModelBehaviorError):
-    """The model's server broke its wire protocol: malformed frames, or an end without a terminal event."""
+    """The model's server broke its wire protocol: malformed frames, or an end without a terminal event.
+
+    Attributes:
+        cut_off: the answer is not damaged but ended too early: the connection broke, or was closed.
+    """
 
     code = "model_protocol"
     public = "The model's answer was cut off or damaged."
     retryable = True
+
+    def __init__(self, message: str, *, cut_off: bool = False) -> None:
+        super().__init__(message)
+        self.cut_off = cut_off
 
 
 class ModelResponseError(ModelBehaviorError):
@@ -217,7 +225,15 @@ class ModelRefusalError(AgentsException):
 
 
 class ModelTimeoutError(AgentsException):
-    """The model did not answer within `timeout_seconds`, or sent nothing for that long."""
+    """The model did not answer within `timeout_seconds`, or sent nothing for that long.
+
+    Whosever limit it was: `ModelSettings.timeout`, the `idle_timeout` of a model, or the client's
+    own. Where the client itself would have raised `openai.APITimeoutError`, it is one of these too.
+
+    Attributes:
+        timeout_seconds: the limit.
+        idle: it was a limit of silence in the middle of an answer, not one of the whole call.
+    """
 
     code = "model_timeout"
     public = "The model took too long to answer."

@@ -306,7 +306,11 @@ class ModelCompleted(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRetried(_Event):
-    """A model call is tried again, `delay` seconds after it failed for `reason`."""
+    """A model call is tried again, `delay` seconds after try number `attempt` (from 1) failed for `reason`.
+
+    What the call has streamed so far is superseded: the next try tells its answer from the
+    beginning. `reason` has nothing of the exception's own text.
+    """
 
     type: ClassVar[str] = "model.retried"
     turn: int

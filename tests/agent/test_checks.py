@@ -60,7 +60,6 @@ def test_an_agent_that_asks_for_too_much_is_refused(agent: Agent[Any], message: 
         {"reasoning_item_id_policy": "omit"},
         {"output_guardrail_blocked_message": "no"},
         {"tool_execution": {"pre_approval_tool_input_guardrails": True}},
-        {"model_settings": {"retry": object()}},
     ],
 )
 def test_a_configuration_that_asks_for_too_much_is_refused(option: dict[str, Any]) -> None:

@@ -25,15 +25,12 @@ def refuse_unsupported(
     """
     _refuse("Runner", {"hooks": hooks, "session": session}, ("hooks", "session"))
     _refuse(f"Agent {agent.name!r}", vars(agent), _OF_AGENTS)
-    _refuse(f"Agent {agent.name!r}: model_settings", vars(agent.model_settings), _OF_SETTINGS)
     # What is no tool and no handoff is somebody else's to complain about: see `get_all_tools`.
     for tool in agent.tools:
         _refuse(f"Tool {getattr(tool, 'name', '?')!r}", getattr(tool, "__dict__", {}), _OF_TOOLS)
     if run_config is None:
         return
     _refuse("RunConfig", vars(run_config), _OF_RUN_CONFIGS)
-    if run_config.model_settings is not None:
-        _refuse("RunConfig.model_settings", vars(run_config.model_settings), _OF_SETTINGS)
     if run_config.tool_execution is not None:
         _refuse("RunConfig.tool_execution", vars(run_config.tool_execution), _OF_TOOL_EXECUTION)
     if run_config.reasoning_item_id_policy == "omit":
@@ -80,7 +77,6 @@ def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:
 
 # What is not supported yet: these must be empty, false or None.
 _OF_AGENTS = ("mcp_servers", "input_guardrails", "output_guardrails", "hooks")
-_OF_SETTINGS = ("retry",)
 _OF_TOOLS = (
     "needs_approval",
     "tool_input_guardrails",

@@ -9,6 +9,17 @@ from millstream.config.handlers import (
     RunErrorHandlerResult,
     RunErrorHandlers,
 )
+from millstream.config.retry import (
+    ModelRetryAdvice,
+    ModelRetryAdviceRequest,
+    ModelRetryBackoffSettings,
+    ModelRetryNormalizedError,
+    ModelRetrySettings,
+    RetryDecision,
+    RetryPolicy,
+    RetryPolicyContext,
+    retry_policies,
+)
 from millstream.config.run import (
     DEFAULT_MAX_TURNS,
     CallModelData,
@@ -30,8 +41,16 @@ __all__ = [
     "CallModelInputFilter",
     "MCPToolChoice",
     "ModelInputData",
+    "ModelRetryAdvice",
+    "ModelRetryAdviceRequest",
+    "ModelRetryBackoffSettings",
+    "ModelRetryNormalizedError",
+    "ModelRetrySettings",
     "ModelSettings",
     "ReasoningItemIdPolicy",
+    "RetryDecision",
+    "RetryPolicy",
+    "RetryPolicyContext",
     "RunConfig",
     "RunErrorData",
     "RunErrorHandler",
@@ -44,4 +63,5 @@ __all__ = [
     "ToolExecutionConfig",
     "ToolNameCollisionPolicy",
     "ToolNotFoundBehavior",
+    "retry_policies",
 ]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from pydantic_core import to_jsonable_python
 
 from millstream.config.coerce import from_dict
+from millstream.config.retry import ModelRetrySettings
 from millstream.errors import UserError
 
 if TYPE_CHECKING:
@@ -62,12 +63,16 @@ class ModelSettings:
     extra_headers: Headers | None = None
     extra_args: dict[str, Any] | None = None
     """Further arguments of the request, by the names that the model's API has for them."""
-    retry: Any | None = None
+    retry: ModelRetrySettings | None = None
+    """How a call that fails is tried again. With it, the client's own retries are off."""
     context_management: list[Any] | None = None
     prompt_cache_options: Any | None = None
     preserve_raw_usage: bool | None = None
     timeout: float | None = None
-    """Seconds that one model call may take."""
+    """Seconds that one try of a model call may take, from the request to the end of the answer.
+
+    Time in which a stream waits for us, and not we for it, does not count.
+    """
 
     def __post_init__(self) -> None:
         for name in _NUMBERS:
@@ -76,6 +81,8 @@ class ModelSettings:
                 raise UserError(f"ModelSettings.{name} is a number or None, not {type(value).__name__}.")
         if self.timeout is not None and not (self.timeout > 0 and math.isfinite(self.timeout)):
             raise UserError("ModelSettings.timeout is a number of seconds greater than 0, or None.")
+        if self.retry is not None:
+            self.retry = from_dict(ModelRetrySettings, self.retry, "ModelSettings.retry")
         choice: Any = self.tool_choice
         if choice is not None and not isinstance(choice, str | MCPToolChoice):
             raise UserError(
@@ -84,7 +91,7 @@ class ModelSettings:
             )
 
     def resolve(self, override: ModelSettings | None) -> ModelSettings:
-        """These settings, with what `override` sets put over them; `extra_args` are merged."""
+        """These settings, with what `override` sets put over them; `extra_args` and `retry` are merged."""
         if override is None:
             return self
         changes = {
@@ -94,6 +101,8 @@ class ModelSettings:
         }
         if self.extra_args and override.extra_args:
             changes["extra_args"] = self.extra_args | override.extra_args
+        if self.retry is not None and override.retry is not None:
+            changes["retry"] = self.retry.resolve(override.retry)
         return dataclasses.replace(self, **changes)
 
     def resolve_tool_choice(self, choice: ToolChoice | None) -> ModelSettings:
@@ -103,6 +112,7 @@ class ModelSettings:
     def to_json_dict(self) -> dict[str, Any]:
         """All settings by name, as JSON values."""
         plain = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        plain["retry"] = None if self.retry is None else self.retry.to_json_dict()
         return cast("dict[str, Any]", to_jsonable_python(plain, fallback=repr))
 
     @classmethod

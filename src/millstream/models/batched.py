@@ -7,14 +7,16 @@ from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Any
 
 from millstream import raw
+from millstream.clock import current_clock
 from millstream.models.promise import Model, ModelTracing, RawBatch
+from millstream.models.retry import advice_of_client
 from millstream.models.transport import Transport
 
 if TYPE_CHECKING:
     from openai import AsyncOpenAI
 
     from millstream.agent import AgentOutputSchemaBase
-    from millstream.config import ModelSettings
+    from millstream.config import ModelRetryAdvice, ModelRetryAdviceRequest, ModelSettings
     from millstream.handoff import Handoff
     from millstream.items import TResponseInputItem, TResponseStreamEvent
     from millstream.tool import Tool
@@ -86,6 +88,10 @@ class ClientModel(BatchedModel):
     def __init__(self, model: str, openai_client: AsyncOpenAI, *, idle_timeout: float | None) -> None:
         self.model = model
         self._transport = Transport(openai_client, idle_timeout=idle_timeout)
+
+    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
+        """What the status, the headers or the kind of a failure say of trying again."""
+        return advice_of_client(request, now=current_clock().time())
 
     async def close(self) -> None:
         """Close the connections that were opened for the model's client. An HTTP client of its own stays open."""

@@ -20,8 +20,7 @@ from typing import Any, cast
 import msgspec
 
 from millstream import codec, raw
-from millstream.clock import current_clock
-from millstream.errors import ModelProtocolError
+from millstream.errors import DecodeError, ModelProtocolError
 from millstream.items import ModelResponse
 from millstream.models.promise import RawBatch
 from millstream.models.wire import excerpt, response_error
@@ -203,12 +202,13 @@ class ChatStream:
         finished: a chunk said why the answer ends.
     """
 
-    def __init__(self, model: str, *, uid: str | None = None) -> None:
+    def __init__(self, model: str, *, uid: str | None = None, created: float = 0) -> None:
+        created: when the response was made, in seconds since the epoch.
         self.error: Exception | None = None
         self.finished = False
         self._model = model
         self._uid = uid or uuid.uuid4().hex
-        self._created = int(current_clock().time())
+        self._created = int(created)
         self._id: str | None = None
         self._reason: str | None = None
         self._usage: Any = None

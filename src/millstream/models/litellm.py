@@ -165,7 +165,7 @@ class LitellmModel(BatchedModel):
         started = clock.monotonic()
         stream = _Stream(await self._ask(request, stream=True))
         patience = Patience(clock, self._idle_timeout, request.timeout, spent=clock.monotonic() - started)
-        fold = ChatStream(self.model)
+        fold = ChatStream(self.model, created=current_clock().time())
         try:
             while (chunk := await patience.wait(stream.next)) is not None:
                 batch = fold.feed([chunk])

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from millstream.clock import current_clock
 from millstream.errors import NotSupportedError
 from millstream.items import ModelResponse
 from millstream.models.batched import ClientModel, signed
@@ -133,7 +134,7 @@ class OpenAIChatCompletionsModel(ClientModel):
         )
         reader = FrameReader(chunks)
         stream = await self._transport.stream(request, reader)
-        fold = ChatStream(self.model)
+        fold = ChatStream(self.model, created=current_clock().time())
         try:
             while not reader.done and (frames := await stream.next()) is not None:
                 batch = fold.feed(frames.values)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     from millstream.agent import AgentOutputSchemaBase
-    from millstream.config import ModelSettings
+    from millstream.config import ModelRetryAdvice, ModelRetryAdviceRequest, ModelSettings
     from millstream.handoff import Handoff
     from millstream.items import ModelResponse, TResponseInputItem, TResponseStreamEvent
     from millstream.tool import Tool
@@ -127,6 +127,10 @@ class Model(ABC):
             aclose = getattr(stream, "aclose", None)
             if aclose is not None:
                 await aclose()
+
+    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
+        """What is known here of a failure of this model: for the policy of `ModelSettings.retry`. None for nothing."""
+        return None
 
     async def close(self) -> None:
         """Release what the model holds. Safe to call twice."""

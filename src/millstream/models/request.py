@@ -21,7 +21,8 @@ class Request:
     """One request of a model.
 
     `timeout` bounds all of it, in seconds; `client_timeout` is for the HTTP client to
-    interpret, and replaces what the client was made with.
+    interpret, and replaces what the client was made with. With `tries_once` the client does not
+    send it again by itself.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Request:
     query: Mapping[str, Any] | None = None
     timeout: float | None = None
     client_timeout: Any = None
+    tries_once: bool = False
 
 
 def build_request(path: str, body: Mapping[str, Any], settings: ModelSettings) -> Request:
@@ -54,6 +56,7 @@ def build_request(path: str, body: Mapping[str, Any], settings: ModelSettings) -
         query=cast("Mapping[str, Any] | None", settings.extra_query),
         timeout=settings.timeout,
         client_timeout=client_timeout,
+        tries_once=settings.retry is not None,
     )
 
 

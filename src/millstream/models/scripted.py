@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     )
 
     from millstream.agent import AgentOutputSchemaBase
-    from millstream.config import ModelSettings
+    from millstream.config import ModelRetryAdvice, ModelRetryAdviceRequest, ModelSettings
     from millstream.handoff import Handoff
     from millstream.items import TResponseInputItem, TResponseOutputItem, TResponseStreamEvent
     from millstream.tool import Tool
@@ -131,6 +131,7 @@ class ModelStepSpec(TypedDict, total=False):
     error: Exception | None
     responder: ModelResponder | None
     stream_events: Sequence[TResponseStreamEvent] | ModelStreamFactory | None
+    retry_advice: ModelRetryAdvice | None
     fail_after: int | None
     hang_after: int | None
     truncate_after: int | None
@@ -164,6 +165,8 @@ class ModelStep:
     """Called with the `ModelCall`, awaited if need be; what it returns is the step."""
     stream_events: Sequence[TResponseStreamEvent] | ModelStreamFactory | None = None
     """The events to stream instead of the natural ones: typed, or as JSON bytes or dicts."""
+    retry_advice: ModelRetryAdvice | None = None
+    """What the model says of trying again, where the step fails."""
     _: KW_ONLY
     fail_after: int | None = None
     """Raise `error` (without one, a `ConnectionResetError`) after so many events."""
@@ -302,6 +305,7 @@ class ScriptedModel(Model):
         self._chunk_size = chunk_size
         self._batch_size = batch_size
         self._clock = clock
+        self._failed: tuple[Exception | None, ModelRetryAdvice | None] = (None, None)
         self.extend(steps)
 
     # The script.
@@ -366,6 +370,11 @@ class ScriptedModel(Model):
 
     # The answers.
 
+    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
+        """The `retry_advice` of the step that failed with that error; None where it has none."""
+        error, advice = self._failed
+        return advice if request.error is error else None
+
     async def get_response(
         self,
         system_instructions: str | None,
@@ -406,11 +415,11 @@ class ScriptedModel(Model):
             deltas = sum(kind.endswith(".delta") for kind, _ in self._natural_events(step))
             await (self._clock or current_clock()).sleep(deltas * self._seconds_per_token)
         if step.fail_after is not None:
-            raise _error_of(step)
+            raise self._failure(step)
         if step.hang_after is not None:
             await asyncio.Event().wait()
         if step.truncate_after is not None:
-            raise ModelProtocolError("The scripted answer was truncated, as its step says.")
+            raise ModelProtocolError("The scripted answer was truncated, as its step says.", cut_off=True)
         return ModelResponse(
             output=_output_items(step),
             usage=copy.deepcopy(step.usage),
@@ -503,7 +512,7 @@ class ScriptedModel(Model):
         if step.hang_after is not None:
             await asyncio.Event().wait()
         if step.fail_after is not None:
-            raise _error_of(step)
+            raise self._failure(step)
 
     def _record(self, call: ModelCall) -> ModelCall:
         call = replace(
@@ -528,11 +537,16 @@ class ScriptedModel(Model):
             result = step.responder(call)
             step = as_step(await result if isawaitable(result) else result, index)
         if step.error is not None and step.fail_after is None:
-            raise step.error
+            raise self._failure(step)
         usage = step.usage
         if usage == Usage():
             usage = self._default_usage or usage
         return replace(step, usage=replace(usage, requests=usage.requests or 1))
+
+    def _failure(self, step: ModelStep) -> Exception:
+        error = step.error or ConnectionResetError("The scripted connection broke, as its step says.")
+        self._failed = error, step.retry_advice
+        return error
 
     async def _batches(self, step: ModelStep, call: ModelCall) -> AsyncGenerator[RawBatch]:
         """The events of `step` up to where it fails, falls silent or breaks off, each delta at its time."""
@@ -631,10 +645,6 @@ def _field(item: Any, name: str) -> Any:
 def _output_items(step: ModelStep) -> list[Any]:
     items: Sequence[Any] = step.output
     return [raw.item_from(item) if isinstance(item, dict) else item for item in items]
-
-
-def _error_of(step: ModelStep) -> Exception:
-    return step.error or ConnectionResetError("The scripted connection broke, as its step says.")
 
 
 # --- the natural sequence of events ---------------------------------------------------------

@@ -74,7 +74,7 @@ class Transport:
         """Send `request`; the whole answer, and the id that the server gave the request.
 
         Raises:
-            ModelTimeoutError: `request.timeout` is over.
+            ModelTimeoutError: `request.timeout` is over, or the client's own timeout.
             openai.OpenAIError: what the client itself says of connections and statuses.
         """
         response = await self._send_within(request, stream=False)
@@ -111,6 +111,8 @@ class Transport:
             options["params"] = request.query
         if request.client_timeout is not None:
             options["timeout"] = request.client_timeout
+        if request.tries_once:
+            options["max_retries"] = 0
         payload: dict[str, Any] = {"body": request.body}
         if _takes_bytes(client):
             payload = {"content": _encode(request.body)}
@@ -178,7 +180,27 @@ def _connection_error(error: Exception, client: AsyncOpenAI) -> Exception | None
                 message=f"No connection to {client.base_url}: {cause.strerror or cause}", request=request
             )
         cause = cause.__cause__
-    return None
+    return _client_timeout_error()(error) if isinstance(error, APITimeoutError) else None
+
+
+@functools.cache
+def _client_timeout_error() -> type[Exception]:
+    """The class of a client's own timeout: `except ModelTimeoutError` has it, and who knows only `openai` too."""
+    from openai import APITimeoutError
+
+    class ClientTimeoutError(ModelTimeoutError, APITimeoutError):  # pyright: ignore[reportIncompatibleVariableOverride]
+        def __init__(self, error: APITimeoutError) -> None:
+            APITimeoutError.__init__(self, error.request)
+            vars(self).pop("code")  # None: what the exceptions of `openai` have by that name is the server's
+            self.run_data = None
+            self.idle = False
+            limits = cast("dict[str, float | None]", error.request.extensions.get("timeout") or {})
+            kind = type(error.__cause__).__name__.removesuffix("Timeout").lower()
+            self.timeout_seconds = limits.get(kind) or limits.get("read") or 0.0
+            self.message = f"The model's server did not answer within {self.timeout_seconds:g} s, the client's limit."
+            self.args = (self.message,)
+
+    return ClientTimeoutError
 
 
 def _has_default_http_client(client: AsyncOpenAI) -> bool:
@@ -262,14 +284,15 @@ class Stream(Generic[T]):
     def ended_early(self, told: str) -> ModelProtocolError:
         """The exception for an answer that ended too early: `told`, or else what came that was no stream at all."""
         if self.count:
-            return ModelProtocolError(told)
+            return ModelProtocolError(told, cut_off=True)
         url = self._response.request.url
         where = f"{url.scheme}://{url.netloc.decode()}{url.path}"  # without what may be secret in it
         kind = self._response.headers.get("content-type", "")
         head = f"It begins {excerpt(self._head)}" if self._head else "It is empty"
         return ModelProtocolError(
             f"The model's server sent an answer without any event ({kind or 'no content type'}), "
-            f"from {where}. {head}. {_advice(kind)}"
+            f"from {where}. {head}. {_advice(kind)}",
+            cut_off=not self._head,
         )
 
     async def finish(self) -> None:
@@ -297,7 +320,8 @@ class Stream(Generic[T]):
         if isinstance(error, (OSError, EOFError)) or kind.__module__.partition(".")[0] in _LIBRARIES:
             what = f"{kind.__name__}: {error}" if str(error) else kind.__name__
             return ModelProtocolError(
-                f"The connection to the model's server was cut after {self._reader.count} events ({what})."
+                f"The connection to the model's server was cut after {self._reader.count} events ({what}).",
+                cut_off=True,
             )
         return None
 

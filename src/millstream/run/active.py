@@ -81,6 +81,8 @@ class ActiveRun:
         """What ended the run, where it failed."""
         self.outcome_seen = False
         """Whether anybody was told of that exception."""
+        self.log_error: BaseException | None = None
+        """What the log said last when it did not take something."""
         self.lost_end: Batch | None = None
         """The end of the run, where its log could not take it."""
         self.cancel_mode: CancelMode | None = None
@@ -126,10 +128,11 @@ class ActiveRun:
             # Written or not? Appends are idempotent by position: to repeat it is to know.
             await self.log.append(self.run_id, batch)
             raise
-        except BaseException:
+        except BaseException as error:
             self.position = min(self.position, batch.first - 1)  # it was not written: the place is free
             raise
 
+            self.log_error = error
     def _stamp(self) -> Stamp:
         progress = self.progress
         return Stamp(

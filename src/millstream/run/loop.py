@@ -38,6 +38,7 @@ from millstream.errors import (
 from millstream.events import (
     AgentUpdatedStreamEvent,
     ModelCompleted,
+    ModelRetried,
     ModelStarted,
     RunItemStreamEvent,
     RunStarted,
@@ -57,6 +58,7 @@ from millstream.items import (
 from millstream.models.promise import Model, ModelTracing
 from millstream.models.request import FAKE_ID
 from millstream.run.tools import (
+from millstream.models.retry import Retries, Retry
     CANCELLED_OUTPUT,
     ToolRunner,
     answer,
@@ -69,6 +71,7 @@ from millstream.run.tools import (
 from millstream.run.turn import Turn
 from millstream.tool import FunctionTool, FunctionToolResult, tool_names
 
+from millstream.usage import Usage
 if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
@@ -159,6 +162,8 @@ class Loop:
         self._progress = run.progress
         self._turn: Turn | None = None
 
+        self._abandoned: list[Usage] = []
+        """What each try of the present model call has used that was given up."""
     async def main(self) -> None:
         """Run to the end. Returns when the terminal event is written, and never raises."""
         run = self._run
@@ -269,37 +274,86 @@ class Loop:
 
     async def _ask(self, ready: _Ready) -> None:
         run, progress = self._run, self._progress
-        turn = self._turn = Turn(ready.agent, ready.by_name, ready.handoffs)
+        self._turn, self._abandoned = None, []
         instructions, items = await self._model_input(ready)
         await run.write(ModelStarted(turn=progress.current_turn, model=_model_name(ready.model)))
         status = "failed"
         try:
             async with self._seams.model_span(run, ready.agent):
                 await self._seams.model_start(run, ready.agent, instructions, items)
-                response = await self._answer(turn, ready, instructions, items)
+                response = await self._answer(ready, instructions, items)
                 status = "completed"
                 self._take_response(response)
                 await self._seams.model_end(run, ready.agent, response)
         except asyncio.CancelledError:
-            status = "completed" if turn.response is not None else "cancelled"
+            status = "cancelled" if self._response is None else "completed"
             raise
         finally:
-            if turn.response is not None:  # also where the stream was cut behind its final event
-                self._take_response(turn.response)
-            elif turn.usage is not None:
-                progress.context_wrapper.usage.add(turn.usage)
+            response, turn = self._response, self._turn
+            used = None if turn is None else turn.usage
+            if response is not None:  # also where the stream was cut behind its final event
+                self._take_response(response)
+            elif used is not None:
+                progress.context_wrapper.usage.add(used)
             ended = ModelCompleted(
                 turn=progress.current_turn,
                 status=status,
-                response_id=turn.response.response_id if turn.response is not None else None,
-                usage=turn.usage.to_dict() if turn.usage is not None else {},
+                response_id=None if response is None else response.response_id,
+                usage=_in_sum([*self._abandoned, *([used] if used else [])]),
             )
             await (close if status == "completed" else finish)(run, ended)
 
     async def _answer(
         self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
     ) -> ModelResponse:
-        """Ask the model, as a stream or for the whole response. Called as the SDK calls its models."""
+    @property
+    def _response(self) -> ModelResponse | None:
+        """What the model has answered in this turn, once its answer is whole."""
+        return None if self._turn is None else self._turn.response
+
+        """Ask the model once, as a stream or for the whole response. Called as the SDK calls its models."""
+        self, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
+    ) -> ModelResponse:
+        """Ask the model, and again where its settings say so (`models/retry.py`)."""
+        run, conversation = self._run, self._conversation
+        retries = Retries(
+            ready.settings.retry,
+            ready.model,
+            run.streamed,
+            conversation.previous_response_id,
+            conversation.conversation_id,
+        )
+        while True:
+            turn = self._turn = Turn(ready.agent, ready.by_name, ready.handoffs)
+            try:
+                return await self._try(turn, ready, instructions, items)
+            except Exception as error:
+                # A log that takes no more is no failure of the model, and what has ended is not begun again.
+                if error is run.log_error or turn.response is not None:
+                    raise
+                retry = await retries.after(
+                    error, output_started=turn.output_started, now=run.config.clock.time()
+                )
+                if retry is None:
+                    raise
+                logger.info("run %s: the model is asked again: %s", run.run_id, retry.reason, exc_info=error)
+            self._turn = None  # nothing of it is kept, whatever becomes of the next try
+            await self._wait_for(retry, usage=turn.usage or Usage(requests=1))
+
+    async def _wait_for(self, retry: Retry, *, usage: Usage) -> None:
+        """Say that the model is asked again, and wait until it is; `usage` is that of the try that failed."""
+        run = self._run
+        self._abandoned.append(usage)
+        self._progress.context_wrapper.usage.add(usage)
+        turn = self._progress.current_turn
+        await run.write(
+            ModelRetried(turn=turn, attempt=retry.attempt, reason=retry.reason, delay=retry.delay)
+        )
+        # Nothing of this turn is there to be kept: the run need not wait for its end.
+        with run.stoppable(by=("now", "after_tool", "after_turn")):
+            await run.config.clock.sleep(retry.delay)
+
+    async def _try(
         run, model, conversation = self._run, ready.model, self._conversation
         asked = {
             "system_instructions": instructions,
@@ -625,6 +679,14 @@ async def _decide(
         if not isinstance(decision, ToolsToFinalOutputResult):
             raise UserError(
                 f"Agent {agent.name!r}: tool_use_behavior returned {type(decision).__name__}, "
+def _in_sum(usages: Sequence[Usage]) -> dict[str, Any]:
+    """The usage of all tries of a model call, as its event tells it; nothing where none is known."""
+    together = Usage()
+    for usage in usages:
+        together.add(usage)
+    return together.to_dict() if usages else {}
+
+
                 "not a ToolsToFinalOutputResult."
             )
         return decision

@@ -20,7 +20,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream import raw
+import msgspec
+
+from millstream import codec, raw
 from millstream.errors import DecodeError, ModelProtocolError, ModelResponseError
 from millstream.events import RawResponsesStreamEvent, RunItemStreamEvent
 from millstream.items import (
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 
 _ENDS = frozenset({"response.completed", "response.incomplete", "response.failed", "error"})
 _LOOKED_AT = _ENDS | {"response.output_item.done"}
+_PREAMBLE = frozenset({"response.created", "response.queued", "response.in_progress"})
+"""What a server says of an answer before there is any of it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,7 +135,8 @@ class Turn:
         if self._response is None:
             raise ModelProtocolError(
                 "The model's stream ended without response.completed: the answer is cut off. "
-                "The server, or a proxy before it, closed the stream early."
+                "The server, or a proxy before it, closed the stream early.",
+                cut_off=True,
             )
         return self._response
 
@@ -151,6 +156,13 @@ class Turn:
                 done = [key for key in text if key[0] == heard.item_id or key[1] == heard.output_index]
                 for key in done:
                     del text[key]
+    @property
+    def output_started(self) -> bool:
+        """Whether any of the answer was streamed: an event of more than that it is under way, or has failed."""
+        return self._response is not None or any(
+            isinstance(heard, _Done) or not all(map(_is_preamble, heard)) for heard in self._heard
+        )
+
                 continue
             for event in heard:
                 delta = _text_delta(event)
@@ -273,3 +285,17 @@ def _server_error(said: Any) -> ModelResponseError:
     code = getattr(said, "code", None)
     where = f" ({code})" if code else ""
     return ModelResponseError(f"The model's server reported a failure{where}: {message}", error_code=code)
+class _Type(msgspec.Struct):
+    type: str = ""
+
+
+_type_of = msgspec.json.Decoder(_Type).decode
+
+
+def _is_preamble(event: Any) -> bool:
+    try:
+        return (_type_of(event) if isinstance(event, bytes) else event).type in _PREAMBLE
+    except (msgspec.MsgspecError, AttributeError, TypeError):  # an event of a model of the user's own
+        return False
+
+

@@ -6,7 +6,9 @@ output where it came to be. Programs written for the OpenAI Agents SDK expect an
 1. the raw events of a model call first, then the items of that response;
 2. the outputs of a turn's tools together, when the last has ended, in the order of the calls.
 
-Nothing is held back beyond that, and whatever is held is given out before the stream ends.
+Nothing is held back beyond that, and whatever is held is given out before the stream ends. Where
+a model call is tried again (`model.retried`), the items of the try that failed are left out; its
+raw events have been given out by then, and the next try begins with `response.created` again.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from typing import TYPE_CHECKING
 from millstream.events import (
     AgentUpdatedStreamEvent,
     ModelCompleted,
+    ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
     RunItemStreamEvent,
@@ -58,6 +61,11 @@ class EventOrder:
         if isinstance(event, ModelStarted):
             self._in_model = True
             return self._release_outputs()
+        if isinstance(event, ModelRetried):
+            # The items of the try that was given up are void. Its raw events are out already.
+            self._items.clear()
+            self._calls.clear()
+            return []
         if isinstance(event, ModelCompleted):
             self._in_model = False
             released: list[StreamEvent] = [*self._items]
