@@ -104,7 +104,7 @@ def test_usage_is_read_off_a_response() -> None:
 
 
 def test_a_response_without_usage_is_a_request_all_the_same() -> None:
-    assert Usage.from_response(None) == Usage(requests=1)
+    assert Usage.from_response(None) == Usage(requests=1, estimated=True)
 
 
 def test_nulls_of_compatible_servers_count_as_nothing() -> None:

@@ -45,7 +45,9 @@ class Usage:
     total_tokens: int = 0
     request_usage_entries: list[RequestUsage] = field(default_factory=list["RequestUsage"])
     estimated: bool = False
-    """True where a server did not send its figures and some of these were counted by us."""
+    """True where a server did not send its figures: some of these were counted by us, in the way
+    that `millstream.models.estimate` tells, or nobody has counted them yet (all are 0).
+    `requests` is exact."""
 
     def add(self, other: Usage) -> None:
         """Add the tokens of `other` to these; its requests are listed in `request_usage_entries`."""
@@ -71,17 +73,20 @@ class Usage:
 
     @classmethod
     def from_response(cls, usage: ResponseUsage | None) -> Usage:
-        """Read the usage that a server sent with one response (none at all counts the request only)."""
-        if usage is None:
-            return cls(requests=1)
-        # Compatible servers send null where the OpenAI API sends an object.
+        """Read the usage that a server sent with one response. None at all counts the request only, and is `estimated`.
+
+        Total: what a compatible server sends in place of a number, or of an object, counts nothing.
+        """
+        read = _details(usage, "input_tokens_details", "cached_tokens")
+        written = _details(usage, "output_tokens_details", "reasoning_tokens")
         return cls(
             requests=1,
-            input_tokens=usage.input_tokens or 0,
-            output_tokens=usage.output_tokens or 0,
-            total_tokens=usage.total_tokens or 0,
-            input_tokens_details=usage.input_tokens_details or _input_details(),
-            output_tokens_details=usage.output_tokens_details or _output_details(),
+            input_tokens=_count(usage, "input_tokens"),
+            output_tokens=_count(usage, "output_tokens"),
+            total_tokens=_count(usage, "total_tokens"),
+            input_tokens_details=read or _input_details(),
+            output_tokens_details=written or _output_details(),
+            estimated=usage is None,
         )
 
     def to_dict(self) -> dict[str, Any]:
@@ -97,6 +102,17 @@ class Usage:
         if self.estimated:
             data["estimated"] = True
         return data
+
+
+def _count(holder: Any, name: str) -> int:
+    value = getattr(holder, name, None)
+    return value if isinstance(value, int) else 0
+
+
+def _details(usage: Any, name: str, count: str) -> Any:
+    """The details of that name, if they are countable."""
+    details = getattr(usage, name, None)
+    return details if isinstance(getattr(details, count, None), int) else None
 
 
 def _sum_input(left: InputTokensDetails, right: InputTokensDetails) -> InputTokensDetails:

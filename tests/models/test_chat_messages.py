@@ -277,3 +277,54 @@ def test_deepseek_gets_its_own_thoughts_back(model: str, origin: str | None, rep
     context = ReasoningContentReplayContext(model, None, ReasoningContentSource({}, origin))
 
     assert replay_to_deepseek(context) is replayed
+
+
+SIGNED = [{"type": "thinking", "thinking": "Add.", "signature": "s"}]
+EXTRA = {"google": {"thought_signature": "s"}}
+
+
+def signed_by(model: str) -> list[dict[str, Any]]:
+    """What `model` thought and called, and the answer to its call."""
+    return [
+        {"type": "reasoning", "summary": [], "provider_data": {"model": model, "thinking_blocks": SIGNED}},
+        {
+            "type": "function_call",
+            "call_id": "c1",
+            "name": "add",
+            "arguments": "{}",
+            "provider_data": {"model": model, "extra_content": EXTRA},
+        },
+        {"type": "function_call_output", "call_id": "c1", "output": "3"},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("signer", "asked"),
+    [
+        ("own", "own"),
+        ("anthropic/claude-sonnet-4-5", "bedrock/anthropic.claude-haiku-4-5"),
+        ("gemini-3-pro", "gemini-3-flash"),
+    ],
+)
+def test_what_a_model_signed_goes_back_to_it_and_its_family(signer: str, asked: str) -> None:
+    answer, _ = messages(None, signed_by(signer), model=asked)
+
+    assert answer["thinking_blocks"] == SIGNED
+    assert answer["tool_calls"][0]["extra_content"] == EXTRA
+
+
+@pytest.mark.parametrize("asked", ["gpt-5.4", None])
+def test_what_a_model_signed_is_not_shown_to_another(asked: str | None) -> None:
+    answer, _ = messages(None, signed_by("claude-sonnet-4-5"), model=asked)
+
+    assert "thinking_blocks" not in answer
+    assert "extra_content" not in answer["tool_calls"][0]
+
+
+def test_a_thought_that_led_to_nothing_is_not_put_before_a_later_answer() -> None:
+    reasoning, *_ = signed_by("claude-a")
+    later = [{"role": "user", "content": "Go on."}, {"role": "assistant", "content": "Yes."}]
+
+    sent = messages(None, [reasoning, *later], model="claude-a", replays=lambda _: True)
+
+    assert sent == later

@@ -216,6 +216,50 @@ def test_calls_that_alternate() -> None:
             [call_piece(0, id="x", name="add", arguments={"a": 1})], [("x", "add", '{"a":1}')], id="an object"
         ),
         pytest.param([call_piece(0, id="x", name="add")], [("x", "add", "")], id="no arguments"),
+        pytest.param(
+            [
+                call_piece(0, id="x", name="add", arguments=""),
+                call_piece(0, arguments="{}"),
+                call_piece(0, id="y", name="sub", arguments=""),
+                call_piece(0, arguments='{"b":2}'),
+            ],
+            [("x", "add", "{}"), ("y", "sub", '{"b":2}')],
+            id="two of index 0 in pieces",
+        ),
+        pytest.param(
+            [
+                call_piece(None, name="add", arguments=""),
+                call_piece(None, arguments='{"a"'),
+                call_piece(None, name="add", arguments=":1}"),
+                call_piece(None, name="add", arguments='{"a":2}'),
+            ],
+            [("call_u_0", "add", '{"a":1}'), ("call_u_1", "add", '{"a":2}')],
+            id="neither index nor id",
+        ),
+        pytest.param(
+            [
+                call_piece(None, id="x", name="add", arguments=""),
+                call_piece(None, arguments='{"a":1}'),
+                call_piece(None, id="y", name="add", arguments=""),
+                call_piece(None, id="y", arguments='{"a":2}'),
+            ],
+            [("x", "add", '{"a":1}'), ("y", "add", '{"a":2}')],
+            id="no index, in pieces",
+        ),
+        pytest.param(
+            [
+                call_piece(0, id="x", name="g", arguments=""),
+                call_piece(0, name="et"),
+                call_piece(0, arguments="{}"),
+            ],
+            [("x", "get", "{}")],
+            id="name in pieces",
+        ),
+        pytest.param(
+            [call_piece(0, id="x", name="add"), call_piece(0, name="add"), call_piece(0, arguments="{}")],
+            [("x", "add", "{}")],
+            id="name twice",
+        ),
     ],
 )
 def test_calls_as_servers_send_them(said: list[dict[str, Any]], expected: list[tuple[str, str, str]]) -> None:
@@ -255,6 +299,8 @@ def test_reasoning_content_is_a_summary_that_ends_where_the_answer_begins() -> N
     "thoughts",
     [
         [piece(reasoning="th"), piece(reasoning="ink")],
+        [piece(thinking="th"), piece(thinking="ink")],
+        [piece(thinking={"text": "think"})],
         [piece(content=[{"type": "thinking", "thinking": [{"type": "text", "text": "think"}]}])],
     ],
 )
@@ -326,7 +372,13 @@ def test_an_answer_that_was_broken_off_is_incomplete(finish: str, reason: str) -
 
 def test_an_empty_answer_has_no_items() -> None:
     assert kinds(fold(STOP)) == ["created", "completed"]
-    assert kinds(fold()) == ["created", "completed"]
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("said", [[], [{"choices": []}], [{"choices": None, "usage": {"prompt_tokens": 1}}]])
+def test_an_answer_without_choices_is_a_protocol_error(said: list[dict[str, Any]]) -> None:
+    with pytest.raises(ModelProtocolError, match="without choices"):
+        fold(*said)
 
 
 def test_other_choices_are_left_out() -> None:
@@ -340,6 +392,7 @@ def test_other_choices_are_left_out() -> None:
     [
         (None, None),
         ("nonsense", None),
+        ({"prompt_tokens": "many", "prompt_tokens_details": [], "completion_tokens": 2}, (0, 0, 2, 0, 2)),
         ({"prompt_tokens": 3, "completion_tokens": 5}, (3, 0, 5, 0, 8)),
         (
             {
@@ -384,3 +437,52 @@ def test_ids_are_unique_among_answers() -> None:
     )
 
     assert one["item"]["id"] != other["item"]["id"]
+
+
+# --- what a server wants back unread ------------------------------------------------------------
+
+
+def thought(**block: Any) -> dict[str, Any]:
+    return piece(
+        reasoning_content=block.get("thinking") or "", thinking_blocks=[{"type": "thinking", **block}]
+    )
+
+
+@pytest.mark.parametrize("at_once", [True, False])
+def test_a_signed_thought_is_kept_whole(at_once: bool) -> None:
+    redacted = {"type": "redacted_thinking", "data": "xyz"}
+    events = fold(
+        thought(thinking="I should ", signature=None),
+        thought(thinking="add."),
+        thought(thinking="", signature="signed"),
+        thought(thinking="Or not.", signature="too"),
+        piece(thinking_blocks=[redacted]),
+        piece("stop", content="3"),
+        at_once=at_once,
+    )
+
+    reasoning, _ = output(events)
+
+    assert reasoning["summary"][0]["text"] == "I should add.Or not."
+    assert reasoning["provider_data"]["thinking_blocks"] == [
+        {"type": "thinking", "thinking": "I should add.", "signature": "signed"},
+        {"type": "thinking", "thinking": "Or not.", "signature": "too"},
+        redacted,
+    ]
+
+
+def test_what_stands_beside_a_call_is_kept_with_it() -> None:
+    extra = {"google": {"thought_signature": "signed"}}
+    function = {"name": "add", "arguments": "{}"}
+    called = {"index": 0, "id": "call_1", "function": function, "extra_content": extra}
+
+    (call,) = output(fold(piece("tool_calls", tool_calls=[called])))
+
+    assert call["provider_data"]["extra_content"] == extra
+
+
+@pytest.mark.parametrize("zeros", [{"prompt_tokens": 0, "completion_tokens": 0}, {}, "none", None])
+def test_usage_of_no_tokens_is_none(zeros: Any) -> None:
+    events = fold(piece("stop", content="x"), {"id": "c1", "choices": [], "usage": zeros})
+
+    assert events[-1]["response"]["usage"] is None

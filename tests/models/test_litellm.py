@@ -206,6 +206,22 @@ async def test_settings_reach_the_vendor(server: ModelServer) -> None:
     assert "stream_options" not in server.last.json
 
 
+@pytest.mark.parametrize("stream", [True, False])
+async def test_usage_that_litellm_made_up_is_not_taken_for_the_servers(
+    server: ModelServer, stream: bool
+) -> None:
+    if stream:
+        server.send(chunk({"content": "twelve chars"}), chunk({}, finish="stop"), CHAT_DONE)
+    else:
+        server.send_json({**completion(content="twelve chars"), "usage": None})
+    agent = Agent(name="A", model=openai_model(server))
+
+    result = await (Runner.run_streamed(agent, "hi") if stream else Runner.run(agent, "hi"))
+
+    assert result.context_wrapper.usage.estimated
+    assert result.context_wrapper.usage.output_tokens == 3
+
+
 # --- what goes wrong ----------------------------------------------------------------------------
 
 

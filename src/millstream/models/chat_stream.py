@@ -23,7 +23,7 @@ from millstream import codec, raw
 from millstream.errors import DecodeError, ModelProtocolError
 from millstream.items import ModelResponse
 from millstream.models.promise import RawBatch
-from millstream.models.wire import excerpt, response_error
+from millstream.models.wire import excerpt, response_error, strict_json
 from millstream.usage import Usage
 
 # --- what is read of a chunk ------------------------------------------------------------------
@@ -47,6 +47,7 @@ class Delta(msgspec.Struct, gc=False):
     content: str | list[Any] | None = None
     reasoning_content: str | None = None
     reasoning: str | None = None
+    thinking: Any = None
     thinking_blocks: list[Any] | None = None
     refusal: str | None = None
     tool_calls: list[_Call] | None = None
@@ -82,7 +83,13 @@ def chunk_of(data: bytes) -> Chunk:
         ModelProtocolError: it is none.
     """
     try:
-        return _whole.decode(codec.clean(data))
+        if codec.is_clean(data):
+            return _whole.decode(data)
+    except (msgspec.MsgspecError, RecursionError):  # what is wrong with it is found out slowly
+        pass
+    text, _ = strict_json(data, "an answer")
+    try:
+        return _whole.decode(text)
     except (msgspec.MsgspecError, RecursionError) as error:
         raise ModelProtocolError(
             f"The model's server sent no chat completion ({error}): {excerpt(data)}"
@@ -196,6 +203,7 @@ class ChatStream:
     Args:
         model: what the response says its model is.
         uid: makes ids unique; random if left out.
+        created: when the response was made, in seconds since the epoch.
 
     Attributes:
         error: the failure that the server reported in place of a chunk. Nothing follows it.
@@ -203,7 +211,6 @@ class ChatStream:
     """
 
     def __init__(self, model: str, *, uid: str | None = None, created: float = 0) -> None:
-        created: when the response was made, in seconds since the epoch.
         self.error: Exception | None = None
         self.finished = False
         self._model = model
@@ -219,6 +226,8 @@ class ChatStream:
         self._text: _Part | None = None
         self._calls: dict[int, _FunctionCall] = {}
         self._unnamed: dict[int, tuple[str | None, list[str]]] = {}
+        self._index = 0
+        self._chosen = False
         self._events: list[Any] = []
         self._types: list[str] = []
 
@@ -241,8 +250,10 @@ class ChatStream:
         """End the items that are open, and the response.
 
         Raises:
-            ModelProtocolError: the server never named a tool that it called.
+            ModelProtocolError: the server never named a tool that it called, or sent no choice at all.
         """
+        if not self._chosen:
+            raise ModelProtocolError("The model's server sent an answer without choices.")
         if self._unnamed:
             raise ModelProtocolError("The model's server sent a tool call without the name of a tool.")
         if self._id is None:
@@ -279,9 +290,12 @@ class ChatStream:
     # --- pieces ---
 
     def _take(self, choice: Choice) -> None:
+        self._chosen = True
         delta = choice.delta or choice.message
         if delta is not None:
-            thought = delta.reasoning_content or delta.reasoning
+            thought = (
+                delta.reasoning_content or delta.reasoning or (delta.thinking and _text_of(delta.thinking))
+            )
             if thought:
                 self._think(thought, as_summary=bool(delta.reasoning_content))
             for block in delta.thinking_blocks or ():
@@ -295,7 +309,9 @@ class ChatStream:
                     self._say_parts(content, choice.logprobs)
             if delta.refusal:
                 self._refuse(delta.refusal)
-            for call in delta.tool_calls or ():
+            for place, call in enumerate(delta.tool_calls or ()):
+                if delta is choice.message:
+                    call.index = place  # they are all there: each is one
                 self._call(call)
         if choice.finish_reason:
             self.finished = True
@@ -353,7 +369,7 @@ class ChatStream:
 
     def _call(self, call: _Call) -> None:
         function = call.function or _Function()
-        index = self._index_of(call)
+        index = self._index = self._index_of(call)
         open_call = self._calls.get(index)
         piece = _arguments(function.arguments)
         if open_call is None:
@@ -364,6 +380,8 @@ class ChatStream:
                 return
             open_call = self._begin_call(index, call.id or call_id, function.name)
             piece = "".join(early) + piece
+        elif function.name and not open_call.arguments and function.name != open_call.name:
+            open_call.name += function.name  # in pieces; who repeats it whole repeats what is known
         if call.extra_content:
             open_call.extra_content = call.extra_content
         if piece:
@@ -372,15 +390,15 @@ class ChatStream:
 
     def _index_of(self, call: _Call) -> int:
         """Which call a piece belongs to: some servers leave out the index, some send 0 for all."""
-        index = call.index
-        if index is None:
-            last = len(self._calls) - 1
-            index = last if call.id is None and last >= 0 else last + 1
+        index = self._index if call.index is None else call.index
         known = self._calls.get(index)
-        named = call.function is not None and bool(call.function.name)
-        if known is not None and named and call.id and call.id != known.call_id:
-            return max(self._calls) + 1
-        return index
+        if known is None or not _begins_another(known, call):
+            return index
+        if call.index is not None:
+            # What comes with this index from now on belongs to the new call.
+            del self._calls[index]
+            return index
+        return max(self._calls) + 1
 
     # --- beginnings ---
 
@@ -516,6 +534,23 @@ def _json(text: str) -> bytes:
     return data if text.isascii() else codec.clean(data)
 
 
+def _begins_another(known: _FunctionCall, call: _Call) -> bool:
+    """Whether a piece that seems to belong to a known call begins the next one."""
+    if call.function is None or not call.function.name:
+        return False
+    if call.id:
+        return call.id != known.call_id
+    # By their ids nobody could tell them apart: what is named behind a call that is whole is new.
+    return _is_object("".join(known.arguments))
+
+
+def _is_object(text: str) -> bool:
+    try:
+        return isinstance(codec.decode(text.encode()), dict)
+    except (DecodeError, UnicodeError):
+        return False
+
+
 def _arguments(piece: Any) -> str:
     """Arguments are JSON text; some servers send the object itself."""
     if piece is None or isinstance(piece, str):
@@ -528,16 +563,15 @@ def _text_of(piece: Any) -> str:
         return piece
     if isinstance(piece, list):
         return "".join(map(_text_of, cast("list[Any]", piece)))
-    return cast("dict[str, Any]", piece).get("text") or "" if isinstance(piece, dict) else ""
+    text = cast("dict[str, Any]", piece).get("text") if isinstance(piece, dict) else None
+    return text if isinstance(text, str) else ""
 
 
 def _logprobs(logprobs: Any) -> list[dict[str, Any]]:
-    if not isinstance(logprobs, dict):
-        return []
-    tokens = cast("list[dict[str, Any]]", cast("dict[str, Any]", logprobs).get("content") or [])
+    tokens = cast("dict[str, Any]", logprobs).get("content") if isinstance(logprobs, dict) else None
     return [
-        {**_token(token), "top_logprobs": [_token(t) for t in token.get("top_logprobs") or ()]}
-        for token in tokens
+        {**_token(token), "top_logprobs": [_token(t) for t in _objects(token.get("top_logprobs"))]}
+        for token in _objects(tokens)
     ]
 
 
@@ -545,21 +579,32 @@ def _token(token: dict[str, Any]) -> dict[str, Any]:
     return {"token": token.get("token", ""), "logprob": token.get("logprob", 0.0)}
 
 
+def _objects(values: Any) -> list[dict[str, Any]]:
+    listed = cast("list[Any]", values) if isinstance(values, list) else []
+    return [value for value in listed if isinstance(value, dict)]
+
+
 def _usage(usage: Any) -> dict[str, Any] | None:
     """The tokens of a Chat answer as the Responses API counts them."""
     if not isinstance(usage, dict):
         return None
     said = cast("dict[str, Any]", usage)
-    read: dict[str, Any] = said.get("prompt_tokens_details") or {}
-    written: dict[str, Any] = said.get("completion_tokens_details") or {}
-    prompt, completion = said.get("prompt_tokens") or 0, said.get("completion_tokens") or 0
+    read, written = said.get("prompt_tokens_details"), said.get("completion_tokens_details")
+    prompt, completion = _count(said, "prompt_tokens"), _count(said, "completion_tokens")
+    if not prompt and not completion:
+        return None  # some servers send zeros in place of nothing
     return {
         "input_tokens": prompt,
         "input_tokens_details": {
-            "cached_tokens": read.get("cached_tokens") or 0,
-            "cache_write_tokens": read.get("cache_write_tokens") or 0,
+            "cached_tokens": _count(read, "cached_tokens"),
+            "cache_write_tokens": _count(read, "cache_write_tokens"),
         },
         "output_tokens": completion,
-        "output_tokens_details": {"reasoning_tokens": written.get("reasoning_tokens") or 0},
-        "total_tokens": said.get("total_tokens") or prompt + completion,
+        "output_tokens_details": {"reasoning_tokens": _count(written, "reasoning_tokens")},
+        "total_tokens": _count(said, "total_tokens") or prompt + completion,
     }
+
+
+def _count(holder: Any, name: str) -> int:
+    value = cast("dict[str, Any]", holder).get(name) if isinstance(holder, dict) else None
+    return value if isinstance(value, int) else 0
