@@ -159,6 +159,7 @@ from millstream.models import (
     set_default_openai_client,
     set_default_openai_key,
 )
+from millstream.repl import run_demo_loop
 from millstream.result import AgentToolInvocation, RunResult, RunResultBase, RunResultStreaming
 from millstream.runner import Runner
 from millstream.sync import SyncStream
@@ -241,12 +242,12 @@ __all__ = [
     "ModelResponse",
     "ModelResponseError",
     "ModelRetried",
-    "ModelSettings",
     "ModelRetryAdvice",
     "ModelRetryAdviceRequest",
     "ModelRetryBackoffSettings",
     "ModelRetryNormalizedError",
     "ModelRetrySettings",
+    "ModelSettings",
     "ModelStarted",
     "ModelTimeoutError",
     "ModelTracing",
@@ -265,10 +266,10 @@ __all__ = [
     "ReasoningItem",
     "ReasoningItemIdPolicy",
     "RequestUsage",
-    "RunCancelled",
     "RetryDecision",
     "RetryPolicy",
     "RetryPolicyContext",
+    "RunCancelled",
     "RunCancelledError",
     "RunClosedError",
     "RunCompleted",
@@ -346,9 +347,9 @@ __all__ = [
     "nest_handoff_history",
     "output_guardrail",
     "reset_conversation_history_wrappers",
-    "set_conversation_history_wrappers",
     "retry_policies",
     "run_demo_loop",
+    "set_conversation_history_wrappers",
     "set_default_openai_api",
     "set_default_openai_client",
     "set_default_openai_key",
