@@ -295,7 +295,7 @@ async def test_a_broken_chunk_is_a_protocol_error(
 @pytest.mark.parametrize(
     ("body", "error", "said"),
     [
-        (b"<html>", ModelProtocolError, "no chat completion"),
+        (b"<html>", ModelProtocolError, "a chat completion that is not JSON"),
         (b"{}", ModelProtocolError, "without choices"),
         (b'{"choices":[]}', ModelProtocolError, "without choices"),
         (b'{"error":{"message":"boom"}}', ModelResponseError, "boom"),

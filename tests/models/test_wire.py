@@ -123,6 +123,15 @@ def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
 
 
 @pytest.mark.hostile
+def test_what_python_writes_for_numbers_that_json_lacks_becomes_null() -> None:
+    payloads, types, reader = read(b'data: {"type":"a","n":[NaN,-Infinity],"t":"NaN"}\n\ndata: %b\n\n' % B)
+
+    assert types == ["a", "b"]
+    assert reader.error is None
+    assert json.loads(payloads[0]) == {"type": "a", "n": [None, None], "t": "NaN"}
+
+
+@pytest.mark.hostile
 @pytest.mark.parametrize(
     ("broken", "said"),
     [

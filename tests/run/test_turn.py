@@ -276,8 +276,47 @@ def test_a_stream_that_stops_without_a_final_event_is_an_error() -> None:
 def test_an_event_that_ends_something_and_cannot_be_read_is_an_error_of_the_server() -> None:
     a_turn = turn()
 
+    a_turn.feed(RawBatch([b'{"type":"response.completed","resp'], ["response.completed"]))
+
     with pytest.raises(ModelProtocolError, match="cannot be read"):
-        a_turn.feed(RawBatch([b'{"type":"response.completed","resp'], ["response.completed"]))
+        a_turn.finish()
+    with pytest.raises(ModelProtocolError, match="cannot be read"):
+        feed(a_turn, [delta("more")])
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize(
+    ("item", "told"),
+    [
+        (None, "without a type: None"),
+        ({"id": "x"}, "without a type"),
+        ({"type": 5}, "without a type"),
+        ({**plain(function_call("weather")), "call_id": None}, "whose `call_id` is no text"),
+        ({**plain(function_call("weather")), "name": None}, "whose `name` is no text"),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_item_that_cannot_be_used_is_an_error_behind_what_came_before(
+    item: Any, told: str, at_once: bool
+) -> None:
+    a_turn = turn()
+    bad = {"type": "response.output_item.done", "output_index": 1, "item": item}
+
+    payloads = feed(a_turn, [done(CALL), bad], at_once=at_once)
+
+    assert kinds(payloads) == ["output_item.done", "tool_called", "output_item.done"]
+    with pytest.raises(ModelProtocolError, match=told):
+        a_turn.finish()
+
+
+@pytest.mark.hostile
+def test_arguments_that_are_an_object_are_written_as_json() -> None:
+    a_turn = turn()
+
+    for arguments in ({"city": "Oslo"}, None):
+        feed(a_turn, [{**done(CALL), "item": {**plain(CALL), "arguments": arguments}}])
+
+    assert [item.raw_item.arguments for item in a_turn.items] == ['{"city":"Oslo"}', ""]
 
 
 def test_partial_text_is_what_is_in_no_item() -> None:

@@ -87,7 +87,7 @@ def chunk_of(data: bytes) -> Chunk:
             return _whole.decode(data)
     except (msgspec.MsgspecError, RecursionError):  # what is wrong with it is found out slowly
         pass
-    text, _ = strict_json(data, "an answer")
+    text, _ = strict_json(data, "a chat completion")
     try:
         return _whole.decode(text)
     except (msgspec.MsgspecError, RecursionError) as error:

@@ -11,7 +11,6 @@ import msgspec
 
 from millstream import codec, raw
 from millstream.errors import (
-    DecodeError,
     InputItemError,
     ModelProtocolError,
     ModelResponseError,
@@ -22,7 +21,7 @@ from millstream.models.batched import ClientModel, signed
 from millstream.models.promise import ModelTracing, RawBatch
 from millstream.models.request import FAKE_ID, Request, build_request, item_type, plain_items
 from millstream.models.transport import IDLE_TIMEOUT
-from millstream.models.wire import FrameReader, excerpt, response_error
+from millstream.models.wire import FrameReader, excerpt, response_error, strict_json
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
@@ -354,10 +353,7 @@ def _text(output_schema: AgentOutputSchemaBase | None, verbosity: str | None) ->
 def _response(data: bytes) -> Response:
     from openai.types.responses import Response
 
-    try:
-        plain = codec.decode(codec.clean(data))
-    except DecodeError as error:
-        raise ModelProtocolError(f"The model's server sent no JSON: {excerpt(data)} ({error})") from None
+    _, plain = strict_json(data, "a response")
     if not isinstance(plain, dict):
         raise ModelProtocolError(f"The model's server sent no response: {excerpt(data)}")
     values = cast("dict[str, Any]", plain)

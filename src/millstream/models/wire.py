@@ -15,6 +15,7 @@ Rules of this file:
 
 from __future__ import annotations
 
+import json
 import re
 from typing import Any, Generic, NamedTuple, TypeVar, cast
 
@@ -155,7 +156,7 @@ class FrameReader(Generic[T]):
         return Frames(payloads, values)
 
     def _one(self, name: str, payload: bytes) -> tuple[bytes, T]:
-        plain = _parse(payload)
+        payload, plain = strict_json(payload, "an event")
         if not isinstance(plain, dict):
             raise ModelProtocolError(
                 f"The model's server sent an event that is no JSON object: {excerpt(payload)}"
@@ -163,7 +164,6 @@ class FrameReader(Generic[T]):
         values = cast("dict[str, Any]", plain)
         if "type" not in values and values.get("error"):
             raise response_error(values["error"])
-        payload = codec.clean(payload)
         if "type" not in values and name:
             # Some servers name the event on its `event:` line only.
             payload = b'{"type":%b,%b' % (codec.encode(name), payload.lstrip()[1:])
@@ -208,16 +208,28 @@ def _fields(frame: bytes) -> tuple[str, bytes | None]:
     return name, b"\n".join(data) if data else None
 
 
-def _parse(payload: bytes) -> Any:
-    if not _is_utf8(payload):
-        raise ModelProtocolError(f"The model's server sent bytes that are not UTF-8: {excerpt(payload)}")
+def strict_json(data: bytes, what: str) -> tuple[bytes, Any]:
+    """`data` as strict JSON, and its value; `what` it is, for a message.
+
+    Half a surrogate pair is no reason to give up an answer: it is made U+FFFD. Neither are
+    NaN and infinities, which servers written in Python send: they are made null.
+
+    Raises:
+        ModelProtocolError: it is not UTF-8, or not JSON.
+    """
+    if not _is_utf8(data):
+        raise ModelProtocolError(f"The model's server sent bytes that are not UTF-8: {excerpt(data)}")
+    text = codec.clean(data)
     try:
-        # Half a surrogate pair is no reason to give up the answer: it is made U+FFFD.
-        return codec.decode(codec.clean(payload))
+        return text, codec.decode(text)
     except DecodeError as error:
-        raise ModelProtocolError(
-            f"The model's server sent an event that is not JSON: {excerpt(payload)} ({error})"
-        ) from None
+        try:
+            text = codec.encode(json.loads(text, parse_constant=lambda _: None))
+        except (ValueError, RecursionError):
+            raise ModelProtocolError(
+                f"The model's server sent {what} that is not JSON: {excerpt(data)} ({error})"
+            ) from None
+        return text, codec.decode(text)
 
 
 def _is_utf8(data: bytes) -> bool:

@@ -82,17 +82,21 @@ class Turn:
         self._outputs: list[Any] = []
         self._response: ModelResponse | None = None
         self._failure: ModelResponseError | None = None
+        self._broken: ModelProtocolError | None = None
         self._heard: list[list[Any] | _Done] = []
         """The events in which nothing ended, and where items did: from these partial text is told."""
 
     def feed(self, batch: RawBatch) -> list[Payload]:
         """The events of `batch` as they go into the log, each new item right behind the event that ended it.
 
-        What a server reports of a failure is raised by `finish`, when its events are written.
+        What a server reports of a failure, and what is wrong with an event that ends something, is
+        raised by `finish`, when the events before it are written; or by the next `feed`.
 
         Raises:
-            ModelProtocolError: an event that ends something is not JSON.
+            ModelProtocolError: an event of the last batch ended something, and cannot be used.
         """
+        if self._broken is not None:
+            raise self._broken
         events, types = batch
         if _LOOKED_AT.isdisjoint(types):
             self._heard.append(events)
@@ -101,35 +105,47 @@ class Turn:
             return [_payload(event) for event in events]
         payloads: list[Payload] = []
         for event, kind in zip(events, types, strict=True):
-            if kind not in _LOOKED_AT:
-                payloads.append(_payload(event))
-                self._heard.append([event])
-                continue
-            typed = _typed(event)
             payloads.append(_payload(event))
-            if kind == "response.output_item.done":
-                output = raw.item_from(typed.item)
-                self._heard.append(_Done(raw_field(output, "id"), getattr(typed, "output_index", None)))
-                payloads.extend(self._item_done(output))
-            elif kind == "error":
-                self._failure = _server_error(typed)
-            else:
-                payloads.extend(self._end(typed))
+            if kind not in _LOOKED_AT:
+                self._heard.append([event])
+            elif self._broken is None:
+                try:
+                    payloads.extend(self._look(kind, _typed(event)))
+                except ModelProtocolError as error:
+                    self._broken = error
         return payloads
 
+    def _look(self, kind: str, typed: Any) -> list[Payload]:
+        """The items that an event ends."""
+        if kind == "error":
+            self._failure = _server_error(typed)
+            return []
+        if kind != "response.output_item.done":
+            return self._end(typed)
+        output = _output(getattr(typed, "item", None))
+        self._heard.append(_Done(raw_field(output, "id"), getattr(typed, "output_index", None)))
+        return self._item_done(output)
+
     def whole(self, response: ModelResponse) -> list[Payload]:
-        """The items of a response that came in one piece."""
+        """The items of a response that came in one piece.
+
+        Raises:
+            ModelProtocolError: an item of it cannot be used.
+        """
+        outputs = [_output(output) for output in response.output]
         self._response = response
         self.usage = response.usage
-        return [payload for output in response.output for payload in self._item_done(raw.item_from(output))]
+        return [payload for output in outputs for payload in self._item_done(output)]
 
     def finish(self) -> ModelResponse:
         """The whole response.
 
         Raises:
             ModelResponseError: the server reported a failure.
-            ModelProtocolError: the stream ended without a final event.
+            ModelProtocolError: the stream ended without a final event, or one of its events cannot be used.
         """
+        if self._broken is not None:
+            raise self._broken
         if self._failure is not None:
             raise self._failure
         if self._response is None:
@@ -141,9 +157,36 @@ class Turn:
         return self._response
 
     @property
+    def output_started(self) -> bool:
+        """Whether any of the answer was streamed: an event of more than that it is under way, or has failed."""
+        return self._response is not None or any(
+            isinstance(heard, _Done) or not all(map(_is_preamble, heard)) for heard in self._heard
+        )
+
+    @property
     def response(self) -> ModelResponse | None:
         """The response, once its final event was read."""
         return self._response
+
+    @property
+    def is_untold(self) -> bool:
+        """Whether the server has begun to answer, and told nothing of what that has used."""
+        if self.usage is None:
+            return bool(self._heard)
+        return self.usage.estimated and not self.usage.total_tokens
+
+    def tell(self, usage: Usage) -> None:
+        """Take `usage` for what the server did not tell."""
+        self.usage = usage
+        if self._response is not None:
+            self._response.usage = usage
+
+    def said(self) -> list[Any]:
+        """What came of the answer: the items of a whole one, else the pieces of it. Total, as `partial_text`."""
+        if self._response is not None:
+            return self._response.output
+        events = [event for heard in self._heard if not isinstance(heard, _Done) for event in heard]
+        return [piece for piece in map(_piece, events) if piece]
 
     def partial_text(self) -> str:
         """The text that was streamed and is in no item. Total: what cannot be read is left out."""
@@ -156,13 +199,6 @@ class Turn:
                 done = [key for key in text if key[0] == heard.item_id or key[1] == heard.output_index]
                 for key in done:
                     del text[key]
-    @property
-    def output_started(self) -> bool:
-        """Whether any of the answer was streamed: an event of more than that it is under way, or has failed."""
-        return self._response is not None or any(
-            isinstance(heard, _Done) or not all(map(_is_preamble, heard)) for heard in self._heard
-        )
-
                 continue
             for event in heard:
                 delta = _text_delta(event)
@@ -187,7 +223,7 @@ class Turn:
             self.usage = None if raw_usage is None else Usage.from_response(raw_usage)
             return []
         self.usage = Usage.from_response(raw_usage)
-        said = [raw.item_from(output) for output in getattr(response, "output", None) or ()]
+        said = [_output(output) for output in getattr(response, "output", None) or ()]
         heard, unsaid = _matched(said, self._outputs)
         late: list[Payload] = []
         order: dict[int, int] = {}
@@ -257,6 +293,42 @@ def _typed(event: Any) -> Any:
         raise ModelProtocolError(f"The model's server sent an event that cannot be read: {error}") from error
 
 
+def _output(plain: Any) -> Any:
+    """An output item, typed, that a run can use.
+
+    Raises:
+        ModelProtocolError: it has no type, or it is a tool call that cannot be answered.
+    """
+    output = raw.item_from(plain)
+    if not isinstance(raw_field(output, "type"), str):
+        raise ModelProtocolError(f"The model's server sent an output item without a type: {output!r:.120}")
+    if not is_function_call(output):
+        return output
+    for field in ("name", "call_id"):
+        if not isinstance(raw_field(output, field), str):
+            raise ModelProtocolError(
+                f"The model's server sent a tool call whose `{field}` is no text: {output!r:.120}"
+            )
+    arguments = raw_field(output, "arguments")
+    if not isinstance(arguments, str):  # JSON text; some servers send the object itself
+        text = "" if arguments is None else codec.encode(arguments).decode()
+        return raw.item_from({**codec.decode(raw.encode(output)), "arguments": text})
+    return output
+
+
+def _piece(event: Any) -> str | None:
+    """The text that `event` adds to an answer, of whatever kind. Total."""
+    if isinstance(event, bytes):
+        if b'.delta"' not in event:
+            return None
+        try:
+            event = raw.decode(event)
+        except Exception:  # as below
+            return None
+    piece = getattr(event, "delta", None)
+    return piece if isinstance(piece, str) else None
+
+
 def _text_delta(event: Any) -> Any:
     """`event`, typed, where it is a piece of text. Total."""
     if isinstance(event, bytes):
@@ -276,15 +348,6 @@ def _name(delta: Any, field: str) -> str | int | None:
     return value if isinstance(value, str | int) else None
 
 
-def _payload(event: Any) -> Payload:
-    return event if isinstance(event, bytes) else RawResponsesStreamEvent(event)
-
-
-def _server_error(said: Any) -> ModelResponseError:
-    message = getattr(said, "message", None) or "no reason was given"
-    code = getattr(said, "code", None)
-    where = f" ({code})" if code else ""
-    return ModelResponseError(f"The model's server reported a failure{where}: {message}", error_code=code)
 class _Type(msgspec.Struct):
     type: str = ""
 
@@ -299,3 +362,12 @@ def _is_preamble(event: Any) -> bool:
         return False
 
 
+def _payload(event: Any) -> Payload:
+    return event if isinstance(event, bytes) else RawResponsesStreamEvent(event)
+
+
+def _server_error(said: Any) -> ModelResponseError:
+    message = getattr(said, "message", None) or "no reason was given"
+    code = getattr(said, "code", None)
+    where = f" ({code})" if code else ""
+    return ModelResponseError(f"The model's server reported a failure{where}: {message}", error_code=code)
