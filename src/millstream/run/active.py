@@ -89,6 +89,8 @@ class ActiveRun:
         self.task: asyncio.Task[None] | None = None
         self.began = False
         """Whether that task has taken its first step."""
+        self._error_id: str | None = None
+        """Names that exception in the log and to clients, who are told no more of it."""
         self._traceback: TracebackType | None = None
         self._interrupts: tuple[CancelMode, ...] = ("now",)
         """The modes in which a cancellation interrupts what the loop is doing."""
@@ -130,9 +132,9 @@ class ActiveRun:
             raise
         except BaseException as error:
             self.position = min(self.position, batch.first - 1)  # it was not written: the place is free
+            self.log_error = error
             raise
 
-            self.log_error = error
     def _stamp(self) -> Stamp:
         progress = self.progress
         return Stamp(
@@ -172,13 +174,13 @@ class ActiveRun:
         self.exception = error
         self._traceback = error.__traceback__
         public = public_error(error)
-        error_id = f"err_{secrets.token_hex(8)}"
-        logger.debug("run %s failed: %s (%s)", self.run_id, public.code, error_id, exc_info=error)
+        self._error_id = f"err_{secrets.token_hex(8)}"
+        logger.debug("run %s failed: %s (%s)", self.run_id, public.code, self._error_id, exc_info=error)
         return RunFailed(
             code=public.code,
             message=public.message,
             retryable=public.retryable,
-            error_id=error_id,
+            error_id=self._error_id,
             partial=self.progress.partial_text,
             usage=self._usage(),
         )
@@ -344,8 +346,13 @@ class ActiveRun:
             self.log_unseen_failure()
 
     def log_unseen_failure(self) -> None:
-        """Log, once, that the run failed, unless somebody was told or still may ask."""
-        if self.exception is None or self.outcome_seen or self._has_handle or len(self.readers):
+        """Log that the run failed, unless somebody was told or still may ask."""
+        if not (self._has_handle or len(self.readers)):
+            self.log_failure()
+
+    def log_failure(self) -> None:
+        """Log, once, that the run failed, unless somebody was told. A client is told only the error's id."""
+        if self.exception is None or self.outcome_seen:
             return
         self.outcome_seen = True
         code = (
@@ -354,8 +361,9 @@ class ActiveRun:
             else type(self.exception).__name__
         )
         logger.error(
-            "run %s failed (%s) and nobody asked for its result", self.run_id, code, exc_info=self.exception
-        )
+            "run %s failed (%s, %s) and nobody asked for its result",
+            self.run_id, code, self._error_id, exc_info=self.exception,
+        )  # fmt: skip
 
 
 _MUTABLE = frozenset(

@@ -55,10 +55,11 @@ from millstream.items import (
     call_id_of,
     is_function_call,
 )
+from millstream.models.estimate import estimate_tokens, estimate_usage
 from millstream.models.promise import Model, ModelTracing
 from millstream.models.request import FAKE_ID
-from millstream.run.tools import (
 from millstream.models.retry import Retries, Retry
+from millstream.run.tools import (
     CANCELLED_OUTPUT,
     ToolRunner,
     answer,
@@ -70,8 +71,8 @@ from millstream.models.retry import Retries, Retry
 )
 from millstream.run.turn import Turn
 from millstream.tool import FunctionTool, FunctionToolResult, tool_names
-
 from millstream.usage import Usage
+
 if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
@@ -161,9 +162,9 @@ class Loop:
         self._error_handlers = _checked_handlers(error_handlers)
         self._progress = run.progress
         self._turn: Turn | None = None
-
         self._abandoned: list[Usage] = []
         """What each try of the present model call has used that was given up."""
+
     async def main(self) -> None:
         """Run to the end. Returns when the terminal event is written, and never raises."""
         run = self._run
@@ -254,7 +255,9 @@ class Loop:
         handoffs = await agent.get_handoffs(context)
         by_name = tool_names(agent.name, tools, handoffs, policy=run.config.tool_name_collision_policy)
         # Of one name, the model is shown the one that is called.
-        tools = [each for each in tools if not isinstance(each, FunctionTool) or by_name.get(each.name) is each]
+        tools = [
+            each for each in tools if not isinstance(each, FunctionTool) or by_name.get(each.name) is each
+        ]
         last = {handoff.tool_name: handoff for handoff in handoffs}
         settings = agent.settings_for(run.config.model).resolve(run.config.model_settings)
         if agent.reset_tool_choice and id(agent) in self._progress.have_used_tools:
@@ -303,15 +306,12 @@ class Loop:
             )
             await (close if status == "completed" else finish)(run, ended)
 
-    async def _answer(
-        self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
-    ) -> ModelResponse:
     @property
     def _response(self) -> ModelResponse | None:
         """What the model has answered in this turn, once its answer is whole."""
         return None if self._turn is None else self._turn.response
 
-        """Ask the model once, as a stream or for the whole response. Called as the SDK calls its models."""
+    async def _answer(
         self, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
     ) -> ModelResponse:
         """Ask the model, and again where its settings say so (`models/retry.py`)."""
@@ -354,6 +354,9 @@ class Loop:
             await run.config.clock.sleep(retry.delay)
 
     async def _try(
+        self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
+    ) -> ModelResponse:
+        """Ask the model once, as a stream or for the whole response. Called as the SDK calls its models."""
         run, model, conversation = self._run, ready.model, self._conversation
         asked = {
             "system_instructions": instructions,
@@ -369,16 +372,37 @@ class Loop:
             "conversation_id": conversation.conversation_id,
             "prompt": None,
         }
-        if not run.streamed:
-            response = await model.get_response(
-                **cast("dict[str, Any]", asked), **cast("dict[str, Any]", also)
+        try:
+            if not run.streamed:
+                response = await model.get_response(
+                    **cast("dict[str, Any]", asked), **cast("dict[str, Any]", also)
+                )
+                await run.write(*cast("list[Any]", turn.whole(response)))
+                return response
+            # A model that was written for the SDK need not know of batches.
+            batches: Any = getattr(model, "stream_batches", None) or partial(Model.stream_batches, model)
+            await self._stream(turn, batches(*asked.values(), **also))
+            return turn.finish()
+        finally:
+            self._estimate(turn, ready, instructions, items)
+
+    def _estimate(
+        self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
+    ) -> None:
+        """Count what a call has used, where its server did not tell, or did not come to it."""
+        if not turn.is_untold:
+            return
+        count = getattr(ready.model, "count_tokens", None) or estimate_tokens
+        tools = [*ready.tools, *ready.handoffs.values()]
+        try:
+            usage = estimate_usage(
+                count, instructions=instructions, input=items, tools=tools, said=turn.said()
             )
-            await run.write(*cast("list[Any]", turn.whole(response)))
-            return response
-        # A model that was written for the SDK need not know of batches.
-        batches: Any = getattr(model, "stream_batches", None) or partial(Model.stream_batches, model)
-        await self._stream(turn, batches(*asked.values(), **also))
-        return turn.finish()
+        except Exception:  # a tokenizer of the user's, say: its trouble is not the run's
+            logger.exception("run %s: the usage of a model call could not be estimated", self._run.run_id)
+            return
+        if usage is not None:
+            turn.tell(usage)
 
     async def _stream(self, turn: Turn, stream: Any) -> None:
         run = self._run
@@ -655,6 +679,14 @@ def _since(items: list[RunItem], turn: Turn) -> list[RunItem]:
     return items[index:]
 
 
+def _in_sum(usages: Sequence[Usage]) -> dict[str, Any]:
+    """The usage of all tries of a model call, as its event tells it; nothing where none is known."""
+    together = Usage()
+    for usage in usages:
+        together.add(usage)
+    return together.to_dict() if usages else {}
+
+
 def _model_name(model: Model) -> str:
     name = getattr(model, "model", None)
     return name if isinstance(name, str) else type(model).__name__
@@ -679,14 +711,6 @@ async def _decide(
         if not isinstance(decision, ToolsToFinalOutputResult):
             raise UserError(
                 f"Agent {agent.name!r}: tool_use_behavior returned {type(decision).__name__}, "
-def _in_sum(usages: Sequence[Usage]) -> dict[str, Any]:
-    """The usage of all tries of a model call, as its event tells it; nothing where none is known."""
-    together = Usage()
-    for usage in usages:
-        together.add(usage)
-    return together.to_dict() if usages else {}
-
-
                 "not a ToolsToFinalOutputResult."
             )
         return decision
