@@ -7,6 +7,8 @@ from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from millstream.models.estimate import estimate_tokens
+
 if TYPE_CHECKING:
     from millstream.agent import AgentOutputSchemaBase
     from millstream.config import ModelRetryAdvice, ModelRetryAdviceRequest, ModelSettings
@@ -131,6 +133,15 @@ class Model(ABC):
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
         """What is known here of a failure of this model: for the policy of `ModelSettings.retry`. None for nothing."""
         return None
+
+    def count_tokens(self, text: str) -> int:
+        """About how many tokens `text` is, for usage that the server does not send.
+
+        By default `millstream.models.estimate.estimate_tokens`, which has no tokenizer; a model of
+        your own may know better. A run asks this of each text of a call, and marks the sums as
+        `estimated`; 0 for every text is no estimate at all.
+        """
+        return estimate_tokens(text)
 
     async def close(self) -> None:
         """Release what the model holds. Safe to call twice."""

@@ -375,6 +375,10 @@ class ScriptedModel(Model):
         error, advice = self._failed
         return advice if request.error is error else None
 
+    def count_tokens(self, text: str) -> int:
+        """None: what a call of a script has used, its step says."""
+        return 0
+
     async def get_response(
         self,
         system_instructions: str | None,
