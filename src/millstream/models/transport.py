@@ -163,8 +163,8 @@ def new_client(**arguments: Any) -> AsyncOpenAI:
 def _connection_error(error: Exception, client: AsyncOpenAI) -> Exception | None:
     """What `error` is in the client's own terms, where aiohttp's transport tells it as something else.
 
-    It passes off a connection that was refused as one that timed out, and lets errors of a
-    malformed answer through as they are.
+    It passes off a connection that was refused, or lost, as one that timed out, and lets errors
+    of a malformed answer through as they are.
     """
     import aiohttp
     import httpx2
@@ -178,6 +178,11 @@ def _connection_error(error: Exception, client: AsyncOpenAI) -> Exception | None
         if isinstance(cause, aiohttp.ClientConnectorError):
             return APIConnectionError(
                 message=f"No connection to {client.base_url}: {cause.strerror or cause}", request=request
+            )
+        if isinstance(cause, aiohttp.ServerDisconnectedError | aiohttp.ClientOSError):
+            return APIConnectionError(
+                message=f"The connection to {client.base_url} was lost before the answer began: {cause}",
+                request=request,
             )
         cause = cause.__cause__
     return _client_timeout_error()(error) if isinstance(error, APITimeoutError) else None
@@ -197,7 +202,9 @@ def _client_timeout_error() -> type[Exception]:
             limits = cast("dict[str, float | None]", error.request.extensions.get("timeout") or {})
             kind = type(error.__cause__).__name__.removesuffix("Timeout").lower()
             self.timeout_seconds = limits.get(kind) or limits.get("read") or 0.0
-            self.message = f"The model's server did not answer within {self.timeout_seconds:g} s, the client's limit."
+            self.message = (
+                f"The model's server did not answer within {self.timeout_seconds:g} s, the client's limit."
+            )
             self.args = (self.message,)
 
     return ClientTimeoutError
