@@ -1,0 +1,164 @@
+"""The module paths of the OpenAI Agents SDK, so that a program moves over by one line or two.
+
+To keep `from agents import ...` as it is, put this before the first of them:
+
+    import millstream.compat
+
+    millstream.compat.install()
+
+Or write `millstream.compat` where the program says `agents`: `from millstream.compat.items
+import ItemHelpers`. Both give the very classes that `millstream` has, so ways can be mixed. A
+name that is not there raises `ImportError` where it is imported, `AttributeError` where it is
+looked up, and says so.
+
+Type checkers read files, and see none here: what is to be checked says `millstream`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Sequence
+from importlib.abc import Loader, MetaPathFinder
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+from typing import Any
+
+from millstream.errors import UserError
+
+PATHS: dict[str, tuple[str, ...]] = {
+    "": ("millstream",),
+    "agent": ("millstream.agent",),
+    "agent_output": ("millstream.agent",),
+    "decorators": ("millstream.decorators",),
+    "exceptions": ("millstream.errors",),
+    "extensions": ("millstream.extensions",),
+    "extensions.handoff_filters": ("millstream.extensions.handoff_filters",),
+    "extensions.handoff_prompt": ("millstream.extensions.handoff_prompt",),
+    "extensions.models": (),
+    "extensions.models.litellm_model": ("millstream.models.litellm",),
+    "extensions.models.litellm_provider": ("millstream.models.litellm",),
+    "function_schema": ("millstream.schema",),
+    "guardrail": ("millstream.guardrail",),
+    "handoffs": ("millstream.handoff", "millstream.handoff_history"),
+    "handoffs.history": ("millstream.handoff_history",),
+    "items": ("millstream.items",),
+    "lifecycle": ("millstream.hooks",),
+    "model_settings": ("millstream.config",),
+    "models": ("millstream.models", "millstream.config.defaults"),
+    "models.default_models": ("millstream.config.defaults",),
+    "models.interface": ("millstream.models.promise",),
+    "models.multi_provider": ("millstream.models.provider",),
+    "models.openai_chatcompletions": ("millstream.models.openai_chat",),
+    "models.openai_provider": ("millstream.models.provider",),
+    "models.openai_responses": ("millstream.models.openai_responses",),
+    "models.reasoning_content_replay": ("millstream.models.chat_messages",),
+    "repl": ("millstream.repl",),
+    "result": ("millstream.result",),
+    "retry": ("millstream.config",),
+    "run": ("millstream.runner", "millstream.config", "millstream.context"),
+    "run_config": ("millstream.config",),
+    "run_context": ("millstream.context",),
+    "run_error_handlers": ("millstream.config",),
+    "stream_events": ("millstream.events",),
+    "strict_schema": ("millstream.schema",),
+    "testing": ("millstream.testing",),
+    "testing.model": ("millstream.testing",),
+    "tool": ("millstream.tool",),
+    "tool_context": ("millstream.context",),
+    "tool_guardrails": ("millstream.guardrail",),
+    "usage": ("millstream.usage",),
+}
+"""The SDK's modules by their path below `agents`, and where here their names are."""
+
+__path__: list[str] = []  # makes this a package, whose modules the finder below gives
+
+
+def install() -> None:
+    """Let `import agents` and everything below it mean this library, in the whole process.
+
+    Call it before the first import of `agents`. An installed SDK is not touched; it is just not
+    what `agents` means in this process.
+
+    Raises:
+        UserError: something else was imported as `agents` already.
+    """
+    imported = sys.modules.get("agents")
+    if imported is not None and not isinstance(imported, _Alias):
+        raise UserError(
+            f"agents is imported already, from {getattr(imported, '__file__', None) or 'elsewhere'}: call "
+            "millstream.compat.install() before the first import of agents."
+        )
+    _FINDER.roots.add("agents")
+
+
+class _Alias(ModuleType):
+    """A module of the SDK: has the names of ours that stand behind it."""
+
+    def __init__(self, name: str, place: str) -> None:
+        super().__init__(name, f"The names of `agents{place and '.'}{place}` that Millstream has.")
+        self._place = place
+
+    def __getattr__(self, name: str) -> Any:
+        # First, as in the SDK: `agents.tool` is a module there, and a decorator in `millstream`.
+        if _below(self._place, name) in PATHS:
+            return importlib.import_module(f"{self.__name__}.{name}")
+        if not name.startswith("_"):
+            for source in PATHS[self._place]:
+                found = getattr(importlib.import_module(source), name, None)
+                if found is not None and not isinstance(found, ModuleType):
+                    return found
+        raise AttributeError(_lacking(f"{self.__name__}.{name}"), name=name, obj=self)
+
+    def __dir__(self) -> list[str]:
+        names = {name for source in PATHS[self._place] for name in vars(importlib.import_module(source))}
+        return sorted(name for name in names if not name.startswith("_") and hasattr(self, name))
+
+
+class _Finder(MetaPathFinder, Loader):
+    """Gives the modules of `PATHS` below each of its roots."""
+
+    def __init__(self) -> None:
+        self.roots = {__name__}
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        place = self._place(fullname)
+        if place is None:
+            return None
+        if place not in PATHS:
+            # `from agents.items import Nothing` asks here last, since every module is a package;
+            # what is raised now is what the program sees.
+            raise ImportError(_lacking(fullname), name=fullname)
+        return ModuleSpec(fullname, self, is_package=True)
+
+    def create_module(self, spec: ModuleSpec) -> ModuleType:
+        return _Alias(spec.name, self._place(spec.name) or "")
+
+    def exec_module(self, module: ModuleType) -> None:
+        module.__dict__["__all__"] = dir(module)  # for `from agents import *`
+
+    def _place(self, fullname: str) -> str | None:
+        """The path of a module below its root; None where that is no root of ours."""
+        for root in self.roots:
+            if fullname == root:
+                return ""
+            if fullname.startswith(f"{root}."):
+                return fullname.removeprefix(f"{root}.")
+        return None
+
+
+def _below(place: str, name: str) -> str:
+    return f"{place}.{name}" if place else name
+
+
+def _lacking(fullname: str) -> str:
+    return (
+        f"Millstream has no {fullname}, or not yet. What it has, what is called otherwise and what never "
+        "comes is in docs/coming-from-openai-agents.md."
+    )
+
+
+_FINDER = _Finder()
+sys.meta_path.insert(0, _FINDER)

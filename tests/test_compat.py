@@ -1,0 +1,286 @@
+"""Compat: the module paths of the OpenAI Agents SDK, held against those it really has."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+import types
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import millstream
+from millstream import compat
+from millstream.errors import UserError
+from tests.differential.peer import PYTHON
+
+# Prints, by path below `agents`, the public names that each module of the SDK defines or offers.
+TELL = """
+import importlib, inspect, json, sys
+told = {}
+for path in json.loads(sys.argv[1]):
+    name = f"agents.{path}".rstrip(".")
+    try:
+        module = importlib.import_module(name)
+    except ImportError as error:
+        told[path] = None if error.name == name else []
+        continue
+    offered = getattr(module, "__all__", None) or [
+        key for key, value in vars(module).items() if getattr(value, "__module__", None) == name
+    ]
+    told[path] = [key for key in offered if not key.startswith("_") and not inspect.ismodule(getattr(module, key))]
+print(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def of_the_sdk() -> dict[str, list[str] | None]:
+    if not PYTHON.exists():
+        pytest.fail("`make .venv-peer/.peer` makes the environment that has the SDK.", pytrace=False)
+    told = subprocess.run(
+        [PYTHON, "-c", TELL, json.dumps(list(compat.PATHS))], capture_output=True, check=True, timeout=50
+    )
+    return json.loads(told.stdout)
+
+
+@pytest.fixture
+def agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """`import agents` is this library, for the time of a test."""
+    finder = compat._FINDER
+    monkeypatch.setattr(finder, "roots", set(finder.roots))
+    before = dict(sys.modules)
+    compat.install()
+    yield
+    for name in sys.modules.keys() - before.keys():
+        if name == "agents" or name.startswith("agents."):
+            del sys.modules[name]
+
+
+def there(path: str) -> Any:
+    return importlib.import_module(f"millstream.compat.{path}".rstrip("."))
+
+
+# --- the table --------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", compat.PATHS)
+def test_the_sdk_has_every_path(path: str, of_the_sdk: dict[str, list[str] | None]) -> None:
+    assert of_the_sdk[path] is not None
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("path", [path for path in compat.PATHS if path])
+def test_a_path_has_every_name_of_the_sdk_that_this_library_has(
+    path: str, of_the_sdk: dict[str, list[str] | None]
+) -> None:
+    module = there(path)
+    lacks = [name for name in of_the_sdk[path] or () if not hasattr(module, name)]
+
+    assert not [name for name in lacks if hasattr(millstream, name)]
+
+
+@pytest.mark.parametrize("path", [path for path, sources in compat.PATHS.items() if sources and path])
+def test_a_path_has_the_very_objects(path: str) -> None:
+    module = there(path)
+
+    for name in dir(module):
+        found = getattr(module, name)
+        assert found is getattr(millstream, name, found) or isinstance(found, types.ModuleType), name
+
+
+# --- imports ----------------------------------------------------------------------------------
+
+
+def test_paths_stand_below_compat_without_installing_anything() -> None:
+    import millstream.compat.models.interface as interface  # pyright: ignore[reportMissingImports]
+    from millstream.compat.items import ItemHelpers  # pyright: ignore[reportMissingImports]
+
+    assert ItemHelpers is millstream.ItemHelpers
+    assert interface.Model is millstream.Model
+    assert compat.models.interface is interface  # pyright: ignore[reportAttributeAccessIssue]
+    assert "agents" not in sys.modules
+
+
+@pytest.mark.usefixtures("agents")
+def test_agents_is_this_library_once_it_is_installed() -> None:
+    import agents  # pyright: ignore[reportMissingImports]
+
+    assert agents.Agent is millstream.Agent
+    assert agents.handoff is millstream.handoff
+    assert agents.tool.FunctionTool is millstream.FunctionTool
+    assert agents.extensions.handoff_filters.remove_all_tools
+    assert agents.models.openai_responses.OpenAIResponsesModel is millstream.OpenAIResponsesModel
+    assert "millstream" in (agents.__doc__ or "").lower()
+    assert {"Agent", "Runner"} <= set(dir(agents))
+
+
+@pytest.mark.usefixtures("agents")
+def test_a_star_gives_all_names() -> None:
+    names: dict[str, Any] = {}
+
+    exec("from agents import *\nfrom agents.items import *", names)
+
+    assert names["Runner"] is millstream.Runner
+    assert names["ItemHelpers"] is millstream.ItemHelpers
+
+
+def test_installing_twice_is_installing_once(agents: None) -> None:
+    import agents as first  # pyright: ignore[reportMissingImports]
+
+    compat.install()
+
+    assert sys.modules["agents"] is first
+
+
+def test_an_sdk_that_is_imported_already_is_told_of(monkeypatch: pytest.MonkeyPatch) -> None:
+    sdk = types.ModuleType("agents")
+    sdk.__file__ = "/somewhere/agents/__init__.py"
+    monkeypatch.setitem(sys.modules, "agents", sdk)
+
+    with pytest.raises(UserError, match=r"imported already, from /somewhere.*before the first import"):
+        compat.install()
+
+    assert compat._FINDER.roots == {"millstream.compat"}
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize(
+    ("statement", "name"),
+    [
+        ("from agents import NothingLikeThat", "agents.NothingLikeThat"),
+        ("from agents.items import NothingLikeThat", "agents.items.NothingLikeThat"),
+        ("import agents.voice", "agents.voice"),
+        ("from agents.voice import VoicePipeline", "agents.voice"),
+        ("from agents.extensions.memory import RedisSession", "agents.extensions.memory"),
+        ("from millstream.compat.items import NothingLikeThat", "millstream.compat.items.NothingLikeThat"),
+    ],
+)
+def test_what_is_not_there_says_so_where_it_is_imported(statement: str, name: str) -> None:
+    with pytest.raises(ImportError, match=f"Millstream has no {name}, or not yet") as caught:
+        exec(statement)
+
+    assert caught.value.name == name
+
+
+@pytest.mark.usefixtures("agents")
+def test_what_is_not_there_can_be_asked_for() -> None:
+    import agents.items  # pyright: ignore[reportMissingImports]
+
+    assert not hasattr(agents, "NothingLikeThat")
+    assert not hasattr(agents.items, "copy")
+    assert getattr(agents.items, "_private", None) is None
+    with pytest.raises(AttributeError, match=r"no agents\.NothingLikeThat, or not yet"):
+        agents.NothingLikeThat  # noqa: B018
+
+
+# --- a program --------------------------------------------------------------------------------
+
+PROGRAM = '''\
+import asyncio
+from dataclasses import dataclass
+
+from openai.types.responses import ResponseTextDeltaEvent
+
+from agents import (
+    Agent,
+    HandoffInputData,
+    ItemHelpers,
+    ModelSettings,
+    RunConfig,
+    RunContextWrapper,
+    Runner,
+    function_tool,
+    handoff,
+)
+from agents.exceptions import MaxTurnsExceeded
+from agents.extensions import handoff_filters
+from agents.extensions.handoff_prompt import prompt_with_handoff_instructions
+from agents.items import ToolCallItem
+from agents.models.interface import Model
+from agents.result import RunResultStreaming
+from agents.stream_events import RunItemStreamEvent
+from agents.testing import ScriptedModel, assistant_message, function_call
+from agents.tool_context import ToolContext
+
+
+@dataclass
+class Shop:
+    stock: dict[str, int]
+
+
+@function_tool
+def in_stock(ctx: ToolContext[Shop], what: str) -> str:
+    """How many of a thing there are."""
+    return f"{ctx.tool_name}: {ctx.context.stock[what]}"
+
+
+def without_earlier_tools(data: HandoffInputData) -> HandoffInputData:
+    return data.clone(pre_handoff_items=handoff_filters.remove_all_tools(data).pre_handoff_items)
+
+
+def build() -> Agent[Shop]:
+    closing = Agent[Shop](name="Closing", model=ScriptedModel([[assistant_message("Bye")]]))
+    steps = [
+        [assistant_message("Let me look."), function_call("in_stock", {"what": "tea"}, call_id="c1")],
+        [function_call("transfer_to_closing", {}, call_id="c2")],
+    ]
+    return Agent[Shop](
+        name="Counter",
+        instructions=prompt_with_handoff_instructions("You sell."),
+        tools=[in_stock],
+        handoffs=[handoff(closing, input_filter=without_earlier_tools)],
+        model=ScriptedModel(steps),
+        model_settings=ModelSettings(temperature=0),
+    )
+
+
+async def main() -> None:
+    assert isinstance(build().model, Model)
+    result: RunResultStreaming = Runner.run_streamed(
+        build(), "Tea?", context=Shop({"tea": 3}), run_config=RunConfig(workflow_name="shop")
+    )
+    async for event in result.stream_events():
+        if event.type == "raw_response_event" and isinstance(event.data, ResponseTextDeltaEvent):
+            print(event.data.delta, end="")
+        elif isinstance(event, RunItemStreamEvent):
+            print(f"[{event.name}]")
+            if isinstance(event.item, ToolCallItem):
+                print(event.item.call_id)
+        elif event.type == "agent_updated_stream_event":
+            print("->", event.new_agent.name)
+    print(ItemHelpers.text_message_outputs(result.new_items), result.final_output)
+    try:
+        await Runner.run(build(), "Tea?", context=Shop({"tea": 3}), max_turns=1)
+    except MaxTurnsExceeded as error:
+        print(type(error).__name__, len(error.run_data.new_items))
+
+
+asyncio.run(main())
+'''
+
+
+@pytest.mark.slow
+def test_a_program_of_the_sdk_runs_unchanged_behind_two_lines(tmp_path: Path) -> None:
+    theirs, ours = tmp_path / "theirs.py", tmp_path / "ours.py"
+    theirs.write_text(PROGRAM)
+    ours.write_text(f"import millstream.compat\nmillstream.compat.install()\n{PROGRAM}")
+
+    printed = [
+        subprocess.run(
+            [python, file],
+            env=os.environ | {"OPENAI_AGENTS_DISABLE_TRACING": "1"},
+            capture_output=True,
+            text=True,
+            timeout=50,
+            check=False,
+        )
+        for python, file in ((PYTHON, theirs), (sys.executable, ours))
+    ]
+
+    assert [run.stderr for run in printed] == ["", ""]
+    assert printed[1].stdout == printed[0].stdout
+    assert "MaxTurnsExceeded" in printed[1].stdout
