@@ -131,8 +131,9 @@ def _checked_types(where: str, types: Any) -> frozenset[str] | None:
         raise UserError(f"{where}: types={types!r}: a list of names, as types=['tool.started'].")
     names = list(cast("Iterable[Any]", types))
     for name in names:
-        is_models = isinstance(name, str) and (name.startswith("response.") or name == "error")
-        if name not in EVENT_TYPES and not is_models:
+        if not isinstance(name, str) or not (
+            name in EVENT_TYPES or name.startswith("response.") or name == "error"
+        ):
             raise UserError(
                 f"{where}: types has {name!r}, which is the type of no event. There are: "
                 f"{', '.join(sorted(EVENT_TYPES))}; and those of the model's own events, 'response.…'."
