@@ -4,5 +4,25 @@ Programs on the pages `await` at their top level, and so make their models, and 
 `openai`, on an event loop, where reading files counts as blocking.
 """
 
+from collections.abc import Iterator
+
 import aiohttp  # noqa: F401
 import openai.types.responses  # noqa: F401
+import pytest
+
+from tests.docs.keys import KEYS
+from tests.support.agents_name import agents_as_before
+
+
+@pytest.fixture(autouse=True)
+def vendors_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The pages read their keys from the environment; no server that looks at them is ever asked."""
+    for name in KEYS:
+        monkeypatch.setenv(name, "sk-test")
+
+
+@pytest.fixture(autouse=True)
+def agents_name() -> Iterator[None]:
+    """A page may install `millstream.compat`: for itself."""
+    with agents_as_before():
+        yield
