@@ -16,6 +16,7 @@ import millstream
 from millstream import compat
 from millstream.errors import UserError
 from tests.differential.peer import PYTHON
+from tests.support.agents_name import agents_as_before
 
 # Prints, by path below `agents`, the public names that each module of the SDK defines or offers.
 TELL = """
@@ -47,16 +48,11 @@ def of_the_sdk() -> dict[str, list[str] | None]:
 
 
 @pytest.fixture
-def agents(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def agents() -> Iterator[None]:
     """`import agents` is this library, for the time of a test."""
-    finder = compat._FINDER
-    monkeypatch.setattr(finder, "roots", set(finder.roots))
-    before = dict(sys.modules)
-    compat.install()
-    yield
-    for name in sys.modules.keys() - before.keys():
-        if name == "agents" or name.startswith("agents."):
-            del sys.modules[name]
+    with agents_as_before():
+        compat.install()
+        yield
 
 
 def there(path: str) -> Any:
