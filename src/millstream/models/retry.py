@@ -108,9 +108,7 @@ class Retries:
             return None
         delay = wait(decision, context, settings.backoff or ModelRetryBackoffSettings(), random.random)
         self.attempt += 1
-        return Retry(
-            context.attempt, delay, decision.reason or _reason(error, context.normalized.status_code)
-        )
+        return Retry(context.attempt, delay, decision.reason or _reason(error, context.normalized))
 
     def _context(self, error: Exception, most: int, output_started: bool, now: float) -> RetryPolicyContext:
         request = ModelRetryAdviceRequest(
@@ -202,8 +200,8 @@ def advice_of_client(request: ModelRetryAdviceRequest, *, now: float) -> ModelRe
     facts = normalized(error, now=now)
     if facts.status_code is not None:
         return _advice_of_status(facts, _headers(error).get("x-should-retry"))
-    if isinstance(error, ModelResponseError):
-        return ModelRetryAdvice(suggested=error.error_code in _PASSING_CODES)
+    if facts.error_code in _PASSING_CODES:
+        return ModelRetryAdvice(suggested=True)
     if facts.is_network_error:
         # Whether the server has the request, nobody knows.
         return ModelRetryAdvice(suggested=True)
@@ -282,7 +280,9 @@ def _text(error: Exception) -> str | None:
         return None
 
 
-def _reason(error: Exception, status: int | None) -> str:
+def _reason(error: Exception, facts: ModelRetryNormalizedError) -> str:
     """Why, without a word of the exception's own: what the log has, clients may read."""
     code = public_error(error).code
-    return code if status is None else f"{code} ({status})"
+    if code == AgentsException.code and facts.is_network_error:  # of a library that we do not know
+        code = "model_unavailable"
+    return code if facts.status_code is None else f"{code} ({facts.status_code})"
