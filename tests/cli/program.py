@@ -8,7 +8,7 @@ import select
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -83,11 +83,25 @@ class Terminal:
         while text not in (self.screen.partition(after)[2] if after else self.screen):
             assert self._read(), f"the program ended without showing {text!r}:\n{self.screen}"
 
+    def forget(self) -> None:
+        """Wait only for what the screen shows from now on."""
+        self.screen = ""
+
     def press_ctrl_c(self) -> None:
         self.type("\x03")
 
     def type(self, text: str) -> None:
         os.write(self._master, text.encode())
+
+    def resize(self, columns: int) -> None:
+        _resize(self._master, columns)
+
+    @property
+    def modes(self) -> list[Any]:
+        """How the terminal treats what is typed and shown."""
+        import termios
+
+        return termios.tcgetattr(self._master)
 
     def end(self) -> int:
         """Read the screen to the end of the program; its exit code."""
@@ -106,20 +120,31 @@ class Terminal:
         return bool(data)
 
 
+def _resize(terminal: int, columns: int) -> None:
+    import fcntl
+    import struct
+    import termios
+
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+
 @contextlib.contextmanager
 def at_terminal(
-    *arguments: str, env: Mapping[str, str] | None = None, cwd: Path | None = None, stdin: int | None = None
+    *arguments: str,
+    env: Mapping[str, str] | None = None,
+    cwd: Path | None = None,
+    stdin: int | None = None,
+    program: Sequence[str] = PROGRAM,
 ) -> Iterator[Terminal]:
     """`millstream ARGUMENTS` at a terminal of 80 columns; `stdin`, which is then closed here, may be a pipe."""
     import fcntl
     import pty
-    import struct
     import termios
 
     master, slave = pty.openpty()
-    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    _resize(slave, 80)
     process = subprocess.Popen(
-        [*PROGRAM, *arguments],
+        [*program, *arguments],
         cwd=cwd,
         env=environment({"TERM": "xterm", **(env or {})}),
         stdin=slave if stdin is None else stdin,

@@ -80,7 +80,7 @@ def test_a_speed_that_is_none_is_a_mistake(speed: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["run", "--help"], ["models", "--help"], ["demo", "--help"]]
+    "arguments", [["--help"], ["run", "--help"], ["chat", "--help"], ["models", "--help"], ["demo", "--help"]]
 )
 def test_every_help_fits_80_columns_and_has_examples(arguments: list[str]) -> None:
     done = millstream(*arguments, env={"COLUMNS": "80"})

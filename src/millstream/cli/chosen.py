@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.agent.checks import reachable as reachable
+from millstream.agent.checks import reachable
 from millstream.errors import UserError
 from millstream.models.promise import Model, ModelProvider
 from millstream.models.provider import PLACEHOLDER_KEY, MultiProvider, OpenAIProvider
 from millstream.models.scripted import ModelCall, ModelStep, ScriptedModel
 
 if TYPE_CHECKING:
+    from millstream.agent import Agent
     from millstream.models.choice import ModelChoice, Wire
 
 TOKENS_PER_SECOND = 40.0
@@ -104,3 +106,43 @@ class ChosenProvider(ModelProvider):
         if self._chosen is not None:
             await self._chosen.close()
         await self._named.aclose()
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """The models of a command."""
+
+    for_all: Model | None
+    """The model of every agent, whatever they name; None where each has its own."""
+    provider: ChosenProvider
+    """Finds the models of the others; to be closed."""
+    told: tuple[str, ...]
+    """What was chosen, and why: lines for the person at the terminal."""
+
+
+async def choose_models(
+    agent: Agent[Any], environ: Mapping[str, str], *, model: str | None, api: str | None, offline: bool
+) -> Chosen:
+    """The models for `agent` and those that it hands over to, as the options of a command line say.
+
+    Raises:
+        UserError: nothing can be chosen; as `millstream.models.choice.choose` says it.
+    """
+    from millstream.models.choice import asked_wire, choose
+
+    agents, all_known = reachable(agent)
+    own = [each for each in agents if each.model is not None]
+    wire = asked_wire(environ, api)
+    scripted = all(isinstance(each.model, ScriptedModel) for each in own)
+    for_all = model is not None or (offline and not scripted)
+    told: list[str] = []
+    if agent.model is not None and not for_all:
+        named = agent.model if isinstance(agent.model, str) else getattr(agent.model, "model", None)
+        told.append(f"model: {named or type(agent.model).__name__} (the agent {agent.name} names it)")
+    if len(own) == len(agents) and all_known and not for_all:
+        return Chosen(None, ChosenProvider(None, wire), tuple(told))
+    choice = await choose(environ, model=model, wire=api, offline=offline)
+    rest = " for the agents that name none" if own and not for_all else ""
+    told.append(f"model{rest}: {choice}")
+    built = build_model(choice, environ)
+    return Chosen(built if for_all else None, ChosenProvider(built, wire), tuple(told))

@@ -29,12 +29,17 @@ class Problem(Exception):
 
 
 def say(text: str) -> None:
-    """Tell the person at the terminal something that is not output."""
+    """Tell the person at the terminal, on a line that says who speaks, something that is not output."""
+    tell(f"millstream: {text}")
+
+
+def tell(text: str) -> None:
+    """Tell the person at the terminal, in lines of their own, something that is not output."""
     if sys.stderr is None:  # closed by whoever started us  # pyright: ignore[reportUnnecessaryComparison]
         return
     encoding = sys.stderr.encoding or "utf-8"
     try:
-        print(f"millstream: {text}".encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
+        print(text.encode(encoding, "replace").decode(encoding), file=sys.stderr, flush=True)
     except OSError:
         pass
 

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
-from millstream.cli import check, demo, exits, models
+from millstream.cli import chat, check, demo, exits, models
 from millstream.cli import run as run_command
 from millstream.cli.problem import Problem, explain, say
 
@@ -20,6 +20,7 @@ examples:
   millstream demo                        a multi-agent run: no key, no network
   millstream run "Why is the sky blue?"  ask a model
   millstream run app.py "Hello"          run the agent of a Python file
+  millstream chat                        talk with one, answer by answer
   millstream models                      which model would be used, and why
   millstream check run.jsonl             is this the whole stream of a run?
 
@@ -127,7 +128,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Command
     )
-    for module in (run_command, models, check, demo):
+    for module in (run_command, chat, models, check, demo):
         command = commands.add_parser(
             module.NAME,
             help=module.HELP,

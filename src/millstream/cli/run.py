@@ -12,7 +12,6 @@ from millstream.cli.prompt import read_prompt
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.cli.chosen import ChosenProvider
-    from millstream.models.promise import Model
     from millstream.result import RunResultStreaming
 
 NAME = "run"
@@ -43,6 +42,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "words", nargs="*", metavar="[APP] PROMPT", help="the agent to run, and what to tell it"
     )
+    add_agent_arguments(parser)
+    add_style_arguments(parser)
+
+
+def add_agent_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options that say how the agent is run."""
     parser.add_argument(
         "-m", "--model", metavar="NAME", help="the model of every agent (scripted: none at all)"
     )
@@ -54,29 +59,30 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-turns", type=_turns, metavar="N", help="how often models may be asked (default 10)"
     )
-    add_style_arguments(parser)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
-    from millstream.cli.loading import load_agent, names_app
+    from millstream.cli.loading import names_app
     from millstream.cli.show import show
 
     words: list[str] = list(args.words)
     app = words.pop(0) if words and names_app(words[0]) else None
-    if app is not None and args.instructions is not None:
-        raise Problem("--instructions is for a run without an app.", f"{app} has instructions of its own.")
+    check_instructions(app, args.instructions)
     prompt = read_prompt(words)
-    agent = load_agent(app) if app is not None else _assistant(args.instructions)
+    agent = agent_of(app, args.instructions)
     providers: list[ChosenProvider] = []
 
     async def start() -> RunResultStreaming:
+        from millstream.cli.chosen import choose_models
         from millstream.config import RunConfig
         from millstream.runner import Runner
 
-        model, provider = await _models(agent, args)
-        providers.append(provider)
-        config = RunConfig(model=model, model_provider=provider)
+        chosen = await choose_models(agent, os.environ, model=args.model, api=args.api, offline=args.offline)
+        providers.append(chosen.provider)
+        for line in chosen.told:
+            say(line)
+        config = RunConfig(model=chosen.for_all, model_provider=chosen.provider)
         options = {} if args.max_turns is None else {"max_turns": args.max_turns}
         return Runner.run_streamed(agent, prompt, run_config=config, **options)
 
@@ -93,30 +99,25 @@ def _turns(text: str) -> int:
     return int(text)
 
 
-def _assistant(instructions: str | None) -> Agent[Any]:
+def check_instructions(app: str | None, instructions: str | None) -> None:
+    """See to it that not both are given.
+
+    Raises:
+        Problem: they are.
+    """
+    if app is not None and instructions is not None:
+        raise Problem("--instructions is for a run without an app.", f"{app} has instructions of its own.")
+
+
+def agent_of(app: str | None, instructions: str | None) -> Agent[Any]:
+    """The agent of `app`, or else a plain assistant.
+
+    Raises:
+        Problem: there is no such app, or it has no such agent.
+    """
     from millstream.agent import Agent
+    from millstream.cli.loading import load_agent
 
+    if app is not None:
+        return load_agent(app)
     return Agent(name="Assistant", instructions=instructions or DEFAULT_INSTRUCTIONS)
-
-
-async def _models(agent: Agent[Any], args: argparse.Namespace) -> tuple[Model | None, ChosenProvider]:
-    """The model for every agent, if there is one for all, and who finds them else; told to the user."""
-    from millstream.cli.chosen import ChosenProvider, build_model, reachable
-    from millstream.models.choice import asked_wire, choose
-    from millstream.models.scripted import ScriptedModel
-
-    agents, all_known = reachable(agent)
-    own = [each for each in agents if each.model is not None]
-    wire = asked_wire(os.environ, args.api)
-    scripted = all(isinstance(each.model, ScriptedModel) for each in own)
-    for_all = args.model is not None or (args.offline and not scripted)
-    if agent.model is not None and not for_all:
-        named = agent.model if isinstance(agent.model, str) else getattr(agent.model, "model", None)
-        say(f"model: {named or type(agent.model).__name__} (the agent {agent.name} names it)")
-    if len(own) == len(agents) and all_known and not for_all:
-        return None, ChosenProvider(None, wire)
-    choice = await choose(os.environ, model=args.model, wire=args.api, offline=args.offline)
-    rest = " for the agents that name none" if own and not for_all else ""
-    say(f"model{rest}: {choice}")
-    model = build_model(choice, os.environ)
-    return model if for_all else None, ChosenProvider(model, wire)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from millstream.cli import exits
-from millstream.cli.interrupts import Interrupts, still_stopping
+from millstream.cli.interrupts import Interrupts, Stop
 from millstream.cli.problem import Problem, explain
 from millstream.terminal.screen import Screen
 from millstream.terminal.view import TextView, View
@@ -91,25 +91,32 @@ async def _show(
     interrupts: Interrupts,
     close: Callable[[], Awaitable[None]] | None,
 ) -> Problem | None:
-    loop = asyncio.get_running_loop()
     try:
         handle = await start()
-
-        def stop() -> None:
-            handle.cancel()
-            loop.call_soon_threadsafe(loop.call_later, 1.0, still_stopping)
-
+        stop = Stop()
         interrupts.stops(stop)
-        try:
-            async for entry in handle.entries():
-                write(entry)
-        except OSError:
-            await handle.aclose()
-            raise
-        return _outcome(handle)
+        return await follow(handle, write, stop)
     finally:
         if close is not None:
             await close()
+
+
+async def follow(handle: RunResultStreaming, write: Callable[[Entry], None], stop: Stop) -> Problem | None:
+    """Write the entries of a run to its end, which may come by `stop`; what went wrong with it.
+
+    Raises:
+        OSError: they cannot be written; the run has been stopped by then.
+    """
+    stop.begin(handle)
+    try:
+        async for entry in handle.entries():
+            write(entry)
+    except OSError:
+        await handle.aclose()
+        raise
+    finally:
+        stop.end()
+    return _outcome(handle)
 
 
 def _outcome(handle: RunResultStreaming) -> Problem | None:

@@ -329,17 +329,21 @@ class TextView:
 
 def usage_line(turns: int, usage: Mapping[str, Any], seconds: float) -> str:
     """What a run took, on one line: turns, tokens, time."""
-    parts = [f"{turns} turn{'' if turns == 1 else 's'}"]
-    if usage.get("total_tokens"):
-        cached = f" ({usage['cached_tokens']:,} cached)" if usage.get("cached_tokens") else ""
-        reasoning = f" ({usage['reasoning_tokens']:,} reasoning)" if usage.get("reasoning_tokens") else ""
-        about = "about " if usage.get("estimated") else ""
-        parts.append(
-            f"{about}{usage.get('input_tokens', 0):,} tokens in{cached}, "
-            f"{usage.get('output_tokens', 0):,} out{reasoning}"
-        )
-    parts.append(f"{seconds:.1f} s")
+    parts = [f"{turns} turn{'' if turns == 1 else 's'}", *tokens(usage), f"{seconds:.1f} s"]
     return "  " + " · ".join(parts)
+
+
+def tokens(usage: Mapping[str, Any]) -> list[str]:
+    """The tokens of `usage`, for people; nothing where none were counted."""
+    if not usage.get("total_tokens"):
+        return []
+    cached = f" ({usage['cached_tokens']:,} cached)" if usage.get("cached_tokens") else ""
+    reasoning = f" ({usage['reasoning_tokens']:,} reasoning)" if usage.get("reasoning_tokens") else ""
+    about = "about " if usage.get("estimated") else ""
+    return [
+        f"{about}{usage.get('input_tokens', 0):,} tokens in{cached}, "
+        f"{usage.get('output_tokens', 0):,} out{reasoning}"
+    ]
 
 
 def message_text(item: Any) -> str:
