@@ -1,9 +1,17 @@
 import io
+import json
 import runpy
 import sys
+from collections.abc import Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
+import httpx2
+import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
+from websockets.asyncio.client import connect
+
+from tests.delivery.serving import Served, ends, parse, serving
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SHOWN = {
@@ -17,7 +25,58 @@ SHOWN = {
 }
 
 
-@pytest.mark.parametrize("example", EXAMPLES, ids=lambda path: path.stem)
+async def ask_over_sse(server: Served) -> Any:
+    async with httpx2.AsyncClient(base_url=server.url) as client:
+        run = (await client.post("/runs", params={"prompt": "hello"})).json()["run_id"]
+        whole = parse((await client.get(f"/runs/{run}")).content)
+        rest = parse((await client.get(f"/runs/{run}", headers={"last-event-id": "5"})).content)
+        over = await client.get(f"/runs/{run}", headers={"last-event-id": whole[-1].id})
+        stopped = await client.delete(f"/runs/{run}")
+        unknown = await client.get("/runs/none")
+    assert (rest, over.status_code) == (whole[5:], 204)
+    assert (stopped.status_code, unknown.status_code) == (200, 404)
+    assert ends(whole) == ["run.completed"]
+    return whole[-1].json["event"]["output"]
+
+
+async def ask_in_a_format_of_its_own(server: Served) -> Any:
+    async with httpx2.AsyncClient(base_url=server.url) as client:
+        frames = parse((await client.get("/stream", params={"query": "hello"})).content)
+    return "".join(f.json["delta"] for f in frames if f.json["type"] == "response.output_text.delta")
+
+
+async def ask_over_a_websocket(server: Served) -> Any:
+    url = server.url.replace("http", "ws")
+    async with connect(f"{url}/own") as socket:
+        await socket.send("hello")
+        while json.loads(await socket.recv())["type"] != "end":
+            pass
+    async with connect(f"{url}/chat") as socket:
+        await socket.send("hello")
+        messages = [json.loads(message) async for message in socket]
+    assert socket.close_code == 1000
+    return messages[-1]["event"]["output"]
+
+
+SERVERS: dict[str, Callable[[Served], Awaitable[Any]]] = {
+    "fastapi_sse": ask_over_sse,
+    "fastapi_streaming_response": ask_in_a_format_of_its_own,
+    "fastapi_websocket": ask_over_a_websocket,
+}
+
+
+@pytest.mark.parametrize("name", SERVERS)
+async def test_an_example_that_serves_answers_without_a_key(name: str) -> None:
+    (example,) = [path for path in EXAMPLES if path.stem == name]
+    app = runpy.run_path(str(example))["app"]
+
+    async with serving(app) as server:
+        assert await SERVERS[name](server) == "You said: hello"
+
+
+@pytest.mark.parametrize(
+    "example", [path for path in EXAMPLES if path.stem not in SERVERS], ids=lambda path: path.stem
+)
 def test_an_example_runs_without_a_key(
     example: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -25,7 +25,7 @@ class _Server(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator["Served"]:
+async def serving(app: Any, *, deadline: float = DEADLINE) -> AsyncIterator["Served"]:
     """Serve `app` on this loop. Leaving cuts the clients off and waits until every request has ended."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
@@ -36,7 +36,7 @@ async def serving(app: Any) -> AsyncIterator["Served"]:
         while not server.started:
             await asyncio.sleep(0)
         try:
-            async with asyncio.timeout(DEADLINE):
+            async with asyncio.timeout(deadline):
                 yield served
         finally:
             for connection in served.connections:
@@ -67,13 +67,17 @@ class Served:
                 self._open -= 1
                 self._changed.notify_all()
 
-    async def get(self, path: str, *headers: str, method: str = "GET", version: str = "1.1") -> "Connection":
+    async def get(
+        self, path: str, *headers: str, method: str = "GET", version: str = "1.1", body: bytes = b""
+    ) -> "Connection":
         """Send a request and read the head of its answer."""
         reader, writer = await asyncio.open_connection("127.0.0.1", self.port, limit=1 << 26)
         connection = Connection(reader, writer)
         self.connections.append(connection)
-        lines = [f"{method} {path} HTTP/{version}", "Host: x", *headers, "", ""]
-        writer.write("\r\n".join(lines).encode())
+        lines = [f"{method} {path} HTTP/{version}", "Host: x", *headers]
+        if body:
+            lines += ["Content-Type: application/json", f"Content-Length: {len(body)}"]
+        writer.write("\r\n".join([*lines, "", ""]).encode() + body)
         connection.head = await reader.readuntil(b"\r\n\r\n")
         return connection
 

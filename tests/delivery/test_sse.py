@@ -372,7 +372,7 @@ async def test_a_run_that_is_cancelled_once_unread_is_cancelled_when_its_client_
         return to_sse(run)
 
     async with serving(app) as server:
-        connection = await server.get("/chat", "Content-Length: 0", method="POST")
+        connection = await server.get("/chat", method="POST")
         await connection.until(b"output_text.delta")
         connection.cut()
         await asyncio.wait(tasks)
@@ -529,7 +529,7 @@ async def test_plain_asgi_needs_no_framework() -> None:
         await sse_app(greeting())(scope, receive, send)
 
     async with serving(app) as server:
-        connection = await server.get("/", "Content-Length: 4", "", "ping")
+        connection = await server.get("/", method="POST", body=b"ping")
         body = await connection.body()
 
     assert b"text/event-stream; charset=utf-8" in connection.head
