@@ -43,6 +43,18 @@ def test_the_context_of_a_call_shares_the_runs_usage_context_and_input() -> None
     assert (context.tool_call, context.idempotency_key, context.failure) == (call, "run/c", None)
 
 
+def test_the_namespace_of_a_call_is_part_of_its_qualified_name() -> None:
+    call = ResponseFunctionToolCall(
+        arguments="{}", call_id="c", name="add", namespace="sums", type="function_call"
+    )
+
+    named = ToolContext.from_agent_context(RunContextWrapper(None), "c", call)
+    plain = ToolContext(None, tool_name="add", tool_call_id="c", tool_arguments="{}")
+
+    assert (named.tool_namespace, named.qualified_tool_name) == ("sums", "sums.add")
+    assert (plain.tool_namespace, plain.qualified_tool_name) == (None, "add")
+
+
 def test_name_and_arguments_that_are_given_go_before_the_calls() -> None:
     call = ResponseFunctionToolCall(arguments="{}", call_id="c", name="add", type="function_call")
 

@@ -92,6 +92,8 @@ class ToolContext(RunContextWrapper[TContext]):
     tool_arguments: str
     """The arguments as the model wrote them: JSON text, unchecked."""
     tool_call: ResponseFunctionToolCall | None = None
+    tool_namespace: str | None = None
+    """The namespace that the model named with the tool; tools of this version are in none."""
     agent: AgentBase[Any] | None = None
     run_config: RunConfig | None = None
     idempotency_key: str = ""
@@ -113,6 +115,7 @@ class ToolContext(RunContextWrapper[TContext]):
         tool_arguments: str | None = None,
         tool_call: ResponseFunctionToolCall | None = None,
         *,
+        tool_namespace: str | None = None,
         agent: AgentBase[Any] | None = None,
         run_config: RunConfig | None = None,
         turn_input: list[TResponseInputItem] | None = None,
@@ -134,10 +137,16 @@ class ToolContext(RunContextWrapper[TContext]):
         self.tool_call_id = _given("tool_call_id", tool_call_id)
         self.tool_arguments = _given("tool_arguments", tool_arguments)
         self.tool_call = tool_call
+        self.tool_namespace = tool_namespace
         self.agent = agent
         self.run_config = run_config
         self.idempotency_key = self.tool_call_id if idempotency_key is None else idempotency_key
         self.failure = None
+
+    @property
+    def qualified_tool_name(self) -> str:
+        """The tool's name with its namespace, where it has one: `namespace.name`."""
+        return f"{self.tool_namespace}.{self.tool_name}" if self.tool_namespace else self.tool_name
 
     @classmethod
     def from_agent_context(
@@ -149,6 +158,7 @@ class ToolContext(RunContextWrapper[TContext]):
         *,
         tool_name: str | None = None,
         tool_arguments: str | None = None,
+        tool_namespace: str | None = None,
         run_config: RunConfig | None = None,
         idempotency_key: str | None = None,
     ) -> ToolContext[TContext]:
@@ -159,6 +169,8 @@ class ToolContext(RunContextWrapper[TContext]):
         if tool_call is not None:
             tool_name = tool_call.name if tool_name is None else tool_name
             tool_arguments = tool_call.arguments if tool_arguments is None else tool_arguments
+            # Nothing of a server's payload was checked: it may lack the field.
+            tool_namespace = tool_namespace or getattr(tool_call, "namespace", None)
         return cls(
             context.context,
             context.usage,
@@ -166,6 +178,7 @@ class ToolContext(RunContextWrapper[TContext]):
             tool_call_id,
             tool_arguments,
             tool_call,
+            tool_namespace=tool_namespace,
             agent=agent,
             run_config=run_config,
             turn_input=context.turn_input,

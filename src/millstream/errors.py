@@ -218,6 +218,7 @@ class ModelRefusalError(AgentsException):
 
     code = "model_refusal"
     public = "The model declined to answer."
+    refusal: str
 
     def __init__(self, refusal: str) -> None:
         self.refusal = refusal
@@ -238,6 +239,8 @@ class ModelTimeoutError(AgentsException):
     code = "model_timeout"
     public = "The model took too long to answer."
     retryable = True
+    timeout_seconds: float
+    idle: bool
 
     def __init__(self, timeout_seconds: float, *, idle: bool = False) -> None:
         self.timeout_seconds = timeout_seconds
@@ -251,6 +254,8 @@ class ToolTimeoutError(AgentsException):
 
     code = "tool_timeout"
     public = "A tool took too long."
+    tool_name: str
+    timeout_seconds: float
 
     def __init__(self, tool_name: str, timeout_seconds: float) -> None:
         self.tool_name = tool_name
@@ -266,6 +271,8 @@ class _TripwireError(AgentsException):
 class InputGuardrailTripwireTriggered(_TripwireError):
     """An input guardrail stopped the run."""
 
+    guardrail_result: InputGuardrailResult
+
     def __init__(self, guardrail_result: InputGuardrailResult) -> None:
         self.guardrail_result = guardrail_result
         super().__init__(f"Guardrail {type(guardrail_result.guardrail).__name__} triggered tripwire")
@@ -273,6 +280,8 @@ class InputGuardrailTripwireTriggered(_TripwireError):
 
 class OutputGuardrailTripwireTriggered(_TripwireError):
     """An output guardrail stopped the run."""
+
+    guardrail_result: OutputGuardrailResult
 
     def __init__(self, guardrail_result: OutputGuardrailResult) -> None:
         self.guardrail_result = guardrail_result
@@ -282,6 +291,9 @@ class OutputGuardrailTripwireTriggered(_TripwireError):
 class ToolInputGuardrailTripwireTriggered(_TripwireError):
     """A guardrail on a tool's input stopped the run."""
 
+    guardrail: ToolInputGuardrail[Any]
+    output: ToolGuardrailFunctionOutput
+
     def __init__(self, guardrail: ToolInputGuardrail[Any], output: ToolGuardrailFunctionOutput) -> None:
         self.guardrail = guardrail
         self.output = output
@@ -290,6 +302,9 @@ class ToolInputGuardrailTripwireTriggered(_TripwireError):
 
 class ToolOutputGuardrailTripwireTriggered(_TripwireError):
     """A guardrail on a tool's output stopped the run."""
+
+    guardrail: ToolOutputGuardrail[Any]
+    output: ToolGuardrailFunctionOutput
 
     def __init__(self, guardrail: ToolOutputGuardrail[Any], output: ToolGuardrailFunctionOutput) -> None:
         self.guardrail = guardrail

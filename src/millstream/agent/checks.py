@@ -93,6 +93,7 @@ _OF_RUN_CONFIGS = (
     "output_guardrails",
     "session_input_callback",
     "session_settings",
+    "sandbox",
     "output_guardrail_blocked_message",
 )
 

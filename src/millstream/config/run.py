@@ -117,6 +117,7 @@ class RunConfig:
     tool_error_formatter: ToolErrorFormatter | None = None
     session_settings: Any | None = None
     reasoning_item_id_policy: ReasoningItemIdPolicy | None = None
+    sandbox: Any | None = None
     tool_execution: ToolExecutionConfig | None = None
     tool_not_found_behavior: ToolNotFoundBehavior = "raise_error"
     """What becomes of a call of a tool that the agent does not have."""
