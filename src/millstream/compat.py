@@ -60,6 +60,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "run_config": ("millstream.config",),
     "run_context": ("millstream.context",),
     "run_error_handlers": ("millstream.config",),
+    "run_state": ("millstream.context",),
     "stream_events": ("millstream.events",),
     "strict_schema": ("millstream.schema",),
     "testing": ("millstream.testing",),
