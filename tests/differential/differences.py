@@ -1,0 +1,535 @@
+"""What differs from the SDK on purpose: the table, and what each entry excuses.
+
+An entry is applied to the scenarios it names and to nothing else. Its `excuse` gets what the
+SDK did and what we did, and makes of the first what it allows for; whatever then still
+differs fails the test. So does an entry that excuses nothing any more, and one that the page
+for those who come from the SDK does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+Record = dict[str, Any]
+Excuse = Callable[[Record, Record], None]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One row of the table."""
+
+    name: str
+    """As the page for users calls it."""
+    sdk: str
+    here: str
+    why: str
+    excuse: Excuse
+    """Changes the SDK's record to what ours may be; takes from ours only what the row is about."""
+    scenarios: tuple[str, ...]
+    """Those it applies to, each of which has to need it; `ANY` and `GENERATED` stand for others."""
+
+    def concerns(self, scenario: str) -> bool:
+        """Whether the entry is applied to `scenario`."""
+        return scenario in self.scenarios or ANY in self.scenarios
+
+
+ANY = "any other scenario"
+GENERATED = "what test_fuzz.py generates"
+
+
+def excused(scenario: str, sdk: Record, ours: Record) -> set[str]:
+    """Apply the entries that concern `scenario` to the SDK's record; the names of those that changed it."""
+    used: set[str] = set()
+    for each in DIFFERENCES:
+        before = repr(sdk)
+        if each.concerns(scenario):
+            each.excuse(sdk, ours)
+        if repr(sdk) != before:
+            used.add(each.name)
+    return used
+
+
+# --- excuses ----------------------------------------------------------------------------------
+
+
+def refused(by: str) -> Excuse:
+    """We refuse with an error of class `by` what the SDK takes, or trips over in a way of its own."""
+
+    def excuse(sdk: Record, ours: Record) -> None:
+        error = ours.get("set_up") or ours.get("error")
+        if error is not None and by in error["classes"]:
+            sdk.clear()
+            sdk.update(ours)
+
+    return excuse
+
+
+def accepted(sdk: Record, ours: Record) -> None:
+    """We take what the SDK refuses."""
+    if "error" not in ours and "set_up" not in ours:
+        sdk.clear()
+        sdk.update(ours)
+
+
+def accepted_tools(sdk: Record, ours: Record) -> None:
+    """We make a tool of what the SDK refuses."""
+    if sdk["notes"] and not ours["notes"]:
+        sdk["notes"], sdk["calls"] = ours["notes"], ours["calls"]
+
+
+def error_texts(sdk: Record, ours: Record) -> None:
+    """The text of an error is another, and nothing else of it."""
+    for key in ("error", "set_up"):
+        if key in sdk and key in ours:
+            sdk[key]["text"] = ours[key]["text"]
+
+
+def error_classes(sdk: Record, ours: Record) -> None:
+    """An error is of a narrower class: whatever catches the SDK's catches ours."""
+    for key in ("error", "set_up"):
+        if key in sdk and key in ours and set(sdk[key]["classes"]) <= set(ours[key]["classes"]):
+            sdk[key]["classes"] = ours[key]["classes"]
+
+
+def noted_error_classes(sdk: Record, ours: Record) -> None:
+    """As `error_classes`, where a scenario noted the class: a `SchemaError` is a `UserError`."""
+    for theirs, note in zip(sdk["notes"], ours["notes"], strict=False):
+        if note[1] == "SchemaError" and theirs[1] in ("UserError", "PydanticInvalidForJsonSchema"):
+            theirs[1] = note[1]
+
+
+_HISTORY = ("new_items", "raw_responses", "to_input_list", "to_input_list_normalized")
+
+
+def more_is_kept(sdk: Record, ours: Record) -> None:
+    """After an error or a cancellation more is kept: what the SDK has, and more of the same run."""
+    if "error" not in sdk and ["cancelled"] not in sdk["notes"]:
+        return
+    if "error" in sdk and "error" in ours:
+        sdk["error"].setdefault("run_data", ours["error"].get("run_data"))
+    pairs = [(sdk.get("result"), ours.get("result"))]
+    pairs.append((sdk.get("error", {}).get("run_data"), ours.get("error", {}).get("run_data")))
+    for theirs, here in pairs:
+        for key in _HISTORY:
+            if theirs and here and key in theirs and _is_part(theirs[key], here[key]):
+                theirs[key] = here[key]
+        if theirs and here and theirs.get("last_response_id", "") is None:
+            theirs["last_response_id"] = here["last_response_id"]
+    events = sdk.get("events")
+    if events is not None and "events" in ours:
+        rest = ours["events"][len(events) :]
+        if events == ours["events"][: len(events)] and all(is_item(each) for each in rest):
+            sdk["events"] = ours["events"]
+
+
+def is_item(event: Any) -> bool:
+    return event[0] == "run_item_stream_event"
+
+
+def _is_part(part: list[Any], whole: list[Any]) -> bool:
+    """Whether all of `part` is in `whole`, in order."""
+    rest: Iterator[Any] = iter(whole)
+    return all(any(each == other for other in rest) for each in part)
+
+
+def filtered_items(sdk: Record, ours: Record) -> None:
+    """`new_items` has what a handoff's filter hid, and so has `to_input_list()`; its event is there too."""
+    for key in ("new_items", "to_input_list"):
+        if _is_part(sdk["result"][key], ours["result"][key]):
+            sdk["result"][key] = ours["result"][key]
+    if "events" in sdk and _is_part(sdk["events"], ours["events"]):
+        sdk["events"] = ours["events"]
+
+
+def refused_turn(sdk: Record, ours: Record) -> None:
+    """`current_turn` after `MaxTurnsExceeded` is the last turn that was taken."""
+    if (
+        "handle" in sdk
+        and "handle" in ours
+        and sdk["handle"]["current_turn"] == ours["handle"]["current_turn"] + 1
+    ):
+        sdk["handle"]["current_turn"] -= 1
+
+
+def normalized_history(sdk: Record, ours: Record) -> None:
+    """`to_input_list(mode="normalized")` of a plain run has everything, as that of a streamed one has there."""
+    theirs, here = sdk.get("result"), ours.get("result")
+    if theirs and here and _is_part(theirs["to_input_list_normalized"], here["to_input_list_normalized"]):
+        theirs["to_input_list_normalized"] = here["to_input_list_normalized"]
+
+
+def handoff_descriptions(sdk: Record, ours: Record) -> None:
+    """The default description of a handoff is worded otherwise."""
+    for theirs, here in zip(sdk["calls"], ours["calls"], strict=False):
+        for one, other in zip(theirs["handoffs"], here["handoffs"], strict=False):
+            ending = f" to the {one['agent_name']} agent to handle the request. "
+            if one["tool_description"].startswith(f"Handoff{ending}"):
+                own = one["tool_description"].removeprefix(f"Handoff{ending}")
+                if other["tool_description"] == f"Hand over to the {one['agent_name']} agent. {own}".rstrip():
+                    one["tool_description"] = other["tool_description"]
+
+
+def empty_deltas(sdk: Record, ours: Record) -> None:
+    """A scripted model streams no delta of a text that is empty."""
+    if "events" in sdk:
+        sdk["events"] = [each for each in sdk["events"] if not _is_empty_delta(each)]
+        _renumber(sdk["events"])
+
+
+def _is_empty_delta(event: Any) -> bool:
+    return event[0] == "raw_response_event" and event[1].get("delta") == ""
+
+
+def _renumber(events: list[Any]) -> None:
+    number = 0
+    for event in events:
+        if event[0] == "raw_response_event":
+            number = 0 if event[1]["type"] == "response.created" else number
+            event[1]["sequence_number"] = number
+            number += 1
+
+
+def output_at_cancel(sdk: Record, ours: Record) -> None:
+    """A run that had its output when it was cancelled keeps it."""
+    if sdk["result"]["final_output"] is None:
+        sdk["result"]["final_output"] = ours["result"]["final_output"]
+
+
+def calls_by_then(sdk: Record, ours: Record) -> None:
+    """A model may have been asked, and was left at once, where a run is cancelled at its first event."""
+    if not sdk["calls"] and len(ours["calls"]) == 1:
+        sdk["calls"] = ours["calls"]
+
+
+def request_of_a_cancelled_response(sdk: Record, ours: Record) -> None:
+    """A response that is cancelled before its end has no usage."""
+    if sdk["result"]["usage"]["requests"] == ours["result"]["usage"]["requests"] + 1:
+        sdk["result"]["usage"]["requests"] -= 1
+
+
+def request_without_usage(sdk: Record, ours: Record) -> None:
+    """A response whose server tells no usage counts as a request, streamed or not."""
+    if "events" in sdk:
+        usages = [each["usage"] for each in sdk["result"]["raw_responses"]]
+        for usage in [*usages, sdk["result"]["usage"]]:
+            usage["requests"] = usage["requests"] or 1
+
+
+def told_of_arguments(sdk: Record, ours: Record) -> None:
+    """The model is told what was wrong with its arguments."""
+    text = "An error occurred while running the tool. Please try again."
+    told = next(each["output"] for each in ours["result"]["new_items"] if "output" in each)
+    if told.startswith(f"{text} Error: Invalid JSON input for tool"):
+        _replace(sdk, text, told)
+
+
+def _replace(value: Any, old: str, new: str) -> None:
+    """Replace text in all of `value`."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        if each == old:
+            value[key] = new
+        elif isinstance(each, dict | list):
+            _replace(each, old, new)
+
+
+def order_of_outputs(sdk: Record, ours: Record) -> None:
+    """Outputs that stand side by side stand in our order: that of the calls."""
+    run_data = (sdk.get("error", {}).get("run_data"), ours.get("error", {}).get("run_data"))
+    results = (sdk.get("result"), ours.get("result"))
+    for theirs, here in ((sdk, ours), results, run_data, *zip(sdk["calls"], ours["calls"], strict=False)):
+        for key in ("events", "new_items", "to_input_list", "to_input_list_normalized", "input"):
+            if theirs and here and isinstance(theirs.get(key), list) and key in here:
+                theirs[key] = _in_order_of(here[key], theirs[key])
+
+
+def _in_order_of(model: list[Any], items: list[Any]) -> list[Any]:
+    """`items` with neighbouring outputs in the order that they have in `model`."""
+    places = {call_id: place for place, each in enumerate(model) if (call_id := _answered(each))}
+    ordered: list[Any] = []
+    for is_output, group in groupby(items, key=lambda each: _answered(each) is not None):
+        run = list(group)
+        ordered += sorted(run, key=lambda each: places.get(_answered(each) or "", -1)) if is_output else run
+    return ordered
+
+
+def _answered(value: Any) -> str | None:
+    """The call that `value` (an event, an item or an input item) is the output of."""
+    item = value[-1] if isinstance(value, list) else value
+    raw = item.get("raw_item", item) if isinstance(item, dict) else {}
+    return raw["call_id"] if raw.get("type") == "function_call_output" else None
+
+
+def asked_once(sdk: Record, ours: Record) -> None:
+    """`is_enabled` is asked once a turn."""
+    if all(each in ours["notes"] for each in sdk["notes"]):
+        sdk["notes"] = ours["notes"]
+
+
+def sent_again(sdk: Record, ours: Record) -> None:
+    """What a response without an id was sent is sent again: the server cannot know what it was about."""
+    for theirs, here in zip(sdk["calls"], ours["calls"], strict=True):
+        if _is_part(theirs["input"], here["input"]):
+            theirs["input"] = here["input"]
+
+
+# --- the table --------------------------------------------------------------------------------
+
+DIFFERENCES = [
+    Difference(
+        "two tools, or a tool and a handoff, of one name",
+        "a warning, and one of them wins",
+        '`DuplicateToolError`, also of agents that are handed over to; `tool_name_collision_policy="warn"` '
+        "is the SDK's way",
+        "the one that loses is never called, and nobody notices",
+        refused("DuplicateToolError"),
+        (
+            "two_tools_of_one_name",
+            "two_tools_of_one_name_where_that_is_an_error",
+            "a_tool_and_a_handoff_of_one_name",
+        ),
+    ),
+    Difference(
+        "a kind in `error_handlers` that does not exist",
+        "ignored",
+        "`UserError` when the run is called",
+        "a misspelt handler handles nothing",
+        refused("UserError"),
+        ("a_handler_of_a_kind_that_does_not_exist",),
+    ),
+    Difference(
+        "`max_turns=0`",
+        "`MaxTurnsExceeded`",
+        "`UserError`",
+        "no run can succeed with it",
+        refused("UserError"),
+        ("no_turns_at_all",),
+    ),
+    Difference(
+        "a starting agent, tool or handoff that is none",
+        "an `AttributeError` later, or ignored",
+        "`UserError` where it is given",
+        "the mistake is told where it was made",
+        refused("UserError"),
+        ("something_that_is_no_agent", "no_tool_at_all_in_the_list", "no_agent_at_all_in_the_handoffs"),
+    ),
+    Difference(
+        "input that no model takes",
+        "sent, or an error of Python's own",
+        "`InputItemError` when the run is called, with the place in the list",
+        "the model's server says less, and later",
+        refused("InputItemError"),
+        ("a_number_as_input", "an_input_item_without_anything"),
+    ),
+    Difference(
+        "a dict of settings with a key that is no setting",
+        "`TypeError`",
+        "`UserError`, which says which key may have been meant",
+        "one family of errors",
+        refused("UserError"),
+        ("a_configuration_with_an_unknown_field",),
+    ),
+    Difference(
+        "two calls of one `call_id` in a response",
+        "`ModelBehaviorError`",
+        "both are answered, in order",
+        "some servers count their ids anew in every response, or not at all",
+        accepted,
+        ("one_call_id_for_two_calls",),
+    ),
+    Difference(
+        "parameters that begin with `_`, and `functools.partial`",
+        "no tool can be made of them",
+        "tools like any other",
+        "nothing speaks against it",
+        accepted_tools,
+        ("schema_of_an_underscore", "schema_of_a_partial_function"),
+    ),
+    Difference(
+        "classes of errors",
+        "`UserError`, `ModelBehaviorError`",
+        "classes of their own below these: `except` catches what it caught",
+        "a program can tell them apart",
+        error_classes,
+        (
+            GENERATED,
+            "a_context_that_is_not_first",
+            "a_stream_that_is_cut_off",
+            "a_tool_made_by_hand_that_raises",
+            "a_tool_whose_error_ends_the_run",
+            "an_output_type_that_cannot_be_strict",
+            "a_script_that_is_too_short",
+        ),
+    ),
+    Difference(
+        "a type without a JSON schema",
+        "an error of pydantic's",
+        "`SchemaError`, a `UserError`",
+        "one family of errors",
+        noted_error_classes,
+        (
+            "schema_of_a_callable",
+            "schema_of_a_list_of_dicts",
+            "schema_of_a_mapping",
+            "schema_of_an_open_model",
+            "schema_of_keywords",
+        ),
+    ),
+    Difference(
+        "texts of errors",
+        "short; those about a model's output say nothing of it",
+        "say what was wrong and what to change",
+        "they are read by whoever has to mend it",
+        error_texts,
+        (
+            GENERATED,
+            "a_callback_that_takes_too_much",
+            "a_context_that_is_not_first",
+            "a_filter_and_a_conversation",
+            "a_filter_that_gives_something_else",
+            "a_handler_that_misses_the_output_type",
+            "a_handoff_with_a_bad_input",
+            "a_handoff_with_no_input",
+            "a_script_that_is_too_short",
+            "a_stream_that_is_cut_off",
+            "an_input_without_a_callback",
+            "an_output_that_is_a_list_that_is_not_wrapped",
+            "an_output_that_is_a_list_wrapped_otherwise",
+            "an_output_that_is_a_missing_field",
+            "an_output_that_is_a_number_for_a_model",
+            "an_output_that_is_cut_off_json",
+            "an_output_that_is_no_json",
+            "an_output_that_is_the_wrong_type",
+            "an_output_type_that_cannot_be_strict",
+            "bad_arguments_end_the_run_where_no_error_function_is",
+        ),
+    ),
+    Difference(
+        "arguments of a tool call that are not valid",
+        "the model is told to try again",
+        "the model is told what was wrong with them, too",
+        "so that it can do better",
+        told_of_arguments,
+        ("arguments_that_are_no_json", "arguments_of_the_wrong_type", "arguments_that_are_missing"),
+    ),
+    Difference(
+        "empty texts of a `ScriptedModel`",
+        "one delta that is empty",
+        "no delta",
+        "no server sends one",
+        empty_deltas,
+        (
+            "a_handoff_with_no_input",
+            "a_message_without_text",
+            "an_output_type_and_no_message",
+            "arguments_that_are_an_empty_text",
+        ),
+    ),
+    Difference(
+        "default description of a handoff",
+        '"Handoff to the X agent to handle the request."',
+        '"Hand over to the X agent."',
+        "",
+        handoff_descriptions,
+        (ANY, "a_handoff"),
+    ),
+    Difference(
+        "outputs of calls whose tool does not exist",
+        "behind those of the other calls",
+        "in the order of the calls",
+        "one order, whatever became of them",
+        order_of_outputs,
+        (GENERATED, "an_unknown_tool_that_the_model_is_told_of"),
+    ),
+    Difference(
+        "a run that failed or was cancelled",
+        "`run_data` of its own exceptions",
+        "every exception has `run_data`, with all items and `partial_text`; open tool calls are answered, so the "
+        "history is valid",
+        "what went before an error is what one needs after it",
+        more_is_kept,
+        (ANY, "a_tool_whose_error_ends_the_run", "a_model_that_raises", "cancelled_at_a_delta"),
+    ),
+    Difference(
+        "`new_items` after a handoff's filter",
+        "without what the filter hid",
+        'every item; `to_input_list(mode="normalized")` gives what the model was given',
+        "a filter is about what the next agent sees, not about what happened",
+        filtered_items,
+        ("a_filter_that_hides_tools",),
+    ),
+    Difference(
+        "`current_turn` after `MaxTurnsExceeded`",
+        "counts the turn that was refused",
+        "the last turn that was taken",
+        "it never began",
+        refused_turn,
+        (
+            GENERATED,
+            "a_handler_that_gives_nothing",
+            "a_handler_that_misses_the_output_type",
+            "a_handler_that_raises",
+            "a_handoff_that_is_the_last_turn",
+            "the_default_limit_of_turns",
+            "too_many_turns",
+        ),
+    ),
+    Difference(
+        '`to_input_list(mode="normalized")` where the server keeps the history',
+        "of a plain run, without earlier tool calls; of a streamed one, with them",
+        "everything",
+        "plain and streamed runs are the same",
+        normalized_history,
+        (GENERATED, "the_server_keeps_the_history_by_itself"),
+    ),
+    Difference(
+        "a response without an id, where the server is to keep the history",
+        "the next call sends only what is new",
+        "the next call sends everything again",
+        "the server could not know what it is about",
+        sent_again,
+        ("responses_without_an_id",),
+    ),
+    Difference(
+        "`is_enabled`",
+        "asked twice a turn",
+        "asked once a turn",
+        "it may cost something",
+        asked_once,
+        ("tools_that_are_not_enabled",),
+    ),
+    Difference(
+        "usage of a response whose server tells none",
+        "no request, where it is streamed",
+        "one request",
+        "it was made",
+        request_without_usage,
+        ("a_response_without_usage",),
+    ),
+    Difference(
+        "how soon a model hears of a cancellation",
+        "when the reader comes to it: the whole response may have come by then",
+        "at once: what a response would have used, had it ended, is not counted",
+        "cancel means stop",
+        request_of_a_cancelled_response,
+        ("cancelled_at_a_delta",),
+    ),
+    Difference(
+        "cancelling at the first event",
+        "the model is not asked",
+        "the model may have been asked already, and is left at once",
+        "a run does not wait to be read before it begins",
+        calls_by_then,
+        ("cancelled_at_the_first_event",),
+    ),
+    Difference(
+        "cancelling a run that has its output",
+        "the output is lost",
+        "nothing changes",
+        "there is nothing left to stop",
+        output_at_cancel,
+        ("cancelled_when_all_is_said",),
+    ),
+]
