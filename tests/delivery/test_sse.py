@@ -627,3 +627,22 @@ async def test_frames_of_a_position_that_is_none_are_one_that_says_so() -> None:
     (frame,) = parse(b"".join([piece async for piece in sse_frames(greeting(), after="junk")]))
 
     assert (frame.json["code"], frame.id) == ("unknown_position", "")
+
+
+async def test_a_long_log_that_a_fast_client_takes_at_once_leaves_others_their_turn() -> None:
+    run = Runner.run_streamed(Agent("A", model=ScriptedModel(["word " * 20_000], batch_size=1000)), "Hi")
+    await run
+    turns = 0
+
+    async def others() -> None:
+        nonlocal turns
+        while True:
+            turns += 1
+            await asyncio.sleep(0)
+
+    beside = asyncio.create_task(others())
+    frames = [piece async for piece in sse_frames(run, types=["user.event"])]
+    beside.cancel()
+
+    assert ends(parse(b"".join(frames))) == ["run.completed"]
+    assert turns > 20

@@ -11,7 +11,7 @@ nothing with it (`on_disconnect` may wish otherwise), and one that takes nothing
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, MutableMapping
+from collections.abc import AsyncIterable, Awaitable, Callable, Iterable, MutableMapping
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream.clock import time_limit
@@ -216,46 +216,51 @@ class SseApp:
         elif run.is_complete and position == last_position(run):
             await _answer(send, 204, _without_type(headers), b"")
         else:
-            await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
             feed = self._options.feed(run, position)
             try:
+                await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
                 if scope["method"] == "HEAD":
                     await send(_END)
                 else:
-                    await self._send_body(feed, clock_of(run), receive, send)
+                    pieces = SseFrames(feed, named=self._options.named)
+                    seconds = self._options.send_timeout
+                    await send_body(pieces, receive, send, clock=clock_of(run), send_timeout=seconds)
+            except TookNothingError:
+                log_let_go(run.run_id, self._options.send_timeout)
+            except OSError:  # what servers raise where the client is gone
+                pass
             finally:
                 if not feed.is_over and self._options.on_disconnect == "cancel":
                     run.cancel()
                 await feed.aclose()
 
-    async def _send_body(self, feed: Feed, clock: Clock, receive: Receive, send: Send) -> None:
-        """Return when the body is sent, or the client is gone."""
-        loop = asyncio.get_running_loop()
-        body = loop.create_task(self._write(feed, clock, send))
-        gone = loop.create_task(_disconnect(receive))
-        await first_of(body, gone)
 
-    async def _write(self, feed: Feed, clock: Clock, send: Send) -> None:
-        seconds = self._options.send_timeout
-        try:
-            async for piece in SseFrames(feed, named=self._options.named):
-                async with time_limit(clock, seconds, TookNothingError()):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-            async with time_limit(clock, seconds, TookNothingError()):
-                await send(_END)
-        except TookNothingError:
-            log_let_go(feed.run_id, seconds)
-        except OSError:  # what a server raises where the client is gone
+async def send_body(
+    pieces: AsyncIterable[bytes], receive: Receive, send: Send, *, clock: Clock, send_timeout: float
+) -> None:
+    """Send each piece in one write, and the end of the body. Returns early when the client is gone.
+
+    Raises:
+        TookNothingError: the client did not take a piece within `send_timeout` seconds.
+        OSError: what some servers raise where the client is gone.
+    """
+
+    async def write() -> None:
+        async for piece in pieces:
+            async with time_limit(clock, send_timeout, TookNothingError()):
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+        async with time_limit(clock, send_timeout, TookNothingError()):
+            await send(_END)
+
+    async def disconnect() -> None:
+        while (await receive())["type"] != "http.disconnect":
             pass
+
+    loop = asyncio.get_running_loop()
+    await first_of(loop.create_task(write()), loop.create_task(disconnect()))
 
 
 _END = {"type": "http.response.body", "body": b"", "more_body": False}
-
-
-async def _disconnect(receive: Receive) -> None:
-    """Return when the client is gone."""
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 async def _answer(send: Send, status: int, headers: Headers, body: bytes) -> None:

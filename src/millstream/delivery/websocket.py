@@ -98,8 +98,7 @@ async def to_websocket(
     line = _Line(websocket, run, options)
     position = options.position_in(run)
     try:
-        if not _is_accepted(websocket):
-            await websocket.accept()
+        await line.accept()
         if isinstance(position, Message):
             await line.send(position)
             await line.close(_BAD_REQUEST)
@@ -136,6 +135,12 @@ class _Line:
             if not feed.is_over and self._options.on_disconnect == "cancel":
                 self._run.cancel()
             await feed.aclose()
+
+    async def accept(self) -> None:
+        """Accept the connection, if that was not done. The same errors as `send`."""
+        state = getattr(self._websocket, "application_state", None)  # Starlette's
+        if state is None or state.name == "CONNECTING":
+            await self._within_time(self._websocket.accept())
 
     async def send(self, message: Message) -> None:
         """Send one message.
@@ -204,8 +209,3 @@ class _Line:
 
 
 _MODES = get_args(CancelMode)
-
-
-def _is_accepted(websocket: Any) -> bool:
-    state = getattr(websocket, "application_state", None)
-    return state is not None and state.name != "CONNECTING"
