@@ -115,7 +115,7 @@ class RunResultBase:
             items = [item for item in self.new_items if id(item) not in told]
         return [
             *ItemHelpers.input_to_new_input_list(self.input),
-            *(item.to_input_item() for item in items if item.type != "tool_approval_item"),
+            *self._progress.as_input(item for item in items if item.type != "tool_approval_item"),
         ]
 
     @property

@@ -252,6 +252,7 @@ def _start(
             raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
         _check_max_turns(max_turns)
         config = RunConfig.of(run_config)
+        progress.omits_reasoning_ids = config.reasoning_item_id_policy == "omit"
         refuse_unsupported(agent, config, hooks=hooks, session=session)
         check_agent(agent, config.tool_name_collision_policy)
         for each in reachable(agent)[0]:

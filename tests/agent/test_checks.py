@@ -58,7 +58,6 @@ def test_an_agent_that_asks_for_too_much_is_refused(agent: Agent[Any], message: 
         {"session_input_callback": check},
         {"session_settings": object()},
         {"sandbox": object()},
-        {"reasoning_item_id_policy": "omit"},
         {"output_guardrail_blocked_message": "no"},
         {"tool_execution": {"pre_approval_tool_input_guardrails": True}},
     ],

@@ -73,6 +73,7 @@ def test_nested_settings_may_be_dicts_too() -> None:
         ({"handoff_input_filter": []}, r"RunConfig\.handoff_input_filter is a function or None, not list"),
         ({"tool_not_found_behavior": "x"}, "tool_not_found_behavior is one of"),
         ({"tool_name_collision_policy": "x"}, "tool_name_collision_policy is one of"),
+        ({"reasoning_item_id_policy": "drop"}, "reasoning_item_id_policy is one of"),
     ],
 )
 def test_a_mistake_is_named_with_what_to_change(value: Any, message: str) -> None:

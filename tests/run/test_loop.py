@@ -618,6 +618,20 @@ async def test_a_handler_may_make_the_output_of_a_model_that_said_nothing(
 
 
 @both_doors
+async def test_reasoning_becomes_input_without_its_id_where_that_is_wished(streamed: bool) -> None:
+    an_agent = agent([reasoning("hm"), calls_echo()], ["done"], tools=[echo])
+    config = RunConfig(reasoning_item_id_policy="omit")
+    given = [{"type": "reasoning", "id": "given", "summary": []}]
+
+    result = await run(an_agent, streamed, given, run_config=config)
+
+    ids = [[item.get("id") for item in items if item.get("type") == "reasoning"] for items in (
+        model_of(an_agent).calls[1].input, result.to_input_list(), [i.to_input_item() for i in result.new_items]
+    )]  # fmt: skip
+    assert ids == [["given", None], ["given", None], ["scripted-reasoning"]]
+
+
+@both_doors
 async def test_where_names_may_collide_the_model_is_shown_what_it_would_call(streamed: bool) -> None:
     first, second = (tool(lambda: "seen", name_override="look", description_override=d) for d in "12")
     other = tool(lambda: "taken", name_override="to_b")

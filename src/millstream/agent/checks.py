@@ -33,8 +33,6 @@ def refuse_unsupported(
     _refuse("RunConfig", vars(run_config), _OF_RUN_CONFIGS)
     if run_config.tool_execution is not None:
         _refuse("RunConfig.tool_execution", vars(run_config.tool_execution), _OF_TOOL_EXECUTION)
-    if run_config.reasoning_item_id_policy == "omit":
-        _refuse("RunConfig", {"reasoning_item_id_policy": True}, ("reasoning_item_id_policy",))
 
 
 def check_agent(agent: Agent[Any], policy: ToolNameCollisionPolicy) -> None:

@@ -117,6 +117,7 @@ class RunConfig:
     tool_error_formatter: ToolErrorFormatter | None = None
     session_settings: Any | None = None
     reasoning_item_id_policy: ReasoningItemIdPolicy | None = None
+    """Whether the run's own reasoning keeps its ids where it becomes input again; None keeps them."""
     sandbox: Any | None = None
     tool_execution: ToolExecutionConfig | None = None
     tool_not_found_behavior: ToolNotFoundBehavior = "raise_error"
@@ -158,6 +159,12 @@ class RunConfig:
             self.tool_name_collision_policy,
             get_args(ToolNameCollisionPolicy),
         )
+        if self.reasoning_item_id_policy is not None:
+            one_of(
+                "RunConfig.reasoning_item_id_policy",
+                self.reasoning_item_id_policy,
+                get_args(ReasoningItemIdPolicy),
+            )
         one_of("RunConfig.when_unread", self.when_unread, get_args(WhenUnread))
         ahead: Any = self.ahead
         if ahead not in ("turn", "free") and (

@@ -436,7 +436,7 @@ class Loop:
     async def _model_input(self, ready: _Ready) -> tuple[str | None, list[TResponseInputItem]]:
         progress, conversation = self._progress, self._conversation
         if conversation.knows_input:
-            items = [item.to_input_item() for item in progress.model_items[conversation.known_items :]]
+            items = progress.as_input(progress.model_items[conversation.known_items :])
         else:
             items = progress.input_items()
         filter_input = self._run.config.call_model_input_filter
@@ -600,7 +600,7 @@ class Loop:
             input=progress.input,
             new_items=list(progress.new_items),
             history=progress.input_items(),
-            output=[item.to_input_item() for item in progress.new_items],
+            output=progress.as_input(progress.new_items),
             raw_responses=list(progress.raw_responses),
             last_agent=progress.current_agent,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import secrets
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from millstream.errors import RunErrorDetails
 from millstream.items import ItemHelpers, ModelResponse, Releasable, RunItem, TResponseInputItem
@@ -35,6 +36,8 @@ class RunProgress(Releasable):
     final_output: Any = None
     interruptions: list[Any] = field(default_factory=list[Any])
     partial_text: str = ""
+    omits_reasoning_ids: bool = False
+    """Whether reasoning loses its id where it becomes input again."""
     have_used_tools: set[int] = field(default_factory=set[int])
     """The `id()` of each agent that has called a tool in this run, or handed over."""
 
@@ -47,8 +50,17 @@ class RunProgress(Releasable):
         """The input of the next model call."""
         return [
             *ItemHelpers.input_to_new_input_list(self.input),
-            *(i.to_input_item() for i in self.model_items),
+            *self.as_input(self.model_items),
         ]
+
+    def as_input(self, items: Iterable[RunItem]) -> list[TResponseInputItem]:
+        """`items` as input of a model call."""
+        given = [item.to_input_item() for item in items]
+        if self.omits_reasoning_ids:
+            for each in cast("list[dict[str, Any]]", given):
+                if each.get("type") == "reasoning":
+                    each.pop("id", None)
+        return given
 
     def error_details(self) -> RunErrorDetails:
         """What an exception that ends the run carries as `run_data`."""
