@@ -43,7 +43,7 @@ def text_of(events: list[Any]) -> str:
 
 
 async def test_the_default_transport_is_read_at_its_source(server: ModelServer) -> None:
-    """Fails when `openai` or aiohttp change the shape that `_direct_reader` knows: then it is slow, not wrong."""
+    """Fails when `openai` or aiohttp change the shape that `_aiohttp_body` knows: then it is slow, not wrong."""
     server.send(*ANSWER)
     client = AsyncOpenAI(api_key="k", base_url=server.base_url)
     twin = await transport.Transport(client)._with_pool()
@@ -53,7 +53,9 @@ async def test_the_default_transport_is_read_at_its_source(server: ModelServer) 
     )
 
     assert twin is not client
-    assert transport._direct_reader(response) is not None
+    body = transport._aiohttp_body(response)
+    assert hasattr(body, "readany")
+    assert hasattr(body, "_read_nowait")
     await response.aclose()
     await transport._pools[client].close()
 
@@ -228,6 +230,25 @@ async def test_a_cut_connection_is_a_protocol_error_that_counts_what_came(
 
     assert f"after {len(types)} events" in str(raised.value)
     assert raised.value.__cause__ is not None
+    if own is not None:
+        await own.aclose()
+
+
+@pytest.mark.parametrize("http", [None, httpx2.AsyncClient])
+async def test_what_arrived_before_the_connection_broke_is_not_lost_with_it(
+    server: ModelServer, http: Callable[[], httpx2.AsyncClient] | None
+) -> None:
+    gate = Gate()
+    server.send(*ANSWER[:5], gate, *ANSWER[5:], CUT)
+    own = http() if http else None
+    stream = batches(model(server, http_client=own))
+    types = list((await anext(stream)).types)
+
+    gate.open()
+    await server.clients_gone()  # so that the rest and the break are both there at the next read
+    await types_into(types, stream)
+
+    assert types[-1] == "response.completed"
     if own is not None:
         await own.aclose()
 

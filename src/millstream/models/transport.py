@@ -251,7 +251,8 @@ class Stream(Generic[T]):
         self._reader = reader
         self._patience = patience
         self._ahead = _ReadAhead(response)
-        self._read = _direct_reader(response) or self._ahead.read
+        self._body = _aiohttp_body(response)
+        self._read: Callable[[], Awaitable[bytes]] = getattr(self._body, "readany", self._ahead.read)
         self._head = b""
         self.request_id: str | None = response.headers.get("x-request-id")
 
@@ -275,10 +276,12 @@ class Stream(Generic[T]):
             except AgentsException:
                 raise
             except Exception as error:
-                translated = self._translated(error)
-                if translated is None:
-                    raise
-                raise translated from error
+                data = _left_behind(self._body)
+                if not data:
+                    translated = self._translated(error)
+                    if translated is None:
+                        raise
+                    raise translated from error
             if not reader.count and len(self._head) <= _HEAD:
                 self._head += data[: _HEAD + 1]
             frames = reader.feed(data) if data else reader.finish()
@@ -342,17 +345,24 @@ def _advice(kind: str) -> str:
     return "Correct the base URL (most end in /v1), or get past the proxy or login page that answers there."
 
 
-def _direct_reader(response: httpx2.Response) -> Callable[[], Awaitable[bytes]] | None:
-    """The body's own `readany` where aiohttp carries the response as it is.
+def _aiohttp_body(response: httpx2.Response) -> Any:
+    """The body as aiohttp has it, where it carries the response as it is; None elsewhere.
 
-    It gives all that has arrived in one piece, where httpx's iterators pass on each piece
-    through three generators. The names are private: `test_transport.py` notices when they go.
+    Its `readany` gives all that has arrived in one piece, where httpx's iterators pass on each
+    piece through three generators. The names are private: `test_transport.py` notices when they go.
     """
     if response.headers.get("content-encoding", "identity") != "identity":
         return None
     stream: Any = getattr(response.stream, "_stream", None)
-    body = getattr(getattr(stream, "_aiohttp_response", None), "content", None)
-    return getattr(body, "readany", None)
+    return getattr(getattr(stream, "_aiohttp_response", None), "content", None)
+
+
+def _left_behind(body: Any) -> bytes:
+    """What arrived before the connection broke: aiohttp tells of the break first, and then gives nothing more."""
+    try:
+        return body._read_nowait(-1)
+    except Exception:  # there is nothing, or no such body: the break itself is told
+        return b""
 
 
 class _ReadAhead:
