@@ -14,7 +14,8 @@ import pytest
 
 from millstream import Agent, RunConfig, RunItemStreamEvent, Runner, SyncStream, UserError, tool
 from millstream.errors import RunCancelledError
-from millstream.testing import ModelStep, ScriptedModel, function_call
+from millstream.sync import PATIENCE
+from millstream.testing import ManualClock, ModelStep, ScriptedModel, function_call
 
 OUTPUT = "It is cold."
 DEADLINE = 10
@@ -226,10 +227,9 @@ def test_a_thread_that_cannot_have_a_loop_says_so(monkeypatch: pytest.MonkeyPatc
 # --- how far the run goes ahead ----------------------------------------------------------------
 
 
-def test_a_cancel_from_the_for_is_exact(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millstream.sync.PATIENCE", 3600)
+def test_a_cancel_from_the_for_is_exact() -> None:
     model = two_turns()
-    stream = start(model)
+    stream = start(model, clock=ManualClock())
     while not stream.new_items:
         pass  # the run is ahead of the `for`, and waits for it
 
@@ -250,26 +250,30 @@ def test_a_cancel_from_the_for_is_exact(monkeypatch: pytest.MonkeyPatch) -> None
     ],
 )
 def test_who_waits_for_the_run_inside_a_for_gets_there_at_once(
-    get_there: Callable[[SyncStream], Any], monkeypatch: pytest.MonkeyPatch
+    get_there: Callable[[SyncStream], Any],
 ) -> None:
-    monkeypatch.setattr("millstream.run.readers.PATIENCE", 3600)
-    stream = start()
+    stream = start(clock=ManualClock())
 
     outputs = [get_there(stream) for event in stream if isinstance(event, RunItemStreamEvent)]
 
     assert outputs == [OUTPUT] * 3
 
 
-def test_a_run_that_nobody_reads_does_not_wait_for_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millstream.sync.PATIENCE", 0.01)
-    second_turn = threading.Event()
+def test_a_run_that_nobody_reads_does_not_wait_for_long() -> None:
+    second_turn, clock = threading.Event(), ManualClock()
 
     def say(_: Any) -> str:
         second_turn.set()
         return OUTPUT
 
-    stream = start(ScriptedModel([[function_call("weather", call_id="c1")], ModelStep.respond(say)]))
+    model = ScriptedModel([[function_call("weather", call_id="c1")], ModelStep.respond(say)])
+    stream = start(model, clock=clock)
+    while not stream.new_items:
+        pass  # the run is ahead, and waits for the `for` that is to come
+    waited = not second_turn.is_set()
+    clock.advance(PATIENCE)
 
+    assert waited
     assert second_turn.wait(DEADLINE)
     stream.close()
 
@@ -452,11 +456,12 @@ def test_handles_of_runs_that_are_over_hold_no_threads_and_can_be_read() -> None
     assert no_thread_is_alive()
 
 
-def test_a_run_that_nobody_reads_ends_its_thread_too(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("millstream.sync.PATIENCE", 0.01)
-    stream = start()
+def test_a_run_that_nobody_reads_ends_its_thread_too() -> None:
+    clock = ManualClock()
+    stream = start(clock=clock)
     thread = stream._thread._thread
 
+    clock.advance(PATIENCE)
     thread.join(DEADLINE)
 
     assert not thread.is_alive()

@@ -24,6 +24,7 @@ from millstream.items import ItemHelpers, ModelResponse
 from millstream.models.promise import Model, ModelTracing, RawBatch
 from millstream.testing import (
     InvalidModelStep,
+    ManualClock,
     ModelCall,
     ModelScriptError,
     ModelStep,
@@ -484,64 +485,53 @@ def test_importing_it_does_not_import_the_types_of_openai() -> None:
 # --- at a rate ---------------------------------------------------------------------------------------------
 
 
-class TestClock:
-    """A clock that moves only when somebody sleeps."""
-
-    __test__ = False
-
-    def __init__(self) -> None:
-        self.now = 100.0
-
-    def time(self) -> float:
-        return self.now
-
-    def monotonic(self) -> float:
-        return self.now
+class Unresting(ManualClock):
+    """A clock that moves when somebody sleeps."""
 
     async def sleep(self, seconds: float) -> None:
-        self.now += seconds
+        self.advance(seconds)
 
 
 async def test_deltas_come_at_the_rate_and_all_else_at_once() -> None:
-    clock = TestClock()
+    clock = Unresting()
     model = ScriptedModel(["one two three"], tokens_per_second=4, clock=clock)
 
-    times = [(event.type, clock.now) async for event in model.stream_response(**asked())]
+    times = [(event.type, clock.monotonic()) async for event in model.stream_response(**asked())]
 
-    assert [now for kind, now in times if kind.endswith(".delta")] == [100.25, 100.5, 100.75]
-    assert {now for kind, now in times[:4]} == {100.0}
-    assert times[-1] == ("response.completed", 100.75)
+    assert [now for kind, now in times if kind.endswith(".delta")] == [0.25, 0.5, 0.75]
+    assert {now for kind, now in times[:4]} == {0.0}
+    assert times[-1] == ("response.completed", 0.75)
 
 
 async def test_what_is_there_does_not_wait_for_the_next_delta() -> None:
-    clock = TestClock()
+    clock = Unresting()
     model = ScriptedModel(["one two three"], tokens_per_second=4, batch_size=100, clock=clock)
 
-    made = [(len(batch.events), clock.now) async for batch in model.stream_batches(**asked())]
+    made = [(len(batch.events), clock.monotonic()) async for batch in model.stream_batches(**asked())]
 
-    assert made == [(4, 100.0), (1, 100.25), (1, 100.5), (5, 100.75)]
+    assert made == [(4, 0.0), (1, 0.25), (1, 0.5), (5, 0.75)]
 
 
 async def test_a_reader_that_takes_its_time_does_not_slow_the_rate() -> None:
-    clock = TestClock()
+    clock = Unresting()
     model = ScriptedModel(["one two three"], tokens_per_second=1, clock=clock)
     times: list[float] = []
 
     async for event in model.stream_response(**asked()):
         if event.type.endswith(".delta"):
-            times.append(clock.now)
-            clock.now += 0.75
+            times.append(clock.monotonic())
+            clock.advance(0.75)
 
-    assert times == [101.0, 102.0, 103.0]
+    assert times == [1.0, 2.0, 3.0]
 
 
 async def test_the_whole_answer_takes_as_long_as_its_stream() -> None:
-    clock = TestClock()
+    clock = Unresting()
     model = ScriptedModel(["one two three"], tokens_per_second=4, clock=clock)
 
     await answer(model)
 
-    assert clock.now == 100.75
+    assert clock.monotonic() == 0.75
 
 
 # --- failing anywhere -----------------------------------------------------------------------------------------

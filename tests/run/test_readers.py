@@ -1,6 +1,6 @@
 """Who keeps a run from going on: the rules at the head of `run/readers.py`, each with a deadline.
 
-The rule of patience is switched off where a test is not about it: no other rule leans on it.
+The clock of the runs stands still, so that patience never ends where a test is not about it.
 """
 
 import asyncio
@@ -32,11 +32,6 @@ DEADLINE = 10
 
 
 @pytest.fixture(autouse=True)
-def endless_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(readers_module, "PATIENCE", 3600.0)
-
-
-@pytest.fixture(autouse=True)
 def silence(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
     """No reader, however it goes, is worth a line in the log."""
     yield
@@ -54,7 +49,7 @@ def two_turns() -> ScriptedModel:
 
 def start(model: Model | None = None, **config: Any) -> RunResultStreaming:
     agent = Agent(name="A", model=model or two_turns(), tools=[weather])
-    return Runner.run_streamed(agent, "Hi", run_config=RunConfig(**config))
+    return Runner.run_streamed(agent, "Hi", run_config=RunConfig(**{"clock": ManualClock(), **config}))
 
 
 async def collect(events: Any) -> list[Any]:

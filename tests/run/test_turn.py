@@ -9,9 +9,9 @@ from openai.types.responses import ResponseOutputItemDoneEvent, ResponseTextDelt
 from millstream import codec
 from millstream.agent import Agent
 from millstream.errors import ModelProtocolError, ModelResponseError
-from millstream.events import RunItemStreamEvent
+from millstream.events import RunItemStreamEvent, event_from_json
 from millstream.handoff import handoff
-from millstream.items import ModelResponse
+from millstream.items import MCPApprovalRequestItem, MCPListToolsItem, ModelResponse, ToolCallItem
 from millstream.models.promise import RawBatch
 from millstream.run.turn import Turn
 from millstream.testing import assistant_message, function_call, reasoning
@@ -130,6 +130,33 @@ def test_a_call_of_a_handoff_is_a_handoff_and_a_call_of_a_tool_is_described() ->
         None,
         None,
     ]
+
+
+@pytest.mark.parametrize(
+    ("kind", "fields", "name", "cls"),
+    [
+        ("mcp_list_tools", {"tools": []}, "mcp_list_tools", MCPListToolsItem),
+        (
+            "mcp_approval_request",
+            {"name": "f", "arguments": "{}"},
+            "mcp_approval_requested",
+            MCPApprovalRequestItem,
+        ),
+        ("mcp_call", {"name": "f", "arguments": "{}"}, "tool_called", ToolCallItem),
+    ],
+)
+def test_what_a_hosted_mcp_server_does_is_an_item_of_its_own(
+    kind: str, fields: dict[str, Any], name: str, cls: type[Any]
+) -> None:
+    listens = turn()
+
+    payloads = feed(listens, [done({"type": kind, "id": "x", "server_label": "s", **fields}), final()])
+
+    assert kinds(payloads)[1] == name
+    (item,) = listens.items
+    assert type(item) is cls
+    assert event_from_json(payloads[1].to_json()).item.type == item.type  # pyright: ignore[reportAttributeAccessIssue]
+    assert item.to_input_item()["type"] == kind  # pyright: ignore[reportGeneralTypeIssues, reportTypedDictNotRequiredAccess]
 
 
 def test_an_output_that_is_only_for_the_model_is_no_item() -> None:
@@ -317,6 +344,38 @@ def test_arguments_that_are_an_object_are_written_as_json() -> None:
         feed(a_turn, [{**done(CALL), "item": {**plain(CALL), "arguments": arguments}}])
 
     assert [item.raw_item.arguments for item in a_turn.items] == ['{"city":"Oslo"}', ""]
+
+
+@pytest.mark.parametrize(
+    ("events", "started"),
+    [
+        ([], False),
+        ([{"type": "response.created"}, {"type": "response.in_progress"}], False),
+        ([{"type": "response.queued"}, {"type": "error", "message": "no"}], False),
+        ([{"type": "response.created"}, {"type": "response.output_item.added"}], True),
+        ([{"type": "response.heartbeat_of_a_vendor"}], True),
+        ([delta("Co")], True),
+    ],
+)
+@pytest.mark.parametrize("at_once", [True, False])
+def test_an_answer_has_begun_with_the_first_event_that_says_something_of_it(
+    events: Events, started: bool, at_once: bool
+) -> None:
+    a_turn = turn()
+
+    feed(a_turn, events, at_once=at_once)
+
+    assert a_turn.output_started is started
+
+
+def test_an_item_that_is_done_and_an_event_of_no_type_begin_an_answer_too() -> None:
+    with_item, odd = turn(), turn()
+
+    feed(with_item, [done(CALL)])
+    odd.feed(RawBatch([b'{"type":5}'], ["5"]))
+
+    assert with_item.output_started
+    assert odd.output_started
 
 
 def test_partial_text_is_what_is_in_no_item() -> None:

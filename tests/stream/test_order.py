@@ -11,6 +11,7 @@ from millstream.events import (
     AgentUpdatedStreamEvent,
     Event,
     ModelCompleted,
+    ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
     RunCompleted,
@@ -89,6 +90,14 @@ def test_outputs_that_are_held_go_out_before_the_run_goes_on(ends_the_turn: Any)
     seen = folded(MODEL, C1, C2, MODEL_DONE, O2, ends_the_turn)
 
     assert seen[:3] == [C1, C2, O2]
+
+
+def test_the_items_of_a_try_that_was_given_up_are_left_out_and_its_raw_events_stay() -> None:
+    again = ModelRetried(turn=1, attempt=1, reason="model_unavailable")
+    events = (MODEL, R1, SAID, C1, again, R1, C2, R2, MODEL_DONE, O2)
+
+    assert folded(*events) == [R1, R1, R2, C2, O2]
+    assert folded(*events, early=True) == [R1, SAID, C1, R1, C2, R2, O2]
 
 
 def test_whatever_is_held_is_given_out_at_the_end() -> None:
