@@ -48,6 +48,15 @@ def replay_to_deepseek(context: ReasoningContentReplayContext) -> bool:
     return "deepseek" in context.model.lower() and (origin is None or "deepseek" in origin.lower())
 
 
+def is_replayed(
+    decide: ShouldReplayReasoningContent, model: str, base_url: str | None, item: Mapping[str, Any]
+) -> bool:
+    """What `decide` says of a reasoning item, before it is sent to `model`."""
+    data = cast("Mapping[str, Any]", item.get("provider_data") or {})
+    source = ReasoningContentSource(item, data.get("model"), data)
+    return decide(ReasoningContentReplayContext(model, base_url, source))
+
+
 def messages(
     instructions: str | None,
     items: list[dict[str, Any]],

@@ -6,7 +6,8 @@ Rules of this file:
    which is enough to see what costs, and too little to send a bill.
 2. It costs no tokenizer, which would be another one for each vendor: tokens are told from
    what UTF-8 makes of a text (`estimate_tokens`).
-3. What has no text is not counted, but for images, which are counted alike.
+3. What has no text is not counted, but for images, which are counted alike; nor is what the
+   server remembers of earlier calls.
 """
 
 from __future__ import annotations
@@ -64,7 +65,7 @@ def estimate_usage(
         instructions: what the model was told.
         input: the input items, as the model was given them.
         tools: its tools and handoffs.
-        said: what came back: output items, or pieces of text.
+        said: what came back: output items, or text.
     """
     items = plain_items(input)
     asked = [instructions or "", *_texts(items), *map(_definition, tools)]

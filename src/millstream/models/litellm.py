@@ -16,8 +16,9 @@ import asyncio
 import importlib
 import importlib.util
 import os
-from collections.abc import AsyncGenerator, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from collections.abc import AsyncGenerator
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 from millstream import codec
 from millstream.clock import current_clock, time_limit
@@ -31,9 +32,8 @@ from millstream.errors import (
 from millstream.items import ModelResponse
 from millstream.models.batched import BatchedModel
 from millstream.models.chat_messages import (
-    ReasoningContentReplayContext,
-    ReasoningContentSource,
     ShouldReplayReasoningContent,
+    is_replayed,
     replay_to_deepseek,
 )
 from millstream.models.chat_request import chat_body, refuse_state
@@ -198,7 +198,7 @@ class LitellmModel(BatchedModel):
             tools,
             output_schema,
             handoffs,
-            replays=self._is_replayed,
+            replays=partial(is_replayed, self._replays, self.model, self.base_url),
             stream=stream,
             include_usage=settings.include_usage is not False,
         )
@@ -229,11 +229,6 @@ class LitellmModel(BatchedModel):
                     f"LiteLLM knows no vendor for the model {self.model!r}: put it before a slash, "
                     f"as in 'litellm/openai/{self.model}'."
                 ) from error
-
-    def _is_replayed(self, item: dict[str, Any]) -> bool:
-        data = cast("Mapping[str, Any]", item.get("provider_data") or {})
-        source = ReasoningContentSource(item, data.get("model"), data)
-        return self._replays(ReasoningContentReplayContext(self.model, self.base_url, source))
 
 
 class LitellmProvider(ModelProvider):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.clock import current_clock
@@ -10,9 +11,8 @@ from millstream.errors import NotSupportedError
 from millstream.items import ModelResponse
 from millstream.models.batched import ClientModel, signed
 from millstream.models.chat_messages import (
-    ReasoningContentReplayContext,
-    ReasoningContentSource,
     ShouldReplayReasoningContent,
+    is_replayed,
     replay_to_deepseek,
 )
 from millstream.models.chat_request import chat_body, refuse_state
@@ -171,7 +171,7 @@ class OpenAIChatCompletionsModel(ClientModel):
             tools,
             output_schema,
             handoffs,
-            replays=self._is_replayed,
+            replays=partial(is_replayed, self._replays, self.model, str(self._transport.client.base_url)),
             stream=stream,
             include_usage=self._asks_usage(settings),
         )
@@ -181,10 +181,3 @@ class OpenAIChatCompletionsModel(ClientModel):
         if settings.include_usage is not None:
             return settings.include_usage
         return not self._transport.client.base_url.host.endswith(_REFUSE_STREAM_OPTIONS)
-
-    def _is_replayed(self, item: dict[str, Any]) -> bool:
-        data = cast("Mapping[str, Any]", item.get("provider_data") or {})
-        source = ReasoningContentSource(item, data.get("model"), data)
-        return self._replays(
-            ReasoningContentReplayContext(self.model, str(self._transport.client.base_url), source)
-        )
