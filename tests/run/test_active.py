@@ -377,7 +377,8 @@ async def test_a_place_that_could_not_be_written_is_free_for_the_end() -> None:
     log.error = None
     await run.complete()
 
-    assert [entry.position for entry in await collect(RunResultStreaming(run).entries())] == [1]
+    entries = await collect(RunResultStreaming(run).entries())
+    assert [(entry.position, entry.type) for entry in entries] == [(1, "run.started"), (2, "run.completed")]
 
 
 async def test_an_end_that_cannot_be_written_is_logged_and_is_an_end_all_the_same(

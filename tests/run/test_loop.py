@@ -1496,7 +1496,6 @@ async def test_a_plain_run_has_the_same_log_without_raw_events() -> None:
     assert plain == streamed
 
 
-@pytest.mark.breaks_grammar("a call that its log refused is answered there all the same")
 @pytest.mark.parametrize("max_events", range(1, 32))
 async def test_a_run_whose_log_is_full_fails_wherever_it_is_and_closes_what_it_opened(
     max_events: int,

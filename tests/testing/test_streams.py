@@ -154,6 +154,10 @@ GOOD: dict[str, tuple[Event | Entry, ...]] = {
         ModelRetried(turn=1, attempt=2, reason="cut"), CREATED, FINAL, SAID, DONE,
     ),
     "an item that only the final event has": (*START, ASKED, CREATED, FINAL, called(), SAID, answered(), DONE),
+    "an item that cannot be read": (
+        *START, ASKED, CREATED, item_done(), ModelCompleted(turn=1, status="failed"),
+        RunFailed(code="x", message="x", error_id="x"),
+    ),
     "a run that never began": (RunStarted(agent="A"), RunCancelled()),
     "a pause": (
         *START, ASKED, called(), SAID, RunPaused(), RunDecided(call_id="c1", decision="approve"), RunResumed(),

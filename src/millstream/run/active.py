@@ -199,12 +199,7 @@ class ActiveRun:
             return
         self._abandoned = True  # what the task still writes while it is destroyed comes too late
         event = self._cancelled() if error is None else self._failed(error)
-        events: list[Payload] = [event]
-        if self.position == 0:
-            started = RunStarted(agent=self.progress.current_agent.name, input=self.progress.input)
-            started.seal()
-            events.insert(0, started)
-        batch = Batch(self.position + 1, self._last_stamp(), events)
+        batch = self._last_batch(event)
         try:
             append = self.log.append(self.run_id, batch)
             # Nothing can be awaited here. A log that takes its time will be without this end,
@@ -212,7 +207,7 @@ class ActiveRun:
             append.send(None)
             append.close()
         except StopIteration:
-            self.position += len(events)
+            self.position = batch.last
         except BaseException as failure:
             self._lose_end(batch)
             if isinstance(failure, KeyboardInterrupt | SystemExit):
@@ -233,7 +228,7 @@ class ActiveRun:
     async def _end(self, event: TerminalEvent) -> None:
         if self._abandoned:
             return
-        batch = Batch(self.position + 1, self._last_stamp(), [event])
+        batch = self._last_batch(event)
         while True:
             try:
                 if event.type in _MUTABLE:
@@ -248,6 +243,15 @@ class ActiveRun:
                 self._lose_end(batch)
                 break
         self._ended(event)
+
+    def _last_batch(self, event: TerminalEvent) -> Batch:
+        """The end of the run, as it goes into the log; behind its beginning, where nothing was written yet."""
+        events: list[Payload] = [event]
+        if self.position == 0:
+            started = RunStarted(agent=self.progress.current_agent.name, input=self.progress.input)
+            started.seal()
+            events.insert(0, started)
+        return Batch(self.position + 1, self._last_stamp(), events)
 
     def _lose_end(self, batch: Batch) -> None:
         """The end cannot be written: readers in this process get it all the same, from `lost_end`."""

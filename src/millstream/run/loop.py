@@ -80,6 +80,7 @@ if TYPE_CHECKING:
     from millstream.config import ModelSettings, RunConfig
     from millstream.handoff import HandoffInputFilter
     from millstream.items import ModelResponse, RunItem, TResponseInputItem
+    from millstream.log.promise import Payload
     from millstream.run.active import ActiveRun
     from millstream.run.seams import Seams
     from millstream.tool import Tool
@@ -164,6 +165,8 @@ class Loop:
         self._turn: Turn | None = None
         self._abandoned: list[Usage] = []
         """What each try of the present model call has used that was given up."""
+        self._refused: set[int] = set()
+        """The `id()` of each item that the log did not take: the history has it all the same."""
 
     async def main(self) -> None:
         """Run to the end. Returns when the terminal event is written, and never raises."""
@@ -377,7 +380,12 @@ class Loop:
                 response = await model.get_response(
                     **cast("dict[str, Any]", asked), **cast("dict[str, Any]", also)
                 )
-                await run.write(*cast("list[Any]", turn.whole(response)))
+                payloads = turn.whole(response)
+                try:
+                    await run.write(*cast("list[Any]", payloads))
+                except Exception:
+                    self._note_refused(payloads)
+                    raise
                 return response
             # A model that was written for the SDK need not know of batches.
             batches: Any = getattr(model, "stream_batches", None) or partial(Model.stream_batches, model)
@@ -411,7 +419,11 @@ class Loop:
         try:
             async for batch in stream:
                 payloads = turn.feed(batch)
-                await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
+                try:
+                    await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
+                except Exception:  # a cancellation refuses nothing: what it interrupts is written
+                    self._note_refused(payloads)
+                    raise
                 if now() > due:
                     await asyncio.sleep(0)
                     due = now() + _SLICE
@@ -419,6 +431,9 @@ class Loop:
             # The model's socket closes here and now, not when the collector finds the generator.
             if hasattr(stream, "aclose"):
                 await stream.aclose()
+
+    def _note_refused(self, payloads: Sequence[Payload]) -> None:
+        self._refused |= {id(each.item) for each in payloads if isinstance(each, RunItemStreamEvent)}
 
     def _take_response(self, response: ModelResponse) -> None:
         """Take in what the model said, once."""
@@ -656,7 +671,8 @@ class Loop:
                 continue
             output = output_item(turn.agent, raw_call, CANCELLED_OUTPUT)
             progress.add(output)
-            await finish(run, RunItemStreamEvent(item=output))
+            if id(item) not in self._refused:
+                await finish(run, RunItemStreamEvent(item=output))
 
 
 def model_of(agent: Agent[Any], config: RunConfig) -> Model:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from millstream.events import (
+    ITEM_EVENT_NAMES,
     Entry,
     ModelCompleted,
     ModelRetried,
@@ -17,7 +18,16 @@ from millstream.items import raw_field
 from millstream.stream.grammar.clauses import Rule, Violation
 from millstream.stream.grammar.raw import FINAL_TYPES, RawEvent, read_raw
 
-_SAID = frozenset({"message_output_created", "reasoning_item_created", "tool_called", "handoff_requested"})
+_OTHERS = frozenset(
+    {
+        "tool_output",
+        "handoff_occured",
+        "tool_approval_requested",
+        "input_added",
+        "mcp_approval_response",
+    }
+)
+_SAID = frozenset(ITEM_EVENT_NAMES.values()) - _OTHERS
 """Items that a model says."""
 _ONLY_SAID = _SAID - {"message_output_created"}
 """Those that nobody else does: an error handler's output is a message too, as is text that was cut off."""
@@ -110,7 +120,9 @@ class Items(Rule):
             yield from self._item(event)
             return
         ended, self._ended, self._behind_end = self._ended, None, False
-        if ended is not None and ended.item_type not in _NO_ITEM:
+        # One that cannot be read is no item, and fails the call.
+        failed = isinstance(event, ModelRetried) or getattr(event, "status", None) == "failed"
+        if ended is not None and ended.item_type not in _NO_ITEM and not failed:
             yield Violation(
                 "an_item_stands_behind_its_end",
                 f"The item {ended.item_id!r} is done and does not follow: expected run_item_stream_event.",
