@@ -30,7 +30,13 @@ async def serving(app: Any, *, deadline: float = DEADLINE) -> AsyncIterator["Ser
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         served = Served(app, listening.getsockname()[1])
-        config = uvicorn.Config(served.answer, log_level="warning", lifespan="off", interface="asgi3")
+        config = uvicorn.Config(
+            served.answer,
+            log_config=None,  # so that `caplog` sees what the server says
+            log_level="warning",
+            lifespan="off",
+            interface="asgi3",
+        )
         server = _Server(config)
         task = asyncio.create_task(server.serve([listening]))
         while not server.started:
