@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from millstream import Agent, Entry, Runner, tool
+from millstream.delivery import sse_frames
 from millstream.events import (
     TERMINAL_TYPES,
     AgentUpdatedStreamEvent,
@@ -437,8 +438,30 @@ async def test_a_transport_that_fails_is_no_end_of_the_run() -> None:
     failed = ["data: " + json.dumps({"type": "stream.error", "code": "slow"}), ""]
 
     assert check_stream([*entries[:9], *failed]).ok
+    assert check_stream([*entries[:9], "data: " + json.dumps({"type": "stream.gap"}), ""]).ok
+    assert check_stream([*entries[:9], "data: " + json.dumps({"type": "pong"}), "", *entries[9:]]).ok
     assert check_stream([*entries[:9], *failed, *entries[9:]]).ok
     assert clauses(report([*entries[:9], *failed, *entries[9:12]])) == ["a_run_ends_once"]
+
+
+async def test_what_is_sent_to_clients_is_checked_as_it_is() -> None:
+    handle = run()
+    await handle
+    everything = b"".join([frame async for frame in sse_frames(handle)])
+    named = b"".join([frame async for frame in sse_frames(handle, after=7, named=True)])
+    some = b"".join([frame async for frame in sse_frames(handle, types=["tool.started", "run.started"])])
+
+    assert check_stream(everything, raw=True).pieces == check_stream(named).pieces + 7
+    assert check_stream(some, filtered=True).pieces == 4
+    assert report(some).problems
+
+
+async def test_the_transport_may_say_how_far_it_has_come() -> None:
+    entries = await collected(run().entries())
+    passed = ["data: " + json.dumps({"type": "stream.position", "position": 20}), ""]
+
+    assert check_stream([*entries[:9], *passed, *entries[20:]]).ok
+    assert "positions_count" in clauses(report([*entries[:9], *passed, *entries[19:]]))
 
 
 async def test_every_entry_that_is_left_out_or_told_twice_is_found() -> None:

@@ -193,7 +193,7 @@ class StreamChecker:
             if "event" in fields:
                 plain = _read(entry_from, fields)
             elif isinstance(kind, str) and kind in _FRAMES:
-                self._frame(kind)
+                self._frame(kind, fields.get("position"))
                 return
         if not isinstance(plain, Entry | DecodeError):
             plain = _read(event_from, plain)
@@ -205,11 +205,14 @@ class StreamChecker:
         else:
             self._take(plain, position)
 
-    def _frame(self, kind: str) -> None:
-        """A frame of the transport: no event of the run, and it has no position."""
-        self._cut_off = kind == "stream.error"
-        if kind == "stream.gap" and self._grammar is not None:
-            self._grammar.gap()
+    def _frame(self, kind: str, position: Any) -> None:
+        """A message of the transport: no event of the run, and not in its log."""
+        self._cut_off = self._cut_off or kind in ("stream.gap", "stream.error")
+        if self._grammar is not None:
+            if kind == "stream.gap":
+                self._grammar.gap()
+            elif kind == "stream.position" and isinstance(position, int):
+                self._grammar.passed(position)
         self._show(f"{'':>7}  {kind}")
 
     def _take(self, piece: Entry | Event, position: int | None) -> None:
@@ -323,8 +326,8 @@ def _passed(report: StreamReport) -> StreamReport:
 
 # --- text ----------------------------------------------------------------------------------------
 
-_FRAMES = frozenset({"stream.gap", "stream.error"})
-"""Frames that tell of the transport, and have no position."""
+_FRAMES = frozenset({"stream.gap", "stream.error", "stream.position", "command.error", "pong"})
+"""What the transport says between the entries (`millstream.delivery.frame`)."""
 
 _NOBODY = Stamp(run_id="", agent="")
 _BOM = b"\xef\xbb\xbf"

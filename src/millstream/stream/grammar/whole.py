@@ -87,6 +87,12 @@ class StreamGrammar:
         self._last = None
         self.forget()
 
+    def passed(self, position: int) -> None:
+        """The stream says that everything up to `position` was left out, where it has not come."""
+        if self._last is not None and position > self._last:
+            self._last = position
+            self.forget()
+
     def forget(self) -> None:
         """Something was not seen: what was open may be closed by now, and anything may be open."""
         self._saw_all = False
