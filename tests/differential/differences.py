@@ -458,7 +458,7 @@ DIFFERENCES = [
         'every item; `to_input_list(mode="normalized")` gives what the model was given',
         "a filter is about what the next agent sees, not about what happened",
         filtered_items,
-        ("a_filter_that_hides_tools",),
+        ("a_filter_that_hides_tools", "a_filter_that_removes_all_tools"),
     ),
     Difference(
         "`current_turn` after `MaxTurnsExceeded`",

@@ -22,7 +22,7 @@ OURS = "millstream"
 # Where a public name may live, besides at the top of its package.
 _MODULES = {
     SDK: ("testing", "tool_context", "run", "decorators", "usage", "extensions.handoff_filters"),
-    OURS: ("testing",),
+    OURS: ("testing", "extensions.handoff_filters"),
 }
 
 

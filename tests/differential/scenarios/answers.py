@@ -7,7 +7,9 @@ from typing import Any
 
 from openai.types.responses import (
     Response,
+    ResponseCodeInterpreterToolCall,
     ResponseCompletedEvent,
+    ResponseFileSearchToolCall,
     ResponseFunctionWebSearch,
     ResponseOutputItemAddedEvent,
     ResponseOutputItemDoneEvent,
@@ -18,6 +20,7 @@ from openai.types.responses import (
     ResponseUsage,
 )
 from openai.types.responses.response_function_web_search import ActionSearch
+from openai.types.responses.response_output_item import ImageGenerationCall, McpCall, McpListTools
 from openai.types.responses.response_reasoning_item import Content, Summary
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 from openai.types.shared import Reasoning
@@ -200,9 +203,46 @@ def reasoning_item_ids_are_kept(kit: Kit) -> Case:
 
 
 @scenario
+def reasoning_item_ids_are_left_out(kit: Kit) -> Case:
+    @kit.function_tool
+    def look() -> str:
+        return "seen"
+
+    given = [{"role": "user", "content": "Hi"}, {"type": "reasoning", "id": "rs_0", "summary": []}]
+    model = kit.script([reasoning("I look."), kit.call("look")], [reasoning("So.", "rs_2"), kit.say("Seen.")])
+    return Case(
+        kit.Agent(name="A", tools=[look], model=model),
+        given,
+        options={"run_config": kit.RunConfig(reasoning_item_id_policy="omit")},
+    )
+
+
+@scenario
 def a_hosted_tool(kit: Kit) -> Case:
     model = kit.script(streamed(kit, web_search(), kit.say("It rains."), usage=USED))
     return Case(kit.Agent(name="A", tools=[kit.WebSearchTool()], model=model))
+
+
+@scenario
+def calls_of_hosted_tools_of_every_kind(kit: Kit) -> Case:
+    calls = [
+        web_search(),
+        ResponseFileSearchToolCall(id="fs_1", queries=["q"], status="completed", type="file_search_call"),
+        ResponseCodeInterpreterToolCall(
+            id="ci_1", code="1 + 1", container_id="c", status="completed", type="code_interpreter_call"
+        ),
+        ImageGenerationCall(id="ig_1", result="aGk=", status="completed", type="image_generation_call"),
+        McpListTools(id="ml_1", server_label="s", tools=[], type="mcp_list_tools"),
+        McpCall(id="mc_1", arguments="{}", name="look", server_label="s", output="seen", type="mcp_call"),
+    ]
+    tools = [
+        kit.WebSearchTool(),
+        kit.HostedMCPTool(
+            tool_config={"type": "mcp", "server_label": "s", "server_url": "https://example.org"}
+        ),
+    ]
+    model = kit.script(streamed(kit, *calls, kit.say("It rains."), usage=USED))
+    return Case(kit.Agent(name="A", tools=tools, model=model))
 
 
 @scenario

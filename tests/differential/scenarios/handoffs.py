@@ -220,6 +220,60 @@ def a_filter_and_a_conversation(kit: Kit) -> Case:
     return Case(handing(kit, made), options={"conversation_id": "conv_1"})
 
 
+def nesting(kit: Kit, config: Any, **handoff: Any) -> Case:
+    """A uses a tool, hands over to B, who hands over to C."""
+
+    @kit.function_tool
+    def look() -> str:
+        return "seen"
+
+    third = target(kit, "C")
+    middle = kit.script([kit.say("C knows."), kit.call("transfer_to_c", call_id="call_3")])
+    second = kit.Agent(name="B", handoffs=[third], model=middle)
+    model = kit.script(
+        [kit.say("I look."), kit.call("look")],
+        [kit.say("B knows."), kit.call("transfer_to_b", call_id="call_2")],
+    )
+    first = kit.Agent(name="A", tools=[look], handoffs=[kit.handoff(second, **handoff)], model=model)
+    given = [{"role": "user", "content": "Where is it?"}, {"role": "assistant", "content": "Where is what?"}]
+    return Case(first, given, {"run_config": config})
+
+
+@scenario
+def a_nested_history(kit: Kit) -> Case:
+    return nesting(kit, kit.RunConfig(nest_handoff_history=True))
+
+
+@scenario
+def a_history_that_one_handoff_nests(kit: Kit) -> Case:
+    return nesting(kit, kit.RunConfig(), nest_handoff_history=True)
+
+
+@scenario
+def a_history_that_one_handoff_does_not_nest(kit: Kit) -> Case:
+    return nesting(kit, kit.RunConfig(nest_handoff_history=True), nest_handoff_history=False)
+
+
+@scenario
+def a_history_nested_in_a_way_of_ones_own(kit: Kit) -> Case:
+    def mapper(items: list[Any]) -> list[Any]:
+        kit.note([each.get("type", each.get("role")) for each in items])
+        return [{"role": "user", "content": f"{len(items)} items"}]
+
+    return nesting(kit, kit.RunConfig(nest_handoff_history=True, handoff_history_mapper=mapper))
+
+
+@scenario
+def a_nested_history_and_a_conversation(kit: Kit) -> Case:
+    config = kit.RunConfig(nest_handoff_history=True)
+    return Case(handing(kit, target(kit)), options={"run_config": config, "conversation_id": "conv_1"})
+
+
+@scenario
+def a_filter_that_removes_all_tools(kit: Kit) -> Case:
+    return nesting(kit, kit.RunConfig(), input_filter=kit.remove_all_tools)
+
+
 @scenario
 def a_handoff_of_a_clone(kit: Kit) -> Case:
     second = target(kit).clone(name="C", instructions="You are C.")
