@@ -50,6 +50,7 @@ from millstream.items import (
     HandoffOutputItem,
     ItemHelpers,
     MessageOutputItem,
+    ReasoningItem,
     ToolCallItem,
     ToolCallOutputItem,
     call_id_of,
@@ -574,7 +575,7 @@ class Loop:
     async def _final_output(self, ready: _Ready, turn: Turn) -> bool:
         """Take the model's last message as the output. False where there is none, and it is asked again."""
         messages = [item.raw_item for item in turn.items if isinstance(item, MessageOutputItem)]
-        if not messages and any(isinstance(item, ToolCallItem) for item in turn.items):
+        if not messages and any(not isinstance(item, ReasoningItem) for item in turn.items):
             return False  # a hosted tool has run, and the model has not said what of it
         refusal = ItemHelpers.extract_refusal(messages[-1]) if messages else None
         if refusal is not None:
