@@ -27,6 +27,8 @@ from millstream.errors import DecodeError, ModelProtocolError, ModelResponseErro
 from millstream.events import RawResponsesStreamEvent, RunItemStreamEvent
 from millstream.items import (
     HandoffCallItem,
+    MCPApprovalRequestItem,
+    MCPListToolsItem,
     MessageOutputItem,
     ModelResponse,
     ReasoningItem,
@@ -247,6 +249,10 @@ class Turn:
             return MessageOutputItem(self.agent, output)
         if kind == "reasoning":
             return ReasoningItem(self.agent, output)
+        if kind == "mcp_list_tools":
+            return MCPListToolsItem(self.agent, output)
+        if kind == "mcp_approval_request":
+            return MCPApprovalRequestItem(self.agent, output)
         name = raw_field(output, "name")
         if is_function_call(output) and name in self._handoffs:
             return HandoffCallItem(self.agent, output)
