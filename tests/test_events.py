@@ -6,6 +6,7 @@ import json
 from typing import Any
 
 import pytest
+from openai.types.responses.response_output_item import McpApprovalRequest, McpListTools
 
 from millstream import codec, events
 from millstream.errors import DecodeError
@@ -45,6 +46,9 @@ from millstream.items import (
     HandoffCallItem,
     HandoffOutputItem,
     InputItem,
+    MCPApprovalRequestItem,
+    MCPApprovalResponseItem,
+    MCPListToolsItem,
     MessageOutputItem,
     ReasoningItem,
     ToolApprovalItem,
@@ -73,6 +77,12 @@ ITEMS: list[Any] = [
     ToolCallOutputItem(AGENT, OUTPUT, output={"n": [1, None]}, custom_data={"k": 1}),
     HandoffCallItem(AGENT, CALL),
     HandoffOutputItem(AGENT, OUTPUT, source_agent=AGENT, target_agent=OTHER),
+    MCPListToolsItem(AGENT, McpListTools(type="mcp_list_tools", id="l", server_label="s", tools=[])),
+    MCPApprovalRequestItem(
+        AGENT,
+        McpApprovalRequest(type="mcp_approval_request", id="a", arguments="{}", name="f", server_label="s"),
+    ),
+    MCPApprovalResponseItem(AGENT, {"type": "mcp_approval_response", "approval_request_id": "a"}),
     ToolApprovalItem(AGENT, CALL, tool_name="search"),
     InputItem(AGENT, {"role": "user", "content": "more"}),
 ]

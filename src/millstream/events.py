@@ -50,6 +50,9 @@ ITEM_EVENT_NAMES: dict[str, str] = {
     "tool_call_output_item": "tool_output",
     "handoff_call_item": "handoff_requested",
     "handoff_output_item": "handoff_occured",  # as the SDK spells it
+    "mcp_list_tools_item": "mcp_list_tools",
+    "mcp_approval_request_item": "mcp_approval_requested",
+    "mcp_approval_response_item": "mcp_approval_response",
     "tool_approval_item": "tool_approval_requested",
     "input_item": "input_added",
 }
@@ -640,7 +643,9 @@ def _item_from(plain: Any) -> RunItem:
 
 
 # What a run itself answered is a plain dict, though models may output items of the same type.
-_ANSWERS = frozenset({"tool_call_output_item", "handoff_output_item", "input_item"})
+_ANSWERS = frozenset(
+    {"tool_call_output_item", "handoff_output_item", "mcp_approval_response_item", "input_item"}
+)
 
 
 def _agent_from(plain: Any) -> AgentRef:

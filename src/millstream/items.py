@@ -269,6 +269,27 @@ class HandoffOutputItem(RunItemBase):
 
 
 @dataclass
+class MCPListToolsItem(RunItemBase):
+    """The tools of an MCP server, which the model's host has listed."""
+
+    type: Literal["mcp_list_tools_item"] = "mcp_list_tools_item"
+
+
+@dataclass
+class MCPApprovalRequestItem(RunItemBase):
+    """The model's host asks whether it may call a tool of an MCP server."""
+
+    type: Literal["mcp_approval_request_item"] = "mcp_approval_request_item"
+
+
+@dataclass
+class MCPApprovalResponseItem(RunItemBase):
+    """The answer to such a request."""
+
+    type: Literal["mcp_approval_response_item"] = "mcp_approval_response_item"
+
+
+@dataclass
 class ToolApprovalItem(RunItemBase):
     """A tool call that waits for somebody's approval."""
 
@@ -316,6 +337,9 @@ RunItem: TypeAlias = (
     | ToolCallOutputItem
     | HandoffCallItem
     | HandoffOutputItem
+    | MCPListToolsItem
+    | MCPApprovalRequestItem
+    | MCPApprovalResponseItem
     | ToolApprovalItem
     | InputItem
 )
@@ -327,6 +351,9 @@ ITEM_TYPES: dict[str, type[Any]] = {
     "tool_call_output_item": ToolCallOutputItem,
     "handoff_call_item": HandoffCallItem,
     "handoff_output_item": HandoffOutputItem,
+    "mcp_list_tools_item": MCPListToolsItem,
+    "mcp_approval_request_item": MCPApprovalRequestItem,
+    "mcp_approval_response_item": MCPApprovalResponseItem,
     "tool_approval_item": ToolApprovalItem,
     "input_item": InputItem,
 }

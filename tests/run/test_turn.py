@@ -150,7 +150,8 @@ def test_what_a_hosted_mcp_server_does_is_an_item_of_its_own(
 ) -> None:
     listens = turn()
 
-    payloads = feed(listens, [done({"type": kind, "id": "x", "server_label": "s", **fields}), final()])
+    done_item = {**done(CALL), "item": {"type": kind, "id": "x", "server_label": "s", **fields}}
+    payloads = feed(listens, [done_item, final()])
 
     assert kinds(payloads)[1] == name
     (item,) = listens.items
