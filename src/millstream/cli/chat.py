@@ -98,7 +98,7 @@ class _Pipe:
     def remember(self, text: str) -> None:
         """Nobody recalls it."""
 
-    def keys(self, stop: Stop) -> contextlib.AbstractContextManager[None]:
+    def keys(self, stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """There are none."""
         return contextlib.nullcontext()
 
@@ -151,7 +151,7 @@ class _Person:
         if self._line.remember(text):
             self._history.add(text)
 
-    def keys(self, stop: Stop) -> contextlib.AbstractContextManager[None]:
+    def keys(self, stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
         """While entered, Esc calls `stop`, and whatever else is typed is kept for the next line."""
 
         def take(key: Key) -> None:
@@ -186,6 +186,8 @@ class _Chat:
         self._args = args
         self._code = exits.OK
         """The exit code: that of the first failure, where nobody sits there to see it."""
+        self._draft = Draft()
+        """What has been read of the message that is being written."""
         self._was_stopped = False
         """Whether the last thing that happened was that an answer was stopped."""
 
@@ -211,7 +213,8 @@ class _Chat:
 
     def _read(self) -> str:
         """The next message, of one line or several."""
-        draft, prompt = Draft(), PROMPT
+        draft = self._draft = Draft()
+        prompt = PROMPT
         self._source.end_line()
         while True:
             try:
@@ -236,7 +239,7 @@ class _Chat:
         if not self._goes_on():
             return True
         self._was_stopped = False
-        if source.unfinished:
+        if source.unfinished or self._draft.is_open:
             return False
         # Who pressed it for an answer that had just ended by itself does not want to lose the chat.
         if stopped:
@@ -282,7 +285,7 @@ class _Chat:
         from millstream.cli.show import follow
 
         handle = self._conversation.ask(text)
-        with self._source.keys(stop):
+        with self._source.keys(self._interrupts.interrupt):
             try:
                 problem = await follow(handle, self._writer(), stop)
             finally:

@@ -48,6 +48,11 @@ class Interrupts:
         """Call `stop` when a signal comes, in the middle of whatever goes on; without one, it just interrupts."""
         self._stop = stop
 
+    def interrupt(self) -> None:
+        """Stop as the first Ctrl-C does, for another key; nothing where a signal came already."""
+        if self.number is None:
+            self._on_signal(signal.SIGINT, None)
+
     def forget(self) -> None:
         """The signal that came has been dealt with: the next one is a first one."""
         self.number = None

@@ -64,7 +64,8 @@ def _run(argv: Sequence[str] | None, args: argparse.Namespace) -> int:
 
 def _let_go_of_stdout() -> None:
     """Write what is still in the buffer, or let it go nowhere: the interpreter would complain of it at its end."""
-    with contextlib.suppress(OSError, AttributeError):
+    # It may have been closed, by whoever started us or by the app.
+    with contextlib.suppress(OSError, AttributeError, ValueError):
         try:
             sys.stdout.flush()
         except OSError:
