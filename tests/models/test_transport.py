@@ -245,7 +245,9 @@ async def test_what_arrived_before_the_connection_broke_is_not_lost_with_it(
     types = list((await anext(stream)).types)
 
     gate.open()
-    await server.clients_gone()  # so that the rest and the break are both there at the next read
+    await server.clients_gone()
+    for _ in range(5):  # so that the rest and the break have both been noticed at the next read
+        await asyncio.sleep(0)
     await types_into(types, stream)
 
     assert types[-1] == "response.completed"
