@@ -96,6 +96,14 @@ def test_a_policy_has_no_json_and_is_left_out_of_it() -> None:
     assert "policy" not in repr(settings.retry)
 
 
+def test_a_function_in_place_of_chance_has_no_json_either() -> None:
+    backoff = ModelRetryBackoffSettings(initial_delay=1, jitter=lambda: 0.5)
+
+    assert ModelRetrySettings(backoff=backoff).to_json_dict()["backoff"] == {
+        "initial_delay": 1, "max_delay": None, "multiplier": None, "jitter": True,
+    }  # fmt: skip
+
+
 # --- decisions --------------------------------------------------------------------------------
 
 

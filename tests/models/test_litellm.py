@@ -278,6 +278,22 @@ async def test_half_a_surrogate_pair_does_not_break_the_stream(server: ModelServ
     assert events[-1].response.output[0].content[0].text == "\ufffd x"
 
 
+@pytest.mark.parametrize(
+    "settings",
+    [ModelSettings(retry=ModelRetrySettings()), ModelSettings(extra_args={"num_retries": 0})],
+    ids=["retry", "num_retries"],
+)
+async def test_litellm_does_not_try_again_where_somebody_else_decides(
+    server: ModelServer, settings: ModelSettings
+) -> None:
+    server.send(b'{"error": {"message": "no"}}', status=429, always=True)
+
+    with pytest.raises(openai.RateLimitError):
+        await streamed(openai_model(server), settings=settings)
+
+    assert len(server.requests) == 1
+
+
 async def test_silence_ends_a_stream(server: ModelServer) -> None:
     server.send(chunk({"content": "x"}), HANG)
 
@@ -424,3 +440,15 @@ def test_without_the_extra_the_command_that_installs_it_is_told() -> None:
         done.stdout == f"The model 'litellm/openai/m' {told}millstream.extensions.models.litellm_model {told}"
     )
     assert done.stderr == ""
+
+
+async def test_litellm_does_not_try_again_where_the_run_does() -> None:
+    async with ModelServer() as server:
+        server.send(b"{}", status=500, always=True)
+        settings = ModelSettings(retry={"max_retries": 1, "backoff": {"initial_delay": 0, "jitter": False}})  # type: ignore[arg-type]
+        agent = Agent(name="A", model=openai_model(server), model_settings=settings)
+
+        with pytest.raises(openai.APIStatusError):
+            await Runner.run(agent, "hi")
+
+        assert len(server.requests) == 2

@@ -95,7 +95,7 @@ async def test_without_a_number_it_is_as_many_as_the_client_makes(settings: Any,
 
 async def test_a_policy_is_told_what_there_is_to_know() -> None:
     seen: list[RetryPolicyContext] = []
-    error, advice = status(503, retry_after="7"), ModelRetryAdvice(suggested=True)
+    error, advice = status(503, retry_after="7"), ModelRetryAdvice(suggested=True, replay_safety="safe")
     model = Adviser(advice)
     settings = ModelRetrySettings(4, policy=lambda context: seen.append(context) or True)
     retries = Retries(settings, model, True, "resp_1", "conv_1")  # type: ignore[arg-type]
@@ -106,6 +106,7 @@ async def test_a_policy_is_told_what_there_is_to_know() -> None:
     assert (told.error, told.attempt, told.max_retries, told.stream) == (error, 1, 4, True)
     assert (told.previous_response_id, told.conversation_id) == ("resp_1", "conv_1")
     assert (told.provider_advice, told.output_started, told.asked_to_wait) == (advice, True, 7.0)
+    assert (told.stateful_request, told.replay_safety, told.response_started) == (True, "safe", False)
     assert model.asked == [ModelRetryAdviceRequest(error, 1, True, "resp_1", "conv_1")]
 
 

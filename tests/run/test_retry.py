@@ -353,7 +353,7 @@ async def test_a_server_that_keeps_the_history_is_asked_again_only_where_that_is
 
 
 async def test_advice_of_a_step_is_asked_for_its_own_failure_and_no_other() -> None:
-    advised = ModelStep(error=ValueError("busy"), retry_advice=ModelRetryAdvice(True, 7.0))
+    advised = ModelStep.raise_error(ValueError("busy"), retry_advice=ModelRetryAdvice(True, 7.0))
     model = ScriptedModel([advised, ValueError("a bug")])
 
     run, entries = await run_with(model)

@@ -41,6 +41,11 @@ class ModelRetryBackoffSettings:
         if not (jitter is None or isinstance(jitter, bool) or callable(jitter)):
             raise UserError(f"ModelRetryBackoffSettings.jitter is True, False or a function, not {jitter!r}.")
 
+    def to_json_dict(self) -> dict[str, Any]:
+        """The settings as JSON values; a function in place of chance has none, and is told as True."""
+        jitter = True if callable(self.jitter) else self.jitter
+        return {**dataclasses.asdict(self), "jitter": jitter}
+
 
 @dataclass
 class ModelRetrySettings:
@@ -80,7 +85,7 @@ class ModelRetrySettings:
 
     def to_json_dict(self) -> dict[str, Any]:
         """The settings as JSON values, without the policy, which has none."""
-        backoff = None if self.backoff is None else dataclasses.asdict(self.backoff)
+        backoff = None if self.backoff is None else self.backoff.to_json_dict()
         return {"max_retries": self.max_retries, "backoff": backoff}
 
 
@@ -182,6 +187,21 @@ class RetryPolicyContext:
     conversation_id: str | None = None
     output_started: bool = False
     """Whether readers have seen some of the answer: then only `RetryDecision.even_after_output` helps."""
+
+    @property
+    def stateful_request(self) -> bool:
+        """Whether the server keeps the history that the request goes on from."""
+        return self.previous_response_id is not None or self.conversation_id is not None
+
+    @property
+    def replay_safety(self) -> str | None:
+        """What the model says of sending the request again; None where it says nothing."""
+        return None if self.provider_advice is None else self.provider_advice.replay_safety
+
+    @property
+    def response_started(self) -> bool:
+        """Whether the model says that its answer had begun."""
+        return self.provider_advice is not None and self.provider_advice.response_started
 
     @property
     def asked_to_wait(self) -> float | None:

@@ -81,6 +81,10 @@ class BatchedModel(Model):
         finally:
             await batches.aclose()
 
+    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
+        """What the status, the headers or the kind of a failure say of trying again."""
+        return advice_of_client(request, now=current_clock().time())
+
 
 class ClientModel(BatchedModel):
     """Such a model behind an `AsyncOpenAI`."""
@@ -88,10 +92,6 @@ class ClientModel(BatchedModel):
     def __init__(self, model: str, openai_client: AsyncOpenAI, *, idle_timeout: float | None) -> None:
         self.model = model
         self._transport = Transport(openai_client, idle_timeout=idle_timeout)
-
-    def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
-        """What the status, the headers or the kind of a failure say of trying again."""
-        return advice_of_client(request, now=current_clock().time())
 
     async def close(self) -> None:
         """Close the connections that were opened for the model's client. An HTTP client of its own stays open."""

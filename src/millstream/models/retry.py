@@ -145,11 +145,9 @@ def as_the_client_does(context: RetryPolicyContext) -> bool:
 def _is_allowed(decision: RetryDecision, context: RetryPolicyContext) -> bool:
     if context.output_started and not decision.even_after_output:
         return False
-    safety = None if context.provider_advice is None else context.provider_advice.replay_safety
-    if safety == "unsafe":
+    if context.replay_safety == "unsafe":
         return decision.approve_unsafe_replay
-    keeps_history = context.previous_response_id is not None or context.conversation_id is not None
-    return safety == "safe" or not keeps_history
+    return context.replay_safety == "safe" or not context.stateful_request
 
 
 def wait(

@@ -176,9 +176,9 @@ class ModelStep:
     """End the stream after so many events, as a cut connection does: nothing terminal comes."""
 
     @classmethod
-    def raise_error(cls, error: Exception) -> ModelStep:
-        """A step that raises `error`."""
-        return cls(error=error)
+    def raise_error(cls, error: Exception, *, retry_advice: ModelRetryAdvice | None = None) -> ModelStep:
+        """A step that raises `error`, with what the model says of trying again."""
+        return cls(error=error, retry_advice=retry_advice)
 
     @classmethod
     def respond(cls, responder: ModelResponder) -> ModelStep:
