@@ -1,6 +1,8 @@
 """A model server, and the shortest way to ask a model something."""
 
-from collections.abc import AsyncGenerator, Iterator
+import inspect
+import sys
+from collections.abc import AsyncGenerator, AsyncIterator, Iterator
 from typing import Any
 
 import pytest
@@ -14,6 +16,26 @@ from millstream.testing.model_server import ModelServer
 def server() -> Iterator[ModelServer]:
     with ModelServer() as server:
         yield server
+
+
+@pytest.fixture
+async def litellm_ends() -> AsyncIterator[None]:
+    """LiteLLM keeps clients and a queue of what is to be logged: left alone, they would be a later test's warnings."""
+    yield
+    litellm: Any = sys.modules.get("litellm")
+    if litellm is None:
+        return
+    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
+
+    if GLOBAL_LOGGING_WORKER._queue is not None:
+        await GLOBAL_LOGGING_WORKER._queue.join()
+    cache = litellm.in_memory_llm_clients_cache
+    clients = [*cache.cache_dict.values(), vars(litellm).pop("module_level_aclient", None)]
+    cache.flush_cache()
+    for client in clients:
+        closing = client.close() if hasattr(client, "close") else None
+        if inspect.isawaitable(closing):
+            await closing
 
 
 def asked(input: Any = "hi", **given: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:

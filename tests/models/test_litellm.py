@@ -5,14 +5,13 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import AsyncIterator
 from typing import Any
 
 import openai
 import pytest
 from pydantic import BaseModel
 
-from millstream import Agent, ModelSettings, RunConfig, Runner, function_tool
+from millstream import Agent, ModelRetrySettings, ModelSettings, RunConfig, Runner, function_tool
 from millstream.errors import (
     InputItemError,
     ModelProtocolError,
@@ -31,19 +30,9 @@ from tests.support.frames import CHAT_DONE, CHAT_USAGE, chat_frames, chunk
 pytestmark = [
     # LiteLLM looks for certificates where it makes a client: on the loop.
     pytest.mark.may_block,
+    pytest.mark.usefixtures("litellm_ends"),
     pytest.mark.filterwarnings("ignore:Accessing the 'model_:DeprecationWarning:litellm"),
 ]
-
-
-@pytest.fixture(autouse=True)
-async def nothing_left() -> AsyncIterator[None]:
-    """LiteLLM keeps a queue of what is to be logged, which would tell a later test that nobody awaited it."""
-    yield
-    from litellm.litellm_core_utils.logging_worker import GLOBAL_LOGGING_WORKER
-
-    queue = GLOBAL_LOGGING_WORKER._queue
-    if queue is not None:
-        await queue.join()
 
 
 @function_tool
@@ -240,7 +229,7 @@ async def test_a_refusal_is_openais_error_for_that_status(
     server.send_json({"error": {"message": "no"}}, status=status)
 
     with pytest.raises(error) as raised:
-        await streamed(openai_model(server), settings=ModelSettings(extra_args={"max_retries": 0}))
+        await streamed(openai_model(server), settings=ModelSettings(extra_args={"num_retries": 0}))
 
     assert raised.value.status_code == status
 

@@ -403,6 +403,7 @@ async def test_azure_may_filter_the_answer(server: ModelServer) -> None:
 
 
 @pytest.mark.may_block  # LiteLLM looks for certificates on the loop
+@pytest.mark.usefixtures("litellm_ends")
 @pytest.mark.parametrize("recipe", ["claude.py", "claude_by_key.py"])
 async def test_claude_answers_by_way_of_litellm(
     server: ModelServer, monkeypatch: pytest.MonkeyPatch, recipe: str

@@ -206,15 +206,15 @@ class LitellmModel(BatchedModel):
 
     async def _ask(self, request: Request, *, stream: bool = False) -> Any:
         """LiteLLM's answer to `request`: its response, or its stream."""
-        arguments = {
-            **request.body,
+        own = {
             "base_url": self.base_url,
             "api_key": self.api_key,
             "extra_headers": request.headers,
             "extra_query": request.query,
             "timeout": request.client_timeout,
+            "num_retries": 0 if request.tries_once else None,
         }
-        given = {name: value for name, value in arguments.items() if value is not None}
+        given = {**request.body, **{name: value for name, value in own.items() if value is not None}}
         async with time_limit(current_clock(), request.timeout, ModelTimeoutError(request.timeout or 0.0)):
             litellm = await _load()
             try:
