@@ -184,11 +184,11 @@ class Turn:
             self._response.usage = usage
 
     def said(self) -> list[Any]:
-        """What came of the answer: the items of a whole one, else the pieces of it. Total, as `partial_text`."""
+        """What came of the answer: the items of a whole one, else the text of its pieces. Total, as `partial_text`."""
         if self._response is not None:
             return self._response.output
         events = [event for heard in self._heard if not isinstance(heard, _Done) for event in heard]
-        return [piece for piece in map(_piece, events) if piece]
+        return ["".join(map(_piece, events))]
 
     def partial_text(self) -> str:
         """The text that was streamed and is in no item. Total: what cannot be read is left out."""
@@ -322,17 +322,17 @@ def _output(plain: Any) -> Any:
     return output
 
 
-def _piece(event: Any) -> str | None:
+def _piece(event: Any) -> str:
     """The text that `event` adds to an answer, of whatever kind. Total."""
     if isinstance(event, bytes):
         if b'.delta"' not in event:
-            return None
+            return ""
         try:
             event = raw.decode(event)
         except Exception:  # as below
-            return None
+            return ""
     piece = getattr(event, "delta", None)
-    return piece if isinstance(piece, str) else None
+    return piece if isinstance(piece, str) else ""
 
 
 def _text_delta(event: Any) -> Any:
