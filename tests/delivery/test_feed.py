@@ -98,6 +98,13 @@ async def test_the_run_is_left_at_the_end() -> None:
     assert entries.is_closed
 
 
+async def test_a_client_that_has_the_end_already_is_given_nothing(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    assert await all_of(feed(after=3)) == []
+    assert caplog.records == []
+
+
 @pytest.mark.parametrize(
     ("script", "expected"),
     [

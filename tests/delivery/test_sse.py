@@ -15,11 +15,12 @@ from starlette.middleware.base import BaseHTTPMiddleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.routing import Route
 
-from millstream import Agent, ItemHelpers, RunConfig, Runner, UserError, to_sse, tool
+from millstream import Agent, ItemHelpers, MemoryLog, RunConfig, Runner, UserError, to_sse, tool
 from millstream.delivery import SSE_HEADERS, sse_app, sse_frames
 from millstream.testing import CANARY, AwkwardValue, ManualClock, ScriptedModel, awkward_values, function_call
 from tests.delivery.serving import (
     TERMINAL,
+    Frame,
     Held,
     Runs,
     ended,
@@ -268,6 +269,20 @@ async def test_a_filter_leaves_out_all_but_what_was_asked_for_and_the_end() -> N
     assert [f.json["event"]["data"]["delta"] for f in frames[1:3]] == ["Hello", " there."]
 
 
+async def test_a_gap_is_the_last_frame_of_a_body_that_ends_properly() -> None:
+    log = MemoryLog()
+    runs = Runs({}, {"a": greeting(log=log)})
+    await runs.handles["a"]
+    await log.trim(runs.handles["a"].run_id, 5)
+
+    async with serving(runs.app) as server:
+        (gap,) = parse(await (await server.get("/runs/a", "Last-Event-ID: 2")).body())
+        rest = parse(await (await server.get("/runs/a", f"Last-Event-ID: {gap.json['first'] - 1}")).body())
+
+    assert (gap.json["type"], gap.json["requested"], gap.json["first"], gap.id) == ("stream.gap", 3, 5, "")
+    assert [rest[0].id, *ends(rest)] == ["5", "run.completed"]
+
+
 # --- silence --------------------------------------------------------------------------------
 
 
@@ -321,6 +336,55 @@ async def read(held: Held) -> list[Any]:
 
 
 # --- leaving --------------------------------------------------------------------------------
+
+
+class Line:
+    """A server's side of a connection that is lost at a message of its choice."""
+
+    def __init__(self, lost_at: int, how: str) -> None:
+        self.sent: list[Any] = []
+        self._lost_at = lost_at
+        self._how = how
+        self._gone = asyncio.Event()
+
+    async def send(self, message: Any) -> None:
+        if len(self.sent) == self._lost_at:
+            self._gone.set()
+            if self._how == "sending raises":
+                raise OSError("the client is gone")
+            await asyncio.Event().wait()  # until the request is told that the client is gone
+        self.sent.append(message)
+
+    async def receive(self) -> Any:
+        if self._how == "sending raises":
+            await asyncio.Event().wait()
+        await self._gone.wait()
+        return {"type": "http.disconnect"}
+
+    @property
+    def frames(self) -> list[Frame]:
+        return parse(b"".join([message.get("body", b"") for message in self.sent]))
+
+
+@pytest.mark.parametrize("how", ["sending raises", "the server says so"])
+async def test_a_line_that_is_lost_before_any_message_loses_nothing(
+    how: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("millstream.delivery.feed.AT_ONCE", 1)  # a message for each frame
+    run = greeting()
+    await run
+    whole = parse(b"".join([piece async for piece in sse_frames(run)]))
+
+    for lost_at in range(1, len(whole) + 2):  # the head of the answer, then frames, then the end
+        line = Line(lost_at, how)
+        await sse_app(run)({"type": "http", "method": "GET"}, line.receive, line.send)
+        seen = line.frames
+        assert len(seen) == lost_at - 1
+        rest = sse_frames(run, after=seen[-1].id if seen else 0)
+        assert seen + parse(b"".join([piece async for piece in rest])) == whole
+
+    assert warnings(caplog) == []
+    await nothing_is_left()
 
 
 @pytest.mark.parametrize("moment", ["before a frame", "amid frames", "after the last"])

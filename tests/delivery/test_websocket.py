@@ -98,6 +98,17 @@ async def test_a_client_that_comes_again_with_its_position_misses_nothing() -> N
     assert [m["event"]["type"] for m in seen if m["event"]["type"] in TERMINAL] == ["run.completed"]
 
 
+async def test_a_client_that_has_the_end_already_finds_the_socket_closed() -> None:
+    run = greeting()
+    await run
+    last = [entry async for entry in run.entries()][-1].position
+
+    async with serving(app_of(run)) as server, connecting(server, f"?after={last}") as socket:
+        assert await read(socket) == []
+
+    assert socket.close_code == 1000
+
+
 @pytest.mark.parametrize(("command", "mode"), [({}, "now"), ({"mode": "after_tool"}, "after_tool")])
 async def test_a_client_may_stop_the_run(command: Any, mode: str) -> None:
     held = Held()

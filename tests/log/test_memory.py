@@ -35,6 +35,32 @@ async def test_the_memory_log_keeps_the_contract() -> None:
     await check_log(MemoryLog)
 
 
+async def test_a_cursor_tells_what_is_at_hand_without_waiting_for_more() -> None:
+    log = MemoryLog()
+    cursor = log.cursor("r", after=1)
+    assert cursor.next_nowait() is None
+    await log.append("r", events(1, "a"))
+    await log.append("r", events(2, "b"))
+    await log.append("r", Batch(3, STAMP, [END]))
+
+    taken = [cursor.next_nowait(), await cursor.next(), cursor.next_nowait()]
+
+    assert [batch and batch.first for batch in taken] == [2, 3, None]
+    assert await cursor.next() is None
+
+
+async def test_a_cursor_that_was_overtaken_by_a_trim_has_nothing_at_hand_and_says_why_when_asked() -> None:
+    log = MemoryLog()
+    cursor = log.cursor("r")
+    await log.append("r", events(1, "a", "b"))
+    await log.append("r", events(3, "c"))
+    await log.trim("r", 3)
+
+    assert cursor.next_nowait() is None
+    with pytest.raises(LogGapError):
+        await cursor.next()
+
+
 # --- caps -------------------------------------------------------------------------------------
 
 

@@ -6,6 +6,8 @@ from typing import Any, assert_type
 
 from openai.types.responses import ResponseTextDeltaEvent
 from pydantic import BaseModel
+from starlette.responses import Response
+from starlette.websockets import WebSocket
 
 from millstream import (
     Agent,
@@ -23,7 +25,10 @@ from millstream import (
     Usage,
     function_tool,
     handoff,
+    to_sse,
+    to_websocket,
 )
+from millstream.delivery import sse_frames
 from millstream.testing import ScriptedModel
 
 
@@ -110,3 +115,10 @@ def on_a_thread() -> None:
     assert_type(Runner.run_sync(door, "hello"), RunResult)
     for event in Runner.run_streamed_sync(door, "hello"):
         assert_type(event, StreamEvent)
+
+
+async def served(stream: RunResultStreaming, websocket: WebSocket) -> Response:
+    async for piece in sse_frames(stream, after="3", types={"tool.started"}):
+        assert_type(piece, bytes)
+    assert_type(await to_websocket(stream, websocket, after=None), None)
+    return to_sse(stream, after=3, on_disconnect="cancel")

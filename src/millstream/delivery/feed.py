@@ -89,6 +89,7 @@ class Feed:
         self._types = types
         self._heartbeat = heartbeat
         self._on_end = on_end
+        self._after = after
         self._passed = after
         """The last position that was read."""
         self._told = after
@@ -164,8 +165,8 @@ class Feed:
 
     def _trouble(self, error: Exception) -> list[Message]:
         """What to say when `error` ended the stream."""
-        if isinstance(error, StopAsyncIteration) and self._is_closed:
-            return []
+        if isinstance(error, StopAsyncIteration) and (self._is_closed or self._passed == self._after):
+            return []  # left, or nothing was there: the client has the end already
         position = self._position()
         if isinstance(error, LogGapError):
             return [*position, gap_message(error, self._passed)]
