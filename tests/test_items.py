@@ -230,6 +230,14 @@ def test_an_item_that_is_released_keeps_no_agent_but_its_name(make: Any) -> None
         item.agents  # noqa: B018
 
 
+def test_an_item_without_an_agent_may_be_released() -> None:
+    item = MessageOutputItem(None, message())  # pyright: ignore[reportArgumentType]
+
+    item.release_agent()
+
+    assert item.agent is None
+
+
 # --- where tools come from ------------------------------------------------------------------------
 
 

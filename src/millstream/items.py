@@ -62,9 +62,10 @@ class Releasable:
         """
         released = self.__dict__.setdefault("_released", {})
         for name in names:
-            agent = self.__dict__.pop(name, None)
+            agent = self.__dict__.get(name)
             if agent is not None:
                 released[name] = (weakref.ref(agent), AgentRef(agent.name))
+                del self.__dict__[name]
 
     if not TYPE_CHECKING:  # which would take any name for an attribute
 
