@@ -110,13 +110,11 @@ def more_is_kept(sdk: Record, ours: Record) -> None:
         return
     if "error" in sdk and "error" in ours:
         sdk["error"].setdefault("run_data", ours["error"].get("run_data"))
-    pairs = [(sdk.get("result"), ours.get("result"))]
-    pairs.append((sdk.get("error", {}).get("run_data"), ours.get("error", {}).get("run_data")))
-    for theirs, here in pairs:
+    for theirs, here in _pairs(sdk, ours):
         for key in _HISTORY:
-            if theirs and here and key in theirs and _is_part(theirs[key], here[key]):
+            if key in theirs and _is_part(theirs[key], here[key]):
                 theirs[key] = here[key]
-        if theirs and here and theirs.get("last_response_id", "") is None:
+        if theirs.get("last_response_id", "") is None:
             theirs["last_response_id"] = here["last_response_id"]
     events = sdk.get("events")
     if events is not None and "events" in ours:
@@ -218,6 +216,25 @@ def request_without_usage(sdk: Record, ours: Record) -> None:
             usage["requests"] = usage["requests"] or 1
 
 
+def usage_of_tries(sdk: Record, ours: Record) -> None:
+    """Tries that failed count in the run's usage, not in that of the response that came at last."""
+    for theirs, here in _pairs(sdk, ours):
+        for one, other in zip(theirs["raw_responses"], here["raw_responses"], strict=False):
+            one["usage"] = other["usage"]
+        theirs["usage"]["request_usage_entries"] = here["usage"]["request_usage_entries"]
+        if "error" in sdk:
+            theirs["usage"]["requests"] = here["usage"]["requests"]
+
+
+def _pairs(sdk: Record, ours: Record) -> list[tuple[Record, Record]]:
+    """What both sides tell of a run: its result, and its exception's `run_data`."""
+    both = [
+        (sdk.get("result"), ours.get("result")),
+        (sdk.get("error", {}).get("run_data"), ours.get("error", {}).get("run_data")),
+    ]
+    return [(theirs, here) for theirs, here in both if theirs is not None and here is not None]
+
+
 def told_of_arguments(sdk: Record, ours: Record) -> None:
     """The model is told what was wrong with its arguments."""
     text = "An error occurred while running the tool. Please try again."
@@ -237,11 +254,10 @@ def _replace(value: Any, old: str, new: str) -> None:
 
 def order_of_outputs(sdk: Record, ours: Record) -> None:
     """Outputs that stand side by side stand in our order: that of the calls."""
-    run_data = (sdk.get("error", {}).get("run_data"), ours.get("error", {}).get("run_data"))
-    results = (sdk.get("result"), ours.get("result"))
-    for theirs, here in ((sdk, ours), results, run_data, *zip(sdk["calls"], ours["calls"], strict=False)):
+    calls = zip(sdk["calls"], ours["calls"], strict=False)
+    for theirs, here in ((sdk, ours), *_pairs(sdk, ours), *calls):
         for key in ("events", "new_items", "to_input_list", "to_input_list_normalized", "input"):
-            if theirs and here and isinstance(theirs.get(key), list) and key in here:
+            if isinstance(theirs.get(key), list) and key in here:
                 theirs[key] = _in_order_of(here[key], theirs[key])
 
 
@@ -330,6 +346,63 @@ DIFFERENCES = [
         "one family of errors",
         refused("UserError"),
         ("a_configuration_with_an_unknown_field",),
+    ),
+    Difference(
+        "what a `handoff_history_mapper` returns",
+        "taken as it is, a text as a list of letters",
+        "`UserError` if it is no list of items",
+        "the model's server says less, and later",
+        refused("UserError"),
+        ("a_history_nested_in_a_way_that_gives_no_items",),
+    ),
+    Difference(
+        "`response.incomplete`",
+        "a `ModelBehaviorError`",
+        "accepted: what was said becomes items, and the run goes on",
+        "the text is there, and paid for",
+        accepted,
+        ("a_response_that_is_not_complete",),
+    ),
+    Difference(
+        "`ModelRetrySettings` without a policy, or without `max_retries`",
+        "nothing is tried again",
+        "what the client tries again; twice",
+        "who sets it wants it",
+        accepted,
+        ("no_tries_without_a_policy",),
+    ),
+    Difference(
+        "a `ConnectionError`",
+        "no `network_error()`",
+        "one",
+        "it is one",
+        accepted,
+        ("a_line_that_broke",),
+    ),
+    Difference(
+        "a `UserError`",
+        "tried again, where the policy says so",
+        "never",
+        "it would be the same mistake",
+        refused("UserError"),
+        ("a_users_mistake_that_is_tried_again",),
+    ),
+    Difference(
+        "usage of tries that failed",
+        "requests, and empty entries, of the response that came at last; of a run that failed, none",
+        "requests of the run",
+        "a response tells what it used itself",
+        usage_of_tries,
+        (
+            "a_model_that_advises_a_try",
+            "a_model_that_advises_against_a_try",
+            "a_policy_for_a_status",
+            "a_policy_that_gives_a_decision",
+            "a_policy_that_is_a_coroutine",
+            "a_try_in_the_second_turn",
+            "a_try_that_helps",
+            "tries_that_do_not_help",
+        ),
     ),
     Difference(
         "two calls of one `call_id` in a response",

@@ -11,6 +11,7 @@ from openai.types.responses import (
     ResponseCompletedEvent,
     ResponseFileSearchToolCall,
     ResponseFunctionWebSearch,
+    ResponseIncompleteEvent,
     ResponseOutputItemAddedEvent,
     ResponseOutputItemDoneEvent,
     ResponseOutputMessage,
@@ -61,7 +62,7 @@ USED = ResponseUsage(
 )
 
 
-def streamed(kit: Kit, *items: Any, usage: Any = None) -> Any:
+def streamed(kit: Kit, *items: Any, usage: Any = None, ends: Any = ResponseCompletedEvent) -> Any:
     """A step that says `items`, with events of its own: the SDK's scripted model streams no hosted tools."""
     events: list[Any] = []
     for index, item in enumerate(items):
@@ -72,9 +73,8 @@ def streamed(kit: Kit, *items: Any, usage: Any = None) -> Any:
         id="resp_1", created_at=0, model="m", object="response", output=list(items),
         parallel_tool_calls=False, tool_choice="auto", tools=[], usage=usage,
     )  # fmt: skip
-    events.append(
-        ResponseCompletedEvent(response=response, sequence_number=len(events), type="response.completed")
-    )
+    kind = "response.completed" if ends is ResponseCompletedEvent else "response.incomplete"
+    events.append(ends(response=response, sequence_number=len(events), type=kind))
     counted = (
         {} if usage is None else {"requests": 1, "input_tokens": 3, "output_tokens": 4, "total_tokens": 7}
     )
@@ -478,6 +478,12 @@ def usage_by_default(kit: Kit) -> Case:
 @scenario
 def a_response_without_usage(kit: Kit) -> Case:
     return Case(kit.Agent(name="A", model=kit.script(streamed(kit, kit.say("Hello.")))))
+
+
+@scenario
+def a_response_that_is_not_complete(kit: Kit) -> Case:
+    step = streamed(kit, kit.say("Hello, and"), usage=USED, ends=ResponseIncompleteEvent)
+    return Case(kit.Agent(name="A", model=kit.script(step)))
 
 
 @scenario

@@ -264,6 +264,12 @@ def a_history_nested_in_a_way_of_ones_own(kit: Kit) -> Case:
 
 
 @scenario
+def a_history_nested_in_a_way_that_gives_no_items(kit: Kit) -> Case:
+    config = kit.RunConfig(nest_handoff_history=True, handoff_history_mapper=lambda items: "all of it")
+    return Case(handing(kit, target(kit)), options={"run_config": config})
+
+
+@scenario
 def a_nested_history_and_a_conversation(kit: Kit) -> Case:
     config = kit.RunConfig(nest_handoff_history=True)
     return Case(handing(kit, target(kit)), options={"run_config": config, "conversation_id": "conv_1"})
