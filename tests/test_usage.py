@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import pytest
 from openai.types.responses import ResponseUsage
 from openai.types.responses.response_usage import InputTokensDetails, OutputTokensDetails
 
@@ -143,3 +144,18 @@ def test_an_estimate_makes_the_sum_one() -> None:
 
     assert usage.estimated
     assert usage.to_dict()["estimated"] is True
+
+
+@pytest.mark.hostile
+def test_what_is_no_number_counts_nothing() -> None:
+    sent: Any = ResponseUsage.construct(
+        input_tokens="many", output_tokens=5, total_tokens=None, input_tokens_details="x"
+    )
+
+    assert Usage.from_response(sent).output_tokens == 5
+    assert not Usage.from_response(sent).estimated
+    for none in ("lots", ResponseUsage.construct(input_tokens="many")):
+        usage = Usage.from_response(none)  # type: ignore[arg-type]
+        assert usage.estimated
+        usage.add(Usage.from_response(sent))
+        assert usage.to_dict()["output_tokens"] == 5

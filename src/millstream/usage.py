@@ -77,6 +77,7 @@ class Usage:
 
         Total: what a compatible server sends in place of a number, or of an object, counts nothing.
         """
+        numbers = ("input_tokens", "output_tokens", "total_tokens")
         read = _details(usage, "input_tokens_details", "cached_tokens")
         written = _details(usage, "output_tokens_details", "reasoning_tokens")
         return cls(
@@ -86,7 +87,7 @@ class Usage:
             total_tokens=_count(usage, "total_tokens"),
             input_tokens_details=read or _input_details(),
             output_tokens_details=written or _output_details(),
-            estimated=usage is None,
+            estimated=not any(isinstance(getattr(usage, name, None), int) for name in numbers),
         )
 
     def to_dict(self) -> dict[str, Any]:

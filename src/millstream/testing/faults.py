@@ -10,8 +10,8 @@ that has nothing to change in an answer (line ends of an answer that is no strea
 changes nothing. For one that is not here, subclass `Fault`.
 
 Where a fault asks for a place, `byte=n` counts the bytes of the answer's body from 0, and
-`frame=n` its pieces: the frames of a stream, as long as no `Split` came before. Neither means
-before anything is answered, even a status.
+`frame=n` its pieces: the frames of a stream, as long as no `Split` came before; `frame=-1` is
+behind the last. Neither means before anything is answered, even a status.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import json
+import re
 import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
@@ -374,6 +375,14 @@ class NoEventNames(_EachFrame):
         return b"\n".join(line for line in frame.split(b"\n") if not line.startswith(b"event:"))
 
 
+class NoTypes(_EachFrame):
+    """The type of an event stands on its `event:` line only. Chat Completions has none."""
+
+    def frame(self, frame: bytes) -> bytes:
+        """Without the type in its JSON."""
+        return re.sub(rb'(\ndata: \{)"type":"[^"]*",?', rb"\1", frame)
+
+
 class NoLastLine(Fault):
     """The empty line that ends the last frame is missing."""
 
@@ -635,7 +644,7 @@ def _index_of(pieces: list[Piece], byte: int | None, frame: int | None) -> tuple
     """Where a place is among the pieces, and the pieces with one of them cut in two where need be."""
     if byte is None:
         places = [index for index, piece in enumerate(pieces) if isinstance(piece, bytes)] + [len(pieces)]
-        if frame is None or not 0 <= frame < len(places):
+        if frame is None or not -1 <= frame < len(places):
             raise UserError(f"A fault at frame {frame}: the answer has {len(places) - 1} frames.")
         return places[frame], pieces
     left = byte

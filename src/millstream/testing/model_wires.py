@@ -75,8 +75,11 @@ def frames(said: list[Json], wire: Wire) -> list[bytes]:
 
 
 def text(value: Any) -> bytes:
-    """`value` as JSON; NaN and half surrogate pairs go out as Python writes them."""
-    return json.dumps(value, separators=(",", ":")).encode()
+    """`value` as JSON in UTF-8; NaN and half surrogate pairs go out as Python writes them."""
+    try:
+        return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        return json.dumps(value, separators=(",", ":")).encode()
 
 
 # --- Chat Completions -------------------------------------------------------------------------
