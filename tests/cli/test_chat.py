@@ -143,6 +143,25 @@ def test_a_turn_that_fails_is_told_and_the_chat_goes_on_without_the_question(pla
     assert asked == ["one", "Hello.", "three"]
 
 
+def test_answers_may_go_to_a_file_while_somebody_types(place: Path) -> None:
+    to_file = ["sh", "-c", 'exec "$@" > answers.txt', "sh", *PROGRAM]
+    env = {"XDG_STATE_HOME": str(place / "state")}
+    with at_terminal("chat", "echo.py", "--quiet", cwd=place, env=env, program=to_file) as terminal:
+        terminal.wait_for("\n> ")
+        terminal.type("one\n")
+        terminal.wait_for("\n> ", after="one\n")
+        terminal.type("/exit\n")
+
+        assert terminal.end() == 0
+    assert (place / "answers.txt").read_text() == "heard: one.\n"
+    assert "heard" not in terminal.screen
+
+
+def test_an_app_that_is_asked_for_json_at_a_terminal_gives_its_log(place: Path) -> None:
+    with chat(place, "echo.py", "--json") as terminal:
+        say(terminal, "one", shows='"type":"run.completed"')
+
+
 # --- stopping -------------------------------------------------------------------------------
 
 

@@ -1,1 +1,1 @@
-"""The command line: `millstream run`, `chat`, `models`, `demo`. Its door is `millstream_cli`, outside the package."""
+"""The command line: `millstream run`, `chat`, `models`, `check`, `demo`. Its door is `millstream_cli`, outside the package."""

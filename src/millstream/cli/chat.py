@@ -199,15 +199,14 @@ class _Chat:
         while True:
             try:
                 text = self._read()
+                self._source.remember(text)
+                if not self._obey(text):
+                    return self._code
             except EOFError:
                 return self._code
             except KeyboardInterrupt:
                 if self._leaves():
                     return self._code
-                continue
-            self._source.remember(text)
-            if not self._obey(text):
-                return self._code
 
     # --- reading ---------------------------------------------------------------------------
 

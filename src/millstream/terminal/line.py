@@ -28,7 +28,7 @@ class LineInput:
     def __init__(self, history: Iterable[str] = ()) -> None:
         # Editing draws on standard output: where that is no terminal, lines come as they are.
         self._out = sys.stdout if sys.stdout.isatty() else sys.stderr
-        self._edits = _readline is not None and self._out is sys.stdout
+        self._edits = bool(_readline) and self._out is sys.stdout
         self._last: str | None = None
         if self._edits:
             _readline.set_auto_history(False)
