@@ -142,9 +142,16 @@ def test_input_that_came_on_the_way_stays_and_approvals_are_no_history() -> None
     injected = InputItem(AGENT, user("wait"))
     approval = ToolApprovalItem(AGENT, CALL.raw_item)
 
-    nested = nest_handoff_history(HandoffInputData("hi", (injected, approval), (approval, *HANDOFF)))
+    nested = nest_handoff_history(
+        HandoffInputData("hi", (injected, injected, approval), (approval, *HANDOFF))
+    )
 
-    assert nested.input_history == (told("user: hi"), user("wait"), told(*HANDOFF_LINES))
+    assert nested.input_history == (
+        told("user: hi"),
+        user("wait"),
+        user("wait"),
+        told(*HANDOFF_LINES),
+    )
 
 
 def test_an_agent_learns_that_it_takes_over_where_nothing_went_before() -> None:
