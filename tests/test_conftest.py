@@ -35,7 +35,7 @@ def suite(pytester: pytest.Pytester) -> pytest.Pytester:
     """A suite of its own that has our conftest and our markers."""
     pytester.makeconftest((Path(__file__).parent / "conftest.py").read_text())
     pytester.makeini(
-        "[pytest]\nmarkers =\n  requires_program: x\n  may_block: x\n"
+        "[pytest]\nmarkers =\n  requires_program: x\n  may_block: x\n  breaks_grammar: x\n"
         "asyncio_default_fixture_loop_scope = function\n"
     )
     return pytester
@@ -145,3 +145,43 @@ def test_keys_and_proxies_of_the_machine_are_not_seen(suite: pytest.Pytester) ->
         assert os.environ["OPENAI_API_KEY"] == "sk-real"
     result.assert_outcomes(passed=1)
     assert "https" not in urllib.request.getproxies()
+
+
+A_LOG_WITHOUT_AN_END = """
+import pytest
+
+from millstream import Agent, MemoryLog, RunConfig, Runner
+from millstream.testing import ScriptedModel
+
+class Refuses(MemoryLog):
+    async def append(self, run_id, batch, *, epoch=0):
+        if batch.payloads[0].type == "model.completed":
+            raise OSError("disk full")
+        await super().append(run_id, batch, epoch=epoch)
+
+MARK
+def test_it():
+    agent = Agent(name="A", model=ScriptedModel([[]]))
+    with pytest.raises(OSError):
+        Runner.run_sync(agent, "Hello", run_config=RunConfig(log=Refuses()))
+"""
+
+
+def test_a_test_whose_run_breaks_the_grammar_fails(suite: pytest.Pytester) -> None:
+    suite.makepyfile(A_LOG_WITHOUT_AN_END.replace("MARK", ""))
+
+    result = suite.runpytest_inprocess()
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(
+        ["*position 4: every_model_call_ends", "*came before model.completed of turn 1*"]
+    )
+
+
+@pytest.mark.parametrize(("reason", "errors"), [('"the disk is full"', 0), ("", 1)])
+def test_a_test_may_break_the_grammar_for_a_reason(suite: pytest.Pytester, reason: str, errors: int) -> None:
+    suite.makepyfile(A_LOG_WITHOUT_AN_END.replace("MARK", f"@pytest.mark.breaks_grammar({reason})"))
+
+    result = suite.runpytest_inprocess()
+
+    result.assert_outcomes(passed=1, errors=errors)
