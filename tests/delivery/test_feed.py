@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from millstream import LogBrokenError, LogGapError, MemoryLog, UserEvent
+from millstream import LogBrokenError, LogGapError, MemoryLog, RawResponsesStreamEvent, UserEvent
 from millstream.clock import SYSTEM_CLOCK
 from millstream.delivery.feed import AT_ONCE, Feed
 from millstream.delivery.frame import Message
@@ -96,6 +96,20 @@ async def test_the_run_is_left_at_the_end() -> None:
     await all_of(Feed(entries, "r", clock=SYSTEM_CLOCK))
 
     assert entries.is_closed
+
+
+async def test_a_filter_of_the_models_events_leaves_out_those_that_have_no_type() -> None:
+    delta = RawResponsesStreamEvent.from_wire(b'{"type":"response.output_text.delta","delta":"x"}')
+    odd = [RawResponsesStreamEvent.from_wire(json) for json in (b"null", b"{}", b'{"type":[1]}')]
+
+    given = await all_of(
+        feed(
+            [*[entry(n, raw) for n, raw in enumerate([*odd, delta], 1)], end(5)],
+            types={"response.output_text.delta"},
+        )
+    )
+
+    assert told(given) == [[4, 5]]
 
 
 async def test_a_client_that_has_the_end_already_is_given_nothing(
