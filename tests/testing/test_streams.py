@@ -456,6 +456,19 @@ async def test_what_is_sent_to_clients_is_checked_as_it_is() -> None:
     assert report(some).problems
 
 
+async def test_a_gap_leads_forward_only() -> None:
+    entries = await collected(run().entries())
+    gap = ["data: " + json.dumps({"type": "stream.gap"}), ""]
+
+    assert clauses(report([*entries[:9], *gap, *entries[8:]])) == ["positions_count"]
+
+
+def test_each_run_that_has_not_ended_is_named() -> None:
+    found = report(log(*START, ASKED, called(), SAID, BEGINS, nested(RunStarted(agent="C"))))
+
+    assert [problem.what.partition(":")[0] for problem in found.problems] == ["Run run_1", "Run run_2"]
+
+
 async def test_the_transport_may_say_how_far_it_has_come() -> None:
     entries = await collected(run().entries())
     passed = ["data: " + json.dumps({"type": "stream.position", "position": 20}), ""]

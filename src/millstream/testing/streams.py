@@ -111,7 +111,7 @@ class StreamReport:
 
 
 class StreamChecker:
-    """Holds a stream to the grammar piece by piece. Needs no more memory for a longer stream.
+    """Holds a stream to the grammar piece by piece. Keeps what is open, not what it has read.
 
     Args:
         raw: hold the model's own events to the protocol of the Responses API, too. What a

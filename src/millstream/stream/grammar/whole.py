@@ -34,6 +34,8 @@ class StreamGrammar:
         self._filtered = filtered
         self._bare = bare
         self._last: int | None = None
+        self._gap = False
+        """Whether the stream has said that the next position may be any later one."""
         self._saw_all = True
         self._runs: dict[str, _Run] = {}
 
@@ -63,6 +65,7 @@ class StreamGrammar:
     def position(self, position: int) -> list[Violation]:
         """Take the next position."""
         last, self._last = self._last, position
+        told, self._gap = self._filtered or self._gap, False
         if last is None:
             if position != 1:
                 self.forget()
@@ -73,18 +76,17 @@ class StreamGrammar:
             self._last = last
             again = "came again" if position == last else f"came behind {last}"
             return [Violation("positions_count", f"Position {position} {again}.")]
-        if self._filtered:
-            self.forget()
+        self.forget()
+        if told:
             return []
         missing = str(last + 1) if position == last + 2 else f"{last + 1} to {position - 1}"
-        self.forget()
         return [
             Violation("positions_count", f"Position {position} came behind {last}: {missing} is missing.")
         ]
 
     def gap(self) -> None:
         """The stream says that something is missing here: the next position may be any later one."""
-        self._last = None
+        self._gap = True
         self.forget()
 
     def passed(self, position: int) -> None:
@@ -116,7 +118,8 @@ class StreamGrammar:
         """The stream is over, and is meant to be whole; what is missing."""
         found: list[Violation] = []
         for run in self._runs.values():
-            found += run.end()
+            which = f"Run {run.run_id}: " if len(self._runs) > 1 else ""
+            found += [Violation(each.clause, f"{which}{each.what}") for each in run.end()]
         return found
 
     def _new_run(self, entry: Entry) -> _Run:
