@@ -287,18 +287,19 @@ def test_ctrl_c_clears_the_line_and_ends_the_chat_where_it_is_empty(place: Path)
         terminal.wait_for("\n\x1b[?2004l\r\x1b[?2004h. ")
         terminal.press_ctrl_c()
         prompted(terminal)
-        say(terminal, "one", shows="heard: one.")
 
         terminal.press_ctrl_c()
 
         assert terminal.end() == 130
 
 
-def test_ctrl_c_that_comes_too_late_for_the_answer_does_not_end_the_chat(place: Path) -> None:
-    with chat(place, "talker.py") as terminal:
+@pytest.mark.parametrize("stops", [True, False], ids=["stopped", "by itself"])
+def test_ctrl_c_that_comes_too_late_for_the_answer_does_not_end_the_chat(stops: bool, place: Path) -> None:
+    with chat(place, "talker.py" if stops else "echo.py") as terminal:
         terminal.type("one\r")
-        terminal.wait_for("word word word")
-        terminal.press_ctrl_c()
+        terminal.wait_for("word word word" if stops else "heard: one.")
+        if stops:
+            terminal.press_ctrl_c()
         prompted(terminal)
 
         terminal.press_ctrl_c()
@@ -345,6 +346,7 @@ def test_what_is_typed_while_an_answer_streams_is_the_next_line(place: Path) -> 
         terminal.wait_for("> a\nb\n")
         terminal.wait_for(" / a+b.")
         terminal.wait_for("> begun")
+        terminal.forget()
         say(terminal, "!", shows=" / begun!.")
 
 

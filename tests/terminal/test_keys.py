@@ -36,6 +36,7 @@ ESCAPE = Key("escape")
         (b"a\x1b[Bb", [Key("text", "a"), Key("text", "b")]),
         (b"\x1b[", []),
         (b"\x1b[200~one\r\ntwo\rthree\x1b[201~", [Key("text", "one\ntwo\nthree")]),
+        (b"\x1b[200~a\x1b[31mb\x07\tc\x1b[201~", [Key("text", "a[31mb\tc")]),
         (b"\x1b[200~\x1b[201~x", [Key("text", "x")]),
     ],
 )

@@ -15,12 +15,10 @@ from millstream.cli.problem import Problem, explain, say, tell
 if TYPE_CHECKING:
     import asyncio
 
+    from millstream.cli.chat_sources import Person, Pipe
     from millstream.cli.conversation import Conversation
-    from millstream.cli.history import History
     from millstream.cli.interrupts import Interrupts, Stop
     from millstream.events import Entry
-    from millstream.terminal.keys import Key, Terminal, TypedAhead
-    from millstream.terminal.line import LineInput
 
 NAME = "chat"
 HELP = "talk with an agent, answer by answer"
@@ -65,107 +63,22 @@ def run(args: argparse.Namespace) -> int:
     check_instructions(args.app, args.instructions)
     agent = agent_of(args.app, args.instructions)
 
+    # Slow to import, or of no use before: `--help` does without.
+    from millstream.cli.chat_sources import Person, Pipe
     from millstream.cli.conversation import Conversation
 
     conversation = Conversation(agent, max_turns=args.max_turns)
     with contextlib.ExitStack() as stack:
-        person = stack.enter_context(_Person(args)) if sys.stdin.isatty() else None
+        person = stack.enter_context(Person(history=not args.no_history)) if sys.stdin.isatty() else None
         interrupts = Interrupts(grace=GRACE, leaving=person.leave if person else None)
         stack.enter_context(interrupts)
         loop = stack.enter_context(asyncio.Runner())
         stack.callback(lambda: loop.run(conversation.aclose()))
-        chat = _Chat(conversation, person or _Pipe(), interrupts, loop, args)
+        chat = _Chat(conversation, person or Pipe(), interrupts, loop, args)
         try:
             return chat.run()
         except KeyboardInterrupt:
             return interrupts.exit_code
-
-
-class _Pipe:
-    """Where lines come from that nobody types: a pipe, a file."""
-
-    is_person = False
-
-    def read(self, prompt: str) -> str:
-        line = sys.stdin.buffer.readline()
-        if not line:
-            raise EOFError
-        return line.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
-
-    def end_line(self) -> None:
-        """There is no line on any screen."""
-
-    def remember(self, text: str) -> None:
-        """Nobody recalls it."""
-
-    def keys(self, stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        """There are none."""
-        return contextlib.nullcontext()
-
-
-class _Person:
-    """Somebody at a terminal: edits lines, recalls them, types ahead, and presses keys while an answer streams."""
-
-    is_person = True
-
-    def __init__(self, args: argparse.Namespace) -> None:
-        import os
-
-        from millstream.cli.history import History, history_file
-        from millstream.terminal.keys import Terminal, TypedAhead
-        from millstream.terminal.line import LineInput
-
-        self._history: History = History(None if args.no_history else history_file(os.environ))
-        self._line: LineInput = LineInput(self._history.load())
-        self._typed: TypedAhead = TypedAhead()
-        obeys = sys.stdout.isatty() and os.environ.get("TERM") != "dumb"
-        self._terminal: Terminal = Terminal(sys.stdin.fileno(), _send if obeys else None)
-        self.leave = self._terminal.restore
-
-    def __enter__(self) -> _Person:
-        self._terminal.__enter__()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._terminal.__exit__()
-
-    def read(self, prompt: str) -> str:
-        if self._typed.lines:
-            line = self._typed.lines.popleft()
-            self._line.show(f"{prompt}{line}\n")
-            return line
-        if self._typed.ended:
-            raise EOFError
-        return self._line.read(prompt, self._typed.take_rest())
-
-    def end_line(self) -> None:
-        """End the line on the screen."""
-        self._line.show("\n")
-
-    @property
-    def unfinished(self) -> str:
-        """What stood on the line that was interrupted."""
-        return self._line.unfinished
-
-    def remember(self, text: str) -> None:
-        if self._line.remember(text):
-            self._history.add(text)
-
-    def keys(self, stop: Callable[[], None]) -> contextlib.AbstractContextManager[None]:
-        """While entered, Esc calls `stop`, and whatever else is typed is kept for the next line."""
-
-        def take(key: Key) -> None:
-            if key.kind == "escape":
-                stop()
-            else:
-                self._typed.add(key)
-
-        return self._terminal.keys(take)
-
-
-def _send(text: str) -> None:
-    sys.stdout.write(text)
-    sys.stdout.flush()
 
 
 class _Chat:
@@ -174,7 +87,7 @@ class _Chat:
     def __init__(
         self,
         conversation: Conversation,
-        source: _Person | _Pipe,
+        source: Person | Pipe,
         interrupts: Interrupts,
         loop: asyncio.Runner,
         args: argparse.Namespace,
@@ -188,8 +101,8 @@ class _Chat:
         """The exit code: that of the first failure, where nobody sits there to see it."""
         self._draft = Draft()
         """What has been read of the message that is being written."""
-        self._was_stopped = False
-        """Whether the last thing that happened was that an answer was stopped."""
+        self._just_answered = False
+        """Whether nothing has been written or pressed since the last answer."""
 
     def run(self) -> int:
         self._choose(self._args.model, offline=self._args.offline)
@@ -199,6 +112,7 @@ class _Chat:
         while True:
             try:
                 text = self._read()
+                self._just_answered = False
                 self._source.remember(text)
                 if not self._obey(text):
                     return self._code
@@ -229,19 +143,19 @@ class _Chat:
 
     def _leaves(self) -> bool:
         """Whether what interrupted the reading of a line ends the chat, or only that line."""
-        source, stopped = self._source, self._was_stopped
-        if not isinstance(source, _Person):
+        source, late = self._source, self._just_answered
+        if not source.is_person:
             self._code = self._interrupts.exit_code
             return True
         source.end_line()
         code = self._interrupts.exit_code
         if not self._goes_on():
             return True
-        self._was_stopped = False
+        self._just_answered = False
         if source.unfinished or self._draft.is_open:
             return False
-        # Who pressed it for an answer that had just ended by itself does not want to lose the chat.
-        if stopped:
+        # It may have been meant for the answer, which had just ended: nobody wants to lose a chat by that.
+        if late:
             say("Ctrl-C again, or Ctrl-D, ends the chat.")
             return False
         self._code = code
@@ -273,7 +187,7 @@ class _Chat:
             problem = explain(error)
         finally:
             self._interrupts.stops(None)
-        self._was_stopped = stop.was_asked
+        self._just_answered = True
         if not self._goes_on():
             return False
         if problem is not None:

@@ -102,7 +102,7 @@ _HOW_TO_WRITE = (
     "  a leading slash   write two: //etc/hosts is a message",
     "  while it answers  Esc or Ctrl-C stops the answer; what you type is kept",
     "  at the prompt     Ctrl-C clears the line, and ends the chat where it is",
-    "                    empty; Ctrl-D ends it too",
+    "                    empty (right behind an answer: twice); Ctrl-D ends it too",
 )
 
 

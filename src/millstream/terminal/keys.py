@@ -33,7 +33,9 @@ _PASTE_BEGINS, _PASTE_ENDS = "\x1b[200~", "\x1b[201~"
 # The key itself (an arrow, F1, …) means nothing to us; all of it has to be known to be passed over.
 _SEQUENCE = re.compile(r"\x1b\x1b?(?:\[\[.|\[[0-?]*[ -/]*[@-~]|O.)|\x1b[^\x1b\[O]", re.DOTALL)
 _UNFINISHED = re.compile(r"\x1b\x1b?(?:\[\[?[0-?]*[ -/]*|O)?\Z")
-_PLAIN = re.compile(r"[^\x00-\x1f\x7f]+")
+# What is pasted may come from anywhere, and will be shown.
+_OBEYED = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+_PLAIN = re.compile(r"[^\x00-\x1f\x7f-\x9f]+")
 
 _CONTROLS: dict[str, KeyKind] = {
     "\r": "enter", "\n": "enter", "\x7f": "erase", "\x08": "erase", "\x15": "kill", "\x04": "end",
@@ -107,6 +109,7 @@ class KeyDecoder:
             self._rest = body[safe:]
             return False
         text = "".join([*pasted, body]).replace("\r\n", "\n").replace("\r", "\n")
+        text = _OBEYED.sub("", text)
         self._rest, self._pasted = rest, None
         if text:
             keys.append(Key("text", text))
