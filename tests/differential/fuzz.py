@@ -58,9 +58,12 @@ def _agent(kit: Kit, name: str, spec: dict[str, Any], model: Any) -> Any:
 def _tool(kit: Kit, name: str, spec: dict[str, Any]) -> Any:
     """A tool that gives its result after so many steps of the event loop, or raises it."""
 
+    # Which tools are done when the error of another ends the run is luck, so that one comes last.
+    steps = spec["steps"] + (20 if spec["raises"] == "to the end" else 0)
+
     async def work(context: kit.RunContextWrapper[Any], n: int = 0) -> Any:
         kit.note(name, n, context.usage.requests)
-        for _ in range(spec["steps"]):
+        for _ in range(steps):
             await asyncio.sleep(0)
         if spec["raises"]:
             raise ValueError(str(spec["result"]))

@@ -5,7 +5,7 @@ AGENTS = """
     AgentOutputSchema AgentOutputSchemaBase
 """
 RUNS = """
-    Runner RunConfig RunResult RunResultStreaming RunErrorDetails ToolExecutionConfig ToolErrorFormatter
+    Runner RunConfig RunResult RunResultStreaming result.RunResultBase RunErrorDetails ToolExecutionConfig ToolErrorFormatter
     ToolErrorFormatterArgs ToolNotFoundBehavior ToolNameCollisionPolicy ReasoningItemIdPolicy RunErrorHandlers
     RunErrorData RunErrorHandler RunErrorHandlerInput RunErrorHandlerResult
     run.CallModelData run.ModelInputData
@@ -18,6 +18,7 @@ ITEMS = """
 TOOLS = """
     FunctionTool FunctionToolResult function_tool Tool default_tool_error_function ToolOutputText ToolOutputImage
     ToolOutputFileContent ToolOutputTextDict ToolOutputImageDict ToolOutputFileContentDict ToolOrigin
+    ToolOriginType
     WebSearchTool FileSearchTool CodeInterpreterTool ImageGenerationTool HostedMCPTool
     decorators.tool decorators.input_guardrail decorators.output_guardrail decorators.tool_input_guardrail
     decorators.tool_output_guardrail tool_context.ToolContext
@@ -105,6 +106,7 @@ LATER: dict[str, str] = {
 UNLIKE: dict[str, str] = {
     "RunConfig(tool_name_collision_policy)": "two tools of one name are an error, not a warning",
     "RunConfig(model_provider)": "None stands for the one MultiProvider of the process",
+    "result.RunResultBase*": "what both results have in common, which nobody builds",
     "RunResultStreaming(*)": "comes from a run, and is not built by hand",
     "RunResultStreaming=dataclass": "reads the run's record",
     "RawResponsesStreamEvent=dataclass": "its data is decoded when it is looked at",

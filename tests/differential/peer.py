@@ -32,15 +32,15 @@ class Peer:
         PeerMissingError: its environment is not there.
     """
 
-    def __init__(self) -> None:
-        if not PYTHON.exists():
+    def __init__(self, python: Path = PYTHON) -> None:
+        if not python.exists():
             raise PeerMissingError(
                 "These tests hold millstream against openai-agents, which has an environment of its own. "
                 "`make .venv-peer/.peer` makes it, once; `make test` does so by itself."
             )
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115  # closed with the process
         self._process = subprocess.Popen(
-            [PYTHON, "-m", "tests.differential.peer"], cwd=ROOT, env=_environment(),
+            [python, "-m", "tests.differential.peer"], cwd=ROOT, env=_environment(),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._stderr,
         )  # fmt: skip
 
@@ -67,8 +67,9 @@ class Peer:
         """End the process."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
+        self._process.kill()  # it has nothing to lose
+        self._process.wait()
         self._process.stdin.close()
-        self._process.wait(10)
         self._process.stdout.close()
         self._stderr.close()
 

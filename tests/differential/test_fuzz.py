@@ -78,8 +78,10 @@ ANSWERING: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 @settings(
-    max_examples=settings().max_examples * 2 // 5,  # four runs each
+    max_examples=settings().max_examples // 4,  # each is run four times
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(spec=specs)
