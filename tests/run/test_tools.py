@@ -5,6 +5,7 @@ import contextvars
 import logging
 from typing import Any
 
+import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
 from millstream import Agent, FunctionTool, RunConfig, Runner, ToolContext, ToolExecutionConfig, tool

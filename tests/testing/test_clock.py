@@ -4,8 +4,10 @@ import asyncio
 import math
 import threading
 
+import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
+from millstream import ModelSettings, ModelTracing
 from millstream.clock import SYSTEM_CLOCK, current_clock
 from millstream.errors import UserError
 from millstream.testing import ManualClock, ScriptedModel
@@ -130,13 +132,15 @@ async def test_it_may_be_moved_from_another_thread() -> None:
 
 async def test_in_its_block_it_is_the_clock_of_models_that_are_asked_without_a_run() -> None:
     model = ScriptedModel(["one two three"], tokens_per_second=4)
+    state = dict.fromkeys(("previous_response_id", "conversation_id", "prompt"))
 
     with ManualClock() as clock:
-        inside = current_clock()
+        asked = model.get_response(None, "Hi", ModelSettings(), [], None, [], ModelTracing.DISABLED, **state)
+        asking = asyncio.create_task(asked)
 
-    assert inside is clock
+    assert await clock.tick() == 0.75
+    assert len((await asking).output) == 1
     assert current_clock() is SYSTEM_CLOCK
-    assert model.remaining_steps == 1
 
 
 @pytest.mark.parametrize("seconds", [-1, math.nan, math.inf])
