@@ -138,6 +138,13 @@ def refused(arguments: str, why: str) -> Told:
 
 
 Outcome = Told | type[Exception]
+
+
+def both(outcome: Outcome) -> tuple[Outcome, Outcome]:
+    """By both doors the same."""
+    return outcome, outcome
+
+
 Retried = Literal["yes", "no", "whole"]
 
 
@@ -213,24 +220,24 @@ CASES = [
         }.items()
     ),
     *(
-        Case(f"status 429, `Retry-After` {how}", [fault], *[openai.RateLimitError] * 2, retried="yes")
+        Case(f"status 429, `Retry-After` {how}", [fault], *both(openai.RateLimitError), retried="yes")
         for how, fault in {
             "in seconds": Status(429, retry_after=0.01),
             "as a date": Status(429, retry_after=datetime(2020, 1, 1, tzinfo=UTC)),
             "in milliseconds": Status(429, retry_after_ms=1),
         }.items()
     ),
-    Case("status 500", [Status(500, retry_after_ms=1)], *[openai.InternalServerError] * 2, retried="yes"),
+    Case("status 500", [Status(500, retry_after_ms=1)], *both(openai.InternalServerError), retried="yes"),
     Case(
         "status 502, a page of HTML",
         [Status(502, retry_after_ms=1), Body(LOGIN)],
-        *[openai.InternalServerError] * 2,
+        *both(openai.InternalServerError),
         retried="yes",
     ),
-    Case("status 503", [Status(503, retry_after_ms=1)], *[openai.InternalServerError] * 2, retried="yes"),
+    Case("status 503", [Status(503, retry_after_ms=1)], *both(openai.InternalServerError), retried="yes"),
     Case("a login page", [Body(LOGIN)], ModelProtocolError, ModelProtocolError),
     Case("nothing at all", [Body(b"", "text/event-stream")], ModelProtocolError, ModelProtocolError),
-    Case("JSON that is no answer", [Body(b"[null]", "application/json")], *[ModelProtocolError] * 2),
+    Case("JSON that is no answer", [Body(b"[null]", "application/json")], *both(ModelProtocolError)),
     Case("another content type", [Header("content-type", "text/plain")], GOOD, GOOD),
     Case("no content type", [Header("content-type", None)], GOOD, GOOD),
     Case("gzip", [Gzip()], GOOD, GOOD),
@@ -243,7 +250,7 @@ CASES = [
         retried="whole",
     ),
     Case("HTTP/1.0", [Http10()], GOOD, GOOD),
-    Case("HTTP/1.0, ended in the middle", [Http10(), End(byte=300)], *[ModelProtocolError] * 2),
+    Case("HTTP/1.0, ended in the middle", [Http10(), End(byte=300)], *both(ModelProtocolError)),
     # frames
     Case("line ends CRLF", [LineEnds(b"\r\n")]),
     Case("line ends CR", [LineEnds(b"\r")]),
@@ -264,11 +271,11 @@ CASES = [
     Case("garbage behind the end", [Insert(b"data: garbage\n\n", frame=99)]),
     Case("garbage in the middle", [Insert(b"data: garbage\n\n", frame=5)], ModelProtocolError),
     # bytes
-    Case("bytes that are not UTF-8", [Replace(b"see", b"s\xff\xfe")], *[ModelProtocolError] * 2),
+    Case("bytes that are not UTF-8", [Replace(b"see", b"s\xff\xfe")], *both(ModelProtocolError)),
     Case("half a surrogate pair", [Replace(b"see", rb"\ud83d")], MARKED, MARKED),
     Case("NaN and infinities", [Replace(b'"id":', b'"x":NaN,"y":-Infinity,"id":')], GOOD, GOOD),
-    Case("broken JSON", [Replace(b'"object":', b'"object":!')], *[ModelProtocolError] * 2),
-    Case("10,000 brackets", [Replace(b'"id":', DEEP + b',"id":')], *[ModelProtocolError] * 2),
+    Case("broken JSON", [Replace(b'"object":', b'"object":!')], *both(ModelProtocolError)),
+    Case("10,000 brackets", [Replace(b'"id":', DEEP + b',"id":')], *both(ModelProtocolError)),
     Case("a frame of 20 MB", [], BIG, BIG, said(assistant_message("é" * 10_000_000))),
     # what is said
     Case("an error before anything", [ErrorEvent()], ModelResponseError, ModelResponseError),
@@ -277,7 +284,7 @@ CASES = [
     Case("unknown events and fields", [UnknownEvents()], GOOD, GOOD),
     Case("ids that repeat", [DuplicateIds()], BOTH, BOTH, TWO_CALLS),
     Case("several choices", [Choices(3)], GOOD, GOOD, wires=CHAT),
-    Case("no choices", [Edit(lambda o: {**o, "choices": []})], *[ModelProtocolError] * 2, wires=CHAT),
+    Case("no choices", [Edit(lambda o: {**o, "choices": []})], *both(ModelProtocolError), wires=CHAT),
     Case(
         "calls without ids",
         [ToolCalls(ids=False)],
@@ -304,16 +311,16 @@ CASES = [
     Case(
         "arguments that are not JSON",
         [],
-        *[refused("{a: 2", "Invalid JSON: key must be a string at line 1 column 2")] * 2,
+        *both(refused("{a: 2", "Invalid JSON: key must be a string at line 1 column 2")),
         step=said(function_call("add", "{a: 2")),
     ),
     Case(
         "arguments that are no object",
         [],
-        *[refused("[2,3]", "Input should be an object")] * 2,
+        *both(refused("[2,3]", "Input should be an object")),
         step=said(function_call("add", "[2,3]")),
     ),
-    Case("a tool that there is not", [], *[ModelBehaviorError] * 2, step=said(function_call("sub"))),
+    Case("a tool that there is not", [], *both(ModelBehaviorError), step=said(function_call("sub"))),
     Case("reasoning in `reasoning`", [ReasoningField("reasoning")], GOOD, GOOD, wires=CHAT),
     Case("reasoning in `thinking`", [ReasoningField("thinking")], GOOD, GOOD, wires=CHAT),
     Case("no usage", [UsageAs("missing")], UNCOUNTED, UNCOUNTED),
@@ -324,7 +331,7 @@ CASES = [
     Case("usage that is text", [Replace(b'_tokens":', b'_tokens":"many","n":')], UNCOUNTED, UNCOUNTED),
     Case("no reason why it ends", [FinishReason(None)], GOOD, GOOD, wires=CHAT),
     Case("an odd reason why it ends", [FinishReason("weird")], GOOD, GOOD, wires=CHAT),
-    Case("a reason that is a number", [FinishReason(7)], *[ModelProtocolError] * 2, wires=CHAT),
+    Case("a reason that is a number", [FinishReason(7)], *both(ModelProtocolError), wires=CHAT),
     Case("content that is a number", [Replace(b'"Let"', b"5")], ModelProtocolError, wires=CHAT),
     Case("nothing said", [], EMPTY, EMPTY, ModelStep([], usage=USAGE)),
     Case("an odd status", [ending(status="weird")], GOOD, GOOD, wires=RESPONSES),
@@ -572,6 +579,7 @@ async def test_a_stream_that_is_split_at_any_byte_is_the_same(wire: Wire, part: 
 DOCUMENTED = (ModelBehaviorError, openai.APIError)
 
 
+@UNUSABLE
 @pytest.mark.parametrize("wire", WIRES)
 @settings(max_examples=120)
 @given(data=st.data())
@@ -592,10 +600,11 @@ async def _survives(wire: Wire, flips: Sequence[Fault]) -> None:
         server.answer(SHORT, *SLIM, *flips)
         server.answer(DONE, always=True)
         run = Runner.run_streamed(agent, "2 + 3?")
+        events: Any = run.stream_events()
         seen = ""
-        error = None
+        error: Any = None
         try:
-            async for event in run.stream_events():
+            async for event in events:
                 if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
                     seen += event.data.delta
         except DOCUMENTED as failure:

@@ -11,7 +11,7 @@ from millstream.agent import Agent
 from millstream.errors import ModelProtocolError, ModelResponseError
 from millstream.events import RunItemStreamEvent, event_from_json
 from millstream.handoff import handoff
-from millstream.items import MCPApprovalRequestItem, MCPListToolsItem, ModelResponse, ToolCallItem
+from millstream.items import MCPApprovalRequestItem, MCPListToolsItem, ModelResponse, ToolCallItem, raw_field
 from millstream.models.promise import RawBatch
 from millstream.run.turn import Turn
 from millstream.testing import assistant_message, function_call, reasoning
@@ -344,7 +344,7 @@ def test_arguments_that_are_an_object_are_written_as_json() -> None:
     for arguments in ({"city": "Oslo"}, None):
         feed(a_turn, [{**done(CALL), "item": {**plain(CALL), "arguments": arguments}}])
 
-    assert [item.raw_item.arguments for item in a_turn.items] == ['{"city":"Oslo"}', ""]
+    assert [raw_field(item.raw_item, "arguments") for item in a_turn.items] == ['{"city":"Oslo"}', ""]
 
 
 @pytest.mark.parametrize(
