@@ -268,7 +268,7 @@ CASES = [
     Case("no last event", [NoEnd()], {"responses": ModelProtocolError, "chat": GOOD}),
     Case("no last event, no reason", [NoEnd(), FinishReason(None)], ModelProtocolError, wires=CHAT),
     Case("`[DONE]` too early", [Insert(b"data: [DONE]\n\n", frame=5)], EARLY, wires=CHAT),
-    Case("garbage behind the end", [Insert(b"data: garbage\n\n", frame=99)]),
+    Case("garbage behind the end", [Insert(b"data: garbage\n\n", frame=-1)]),
     Case("garbage in the middle", [Insert(b"data: garbage\n\n", frame=5)], ModelProtocolError),
     # bytes
     Case("bytes that are not UTF-8", [Replace(b"see", b"s\xff\xfe")], *both(ModelProtocolError)),

@@ -239,6 +239,10 @@ def test_pieces_are_as_the_faults_say() -> None:
     assert rendered("Hello you", faults.Corrupt(3, 0x20), faults.Corrupt(3, 0x20), talk=STREAM) == plain
     assert rendered("Hello you", faults.End(byte=7), talk=STREAM) == plain[:7]
     assert rendered("Hello you", faults.Cut(byte=7), talk=STREAM) == plain  # the rest is never sent
+    commented = rendered("Hello you", faults.Insert(b": a: b\n\n"), talk=STREAM)
+    assert rendered(
+        "Hello you", faults.Insert(b": a: b\n\n"), faults.NoSpace(), talk=STREAM
+    ) == commented.replace(b"data: ", b"data:")
 
 
 # --- its clients ------------------------------------------------------------------------------

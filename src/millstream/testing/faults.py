@@ -3,7 +3,7 @@ r"""What can go wrong between a model's server and you: values to give to a `Mod
     server.answer("It is cold.", faults.Cut(byte=120))
     server.answer("It is cold.", faults.LineEnds(b"\r\n"), faults.Split(1))
 
-An answer is made in five steps, and a fault may change the outcome of each: the objects that
+An answer is made in four steps, and a fault may change the outcome of each: the objects that
 are said, the frames they are written in, the head of the answer, and the pieces that it is
 sent in. Several faults apply in the order in which they are given, within each step. A fault
 that has nothing to change in an answer (line ends of an answer that is no stream, say)
@@ -351,8 +351,7 @@ class NoSpace(_EachFrame):
 
     def frame(self, frame: bytes) -> bytes:
         """Without the space behind a field's colon."""
-        fields = (line.partition(b": ") for line in frame.split(b"\n"))
-        return b"\n".join(b":".join(filter(None, (name, value))) for name, _, value in fields)
+        return re.sub(rb"(?m)^(\w+): ", rb"\1:", frame)
 
 
 class ManyDataLines(_EachFrame):
@@ -361,7 +360,7 @@ class ManyDataLines(_EachFrame):
     def frame(self, frame: bytes) -> bytes:
         """A line for each member of its objects."""
         fields, data, payload = frame.rstrip(b"\n").rpartition(b"data: ")
-        if payload == b"[DONE]":
+        if not data or payload == b"[DONE]":
             return frame
         lines = json.dumps(json.loads(payload), indent=0).encode().split(b"\n")
         return fields + b"".join(data + line + b"\n" for line in lines) + b"\n"
@@ -407,10 +406,11 @@ class Insert(Fault):
     frame: int | None = None
 
     def frames(self, frames: list[bytes], talk: Talk) -> list[bytes]:
-        """The frames with that in front; where a frame's number is that of none, behind all."""
+        """The frames with that in front of one, or of all; -1 is behind the last."""
         if self.frame is None:
             return [self.data + frame for frame in frames]
-        return [*frames[: self.frame], self.data, *frames[self.frame :]]
+        place = len(frames) if self.frame == -1 else self.frame
+        return [*frames[:place], self.data, *frames[place:]]
 
 
 @dataclass(frozen=True)
@@ -459,9 +459,8 @@ class ErrorEvent(Fault):
         return [*said[: self.after if talk.streamed else 0], {"error": error}]
 
     def frames(self, frames: list[bytes], talk: Talk) -> list[bytes]:
-        """Without the name that a frame would have, where the event has no type."""
-        unnamed = [frame.removeprefix(b"event: None\n") for frame in frames]
-        return unnamed[:-1] if talk.wire == "chat" else unnamed
+        """No `[DONE]`: a server that has failed is not done."""
+        return frames[:-1] if talk.wire == "chat" else frames
 
 
 class UnknownEvents(Fault):
@@ -487,12 +486,12 @@ class DuplicateIds(Fault):
 
 @dataclass(frozen=True)
 class Choices(Fault):
-    """So many choices of each (`n=`), though nobody asked for them. Chat Completions only."""
+    """So many choices, though nobody asked for them; ours is sent last. Chat Completions only."""
 
     n: int = 2
 
     def objects(self, said: list[Json], talk: Talk) -> list[Json]:
-        """Each choice after the first says the same in other words."""
+        """The other choices say something else."""
         if talk.wire == "responses":
             return said
         if not talk.streamed:
@@ -506,7 +505,6 @@ class Choices(Fault):
     def _choices(self, choices: list[Json]) -> list[Json]:
         (first,) = choices
         other = json.loads(json.dumps(first).replace('"content": "', '"content": "another '))
-        # The others come first: who takes what comes last, or first, is found out.
         return [*({**other, "index": index} for index in range(self.n - 1, 0, -1)), first]
 
 
@@ -583,7 +581,7 @@ class ReasoningField(Fault):
 
     def objects(self, said: list[Json], talk: Talk) -> list[Json]:
         """With that field in place of `reasoning_content`."""
-        renamed = text_replaced(said, '"reasoning_content"', f'"{self.name}"')
+        renamed = _text_replaced(said, '"reasoning_content"', f'"{self.name}"')
         return renamed if talk.wire == "chat" else said
 
 
@@ -700,7 +698,7 @@ def _rebuilt(value: Any, change: Callable[[Json], Json]) -> Any:
     return value
 
 
-def text_replaced(said: list[Json], old: str, new: str) -> list[Json]:
+def _text_replaced(said: list[Json], old: str, new: str) -> list[Json]:
     """`said` with one text in its JSON in place of another."""
     return json.loads(json.dumps(said).replace(old, new))
 

@@ -20,6 +20,7 @@ import functools
 import json
 import socket
 import struct
+import sys
 import threading
 from collections import deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
@@ -35,7 +36,8 @@ from millstream.testing.faults import CUT, HANG, RESET, End, Fault, Gate, Head, 
 from millstream.testing.model_wires import Talk
 
 _START_TIMEOUT = 30
-_RST = struct.pack("ii", 1, 0)
+_RST = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)
+"""To linger for no time: whoever closes a socket so resets its connection."""
 
 
 @dataclass
@@ -231,7 +233,12 @@ class ModelServer:
         await asyncio.to_thread(self._thread.join, _START_TIMEOUT)
 
     def _run(self) -> None:
-        asyncio.run(self._serve())
+        try:
+            asyncio.run(self._serve())
+        except Exception as error:  # no port, say: whoever waits for the server is told
+            if not self._started.done():
+                self._started.set_exception(error)
+            raise
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()

@@ -70,8 +70,12 @@ def _given(events: Any) -> list[Json]:
 def frames(said: list[Json], wire: Wire) -> list[bytes]:
     """The frames of a stream, `[DONE]` included where the wire has it."""
     if wire == "responses":
-        return [b"event: %b\ndata: %b\n\n" % (str(event.get("type")).encode(), text(event)) for event in said]
+        return [_name(event) + b"data: %b\n\n" % text(event) for event in said]
     return [*(b"data: %b\n\n" % text(chunk) for chunk in said), b"data: [DONE]\n\n"]
+
+
+def _name(event: Json) -> bytes:
+    return b"event: %b\n" % str(event["type"]).encode() if "type" in event else b""
 
 
 def text(value: Any) -> bytes:
