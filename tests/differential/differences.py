@@ -8,7 +8,7 @@ for those who come from the SDK does not have.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -116,10 +116,9 @@ def more_is_kept(sdk: Record, ours: Record) -> None:
                 theirs[key] = here[key]
         if theirs.get("last_response_id", "") is None:
             theirs["last_response_id"] = here["last_response_id"]
-    events = sdk.get("events")
-    if events is not None and "events" in ours:
-        rest = ours["events"][len(events) :]
-        if events == ours["events"][: len(events)] and all(is_item(each) for each in rest):
+    if "events" in sdk and "events" in ours:
+        added = _added(sdk["events"], ours["events"])
+        if added is not None and all(is_item(each) for each in added):
             sdk["events"] = ours["events"]
 
 
@@ -129,8 +128,19 @@ def is_item(event: Any) -> bool:
 
 def _is_part(part: list[Any], whole: list[Any]) -> bool:
     """Whether all of `part` is in `whole`, in order."""
-    rest: Iterator[Any] = iter(whole)
-    return all(any(each == other for other in rest) for each in part)
+    return _added(part, whole) is not None
+
+
+def _added(part: list[Any], whole: list[Any]) -> list[Any] | None:
+    """What `whole` has besides `part`; None where not all of `part` is in it, in order."""
+    added: list[Any] = []
+    at = 0
+    for each in whole:
+        if at < len(part) and each == part[at]:
+            at += 1
+        else:
+            added.append(each)
+    return added if at == len(part) else None
 
 
 def filtered_items(sdk: Record, ours: Record) -> None:
