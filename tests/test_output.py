@@ -1,5 +1,6 @@
 """Tool outputs on their way to the model. The expected parts are what the SDK sends."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,6 +9,8 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from millstream.items import ItemHelpers
+from millstream.output import text_of
+from millstream.testing import AwkwardValue, awkward_values
 from millstream.tool import ToolOutputFileContent, ToolOutputImage, ToolOutputText, tool_output_parts
 
 
@@ -57,6 +60,31 @@ def test_what_a_tool_returned_is_told_as_parts_or_as_text(output: Any, parts: An
 
 def test_an_object_without_text_is_told_by_its_class() -> None:
     assert tool_output_parts(Unspeakable()) == "<Unspeakable: no text>"
+
+
+@pytest.mark.hostile
+@pytest.mark.parametrize("awkward", awkward_values(), ids=lambda awkward: awkward.name)
+def test_of_every_awkward_value_a_model_can_be_told(awkward: AwkwardValue) -> None:
+    parts = tool_output_parts(awkward.value)
+
+    assert isinstance(parts, str | list)
+    assert json.loads(json.dumps(parts)) == parts
+    assert isinstance(text_of(awkward.value), str)
+
+
+def test_text_that_would_be_written_for_ever_is_not_begun() -> None:
+    doubled: Any = "leaf"
+    for _ in range(60):
+        doubled = {"left": doubled, "right": [doubled]}
+
+    assert tool_output_parts(doubled) == "<dict: no text>"
+
+
+def test_a_cycle_has_its_usual_text() -> None:
+    cycle: list[Any] = [1]
+    cycle.append(cycle)
+
+    assert tool_output_parts(cycle) == "[1, [...]]"
 
 
 @pytest.mark.parametrize("output", ["a\ud800b", ToolOutputText(text="a\ud800b"), ["\ud800"]])

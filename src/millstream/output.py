@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, Literal, NotRequired, TypeAlias, cast
 
 from pydantic import BaseModel, ValidationError, model_validator
@@ -87,21 +87,71 @@ def tool_output_parts(output: object) -> str | list[dict[str, Any]]:
     """What the model is told of `output`: a list of text, image and file parts, or text.
 
     Parts are made of `ToolOutput*` objects, of dicts that are like them, and of lists that
-    hold nothing else. Any other value is its `str()`. Total: an object whose `str()` raises
-    is told by its class, and lone surrogates are replaced.
+    hold nothing else. Any other value is its `text_of`. Total, with lone surrogates replaced.
     """
-    if isinstance(output, str):
-        return _valid(output)
+    if issubclass(type(output), str):
+        return _valid(str.__str__(cast("str", output)))
+    try:
+        parts = _parts(output)
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:  # an object that does not even say what it is
+        parts = None
+    return _valid(text_of(output)) if parts is None else parts
+
+
+def text_of(value: object) -> str:
+    """`str(value)`, total: a value whose `str()` raises, or would never end, is told by its class."""
+    try:
+        if not _is_vast(value):
+            return str.__str__(str(value))  # what a class of text holds, without the class
+    except (KeyboardInterrupt, GeneratorExit):
+        raise
+    except BaseException:  # also what would end the program: a value may not do that
+        pass
+    return f"<{type(value).__name__}: no text>"
+
+
+MOST_VALUES = 1_000_000
+"""Of how many values, each counted as often as it is found, a text is made."""
+
+
+def _is_vast(value: object) -> bool:
+    """Whether lists in lists hold so many values that their text would be written for ever."""
+    if not issubclass(type(value), _CONTAINERS):
+        return False
+    above: list[tuple[int, Iterator[Any]]] = [(id(value), _values(value))]
+    path = {id(value)}
+    count = 0
+    while above:
+        name, values = above[-1]
+        for each in values:
+            count += 1
+            if count > MOST_VALUES:
+                return True
+            if issubclass(type(each), _CONTAINERS) and id(each) not in path:
+                path.add(id(each))
+                above.append((id(each), _values(each)))
+                break
+        else:
+            above.pop()
+            path.discard(name)
+    return False
+
+
+_CONTAINERS = (list, tuple, dict, set, frozenset)
+
+
+def _values(container: Any) -> Iterator[Any]:
+    return iter(container.values() if issubclass(type(container), dict) else container)
+
+
+def _parts(output: object) -> list[dict[str, Any]] | None:
     if isinstance(output, list) and output:
         parts = [_part(each) for each in cast("list[Any]", output)]
-        if None not in parts:
-            return cast("list[dict[str, Any]]", parts)
-    elif (part := _part(output)) is not None:
-        return [part]
-    try:
-        return _valid(str(cast("object", output)))
-    except Exception:
-        return f"<{type(cast('object', output)).__name__}: no text>"
+        return None if None in parts else cast("list[dict[str, Any]]", parts)
+    part = _part(output)
+    return None if part is None else [part]
 
 
 def _part(value: Any) -> dict[str, Any] | None:

@@ -60,6 +60,7 @@ from millstream.models.estimate import estimate_tokens, estimate_usage
 from millstream.models.promise import Model, ModelTracing
 from millstream.models.request import FAKE_ID
 from millstream.models.retry import Retries, Retry
+from millstream.output import text_of
 from millstream.run.tools import (
     CANCELLED_OUTPUT,
     ToolRunner,
@@ -68,7 +69,6 @@ from millstream.run.tools import (
     finish,
     output_item,
     resolve,
-    text_of,
 )
 from millstream.run.turn import Turn
 from millstream.tool import FunctionTool, FunctionToolResult, tool_names

@@ -31,6 +31,7 @@ from millstream.errors import (
 )
 from millstream.events import RunItemStreamEvent, ToolFinished, ToolStarted
 from millstream.items import ItemHelpers, ToolCallOutputItem
+from millstream.output import text_of
 from millstream.tool import FunctionTool, FunctionToolResult, invoke_function_tool
 
 if TYPE_CHECKING:
@@ -210,7 +211,7 @@ class ToolRunner:
                 await self._seams.tool_start(run, context, tool)
                 output = await invoke_function_tool(tool, context, raw.arguments)
                 output = await self._seams.tool_end(run, context, tool, output)
-            item = output_item(self._agent, raw, output, tool)  # the text of an object is its tool's code, too
+            item = output_item(self._agent, raw, output, tool)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
@@ -291,16 +292,6 @@ def _as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
     wrapped = ToolFailedError(f"Error running tool {tool.name}: {text_of(error)}")
     wrapped.__cause__ = error
     return wrapped
-
-
-def text_of(value: object) -> str:
-    """`str(value)`, total: a value whose `str()` raises is told by its class."""
-    try:
-        return str(value)
-    except (KeyboardInterrupt, GeneratorExit):
-        raise
-    except BaseException:  # also what would end the program: a tool may not do that either
-        return f"<{type(value).__name__}: no text>"
 
 
 async def _wait_bounded(
