@@ -8,6 +8,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,20 @@ class Terminal:
     def forget(self) -> None:
         """Wait only for what the screen shows from now on."""
         self.screen = ""
+
+    def wait_until_it_reads(self) -> None:
+        """Return when the program, whose prompt is shown, has lain down to wait for a key.
+
+        Python hears a signal that comes between the two only with the next key: a moment that
+        nobody at a keyboard can meet, and a test on a busy machine can.
+        """
+        stat = Path(f"/proc/{self.process.pid}/stat")
+        if not stat.exists():  # not Linux
+            return
+        deadline = time.monotonic() + DEADLINE
+        while stat.read_text().rpartition(") ")[2][0] != "S":
+            assert time.monotonic() < deadline, f"it does not wait for a key; the screen shows:\n{self.screen}"
+            os.sched_yield()
 
     def press_ctrl_c(self) -> None:
         self.type("\x03")

@@ -85,6 +85,7 @@ def chat(place: Path, *arguments: str, env: dict[str, str] | None = None) -> Ite
 def prompted(terminal: Terminal) -> None:
     """Wait for the prompt; what has been shown before it is forgotten."""
     terminal.wait_for("\x1b[?2004h> ")
+    terminal.wait_until_it_reads()
     terminal.forget()
 
 
@@ -281,10 +282,12 @@ def test_ctrl_c_clears_the_line_and_ends_the_chat_where_it_is_empty(place: Path)
     with chat(place, "echo.py") as terminal:
         terminal.type("never sent")
         terminal.wait_for("never sent")
+        terminal.wait_until_it_reads()
         terminal.press_ctrl_c()
         prompted(terminal)
         terminal.type("nor this\\\r")
         terminal.wait_for("\n\x1b[?2004l\r\x1b[?2004h. ")
+        terminal.wait_until_it_reads()
         terminal.press_ctrl_c()
         prompted(terminal)
 

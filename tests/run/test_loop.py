@@ -1209,7 +1209,7 @@ async def test_an_open_call_is_answered_also_where_an_earlier_turn_used_its_id()
     assert kinds(handle.new_items) == ["tool_call", "tool_call_output"] * 2
 
 
-async def test_an_open_call_is_answered_also_where_its_id_is_no_text() -> None:
+async def test_a_call_whose_id_is_no_text_is_none_and_leaves_none_open() -> None:
     call: Any = ResponseFunctionToolCall.model_construct(
         type="function_call", call_id=["c"], name="echo", arguments="{}"
     )
@@ -1219,7 +1219,7 @@ async def test_an_open_call_is_answered_also_where_its_id_is_no_text() -> None:
 
     assert entries[-1].type == "run.failed"
     assert isinstance(handle.run_loop_exception, ConnectionError)
-    assert kinds(handle.new_items) == ["tool_call", "tool_call_output"]
+    assert kinds(handle.new_items) == []
 
 
 async def test_the_usage_of_a_failed_response_counts() -> None:
