@@ -131,7 +131,7 @@ def as_input_item(raw: Any) -> TResponseInputItem:
     if isinstance(raw, Mapping):
         return cast("TResponseInputItem", copy.copy(cast("Mapping[str, Any]", raw)))
     if hasattr(raw, "model_dump"):
-        return cast("TResponseInputItem", raw.model_dump(exclude_unset=True, by_alias=True))
+        return cast("TResponseInputItem", raw.model_dump(exclude_unset=True, by_alias=True, warnings=False))
     raise AgentsException(f"Unexpected raw item type: {type(raw)}")
 
 

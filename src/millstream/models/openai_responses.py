@@ -375,5 +375,5 @@ def _failure(payload: bytes) -> ModelResponseError:
 
 def _plain(value: Any) -> Any:
     if hasattr(value, "model_dump"):
-        return value.model_dump(mode="json", exclude_unset=True, by_alias=True)
+        return value.model_dump(mode="json", exclude_unset=True, by_alias=True, warnings=False)
     return value

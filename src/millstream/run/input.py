@@ -32,7 +32,7 @@ def check_input(input: Any) -> str | list[TResponseInputItem]:
 
 def _check_item(index: int, item: Any) -> TResponseInputItem:
     if hasattr(item, "model_dump"):
-        item = item.model_dump(exclude_unset=True, by_alias=True)
+        item = item.model_dump(exclude_unset=True, by_alias=True, warnings=False)
     if not isinstance(item, Mapping):
         raise InputItemError(
             f"input[{index}] is a {type(item).__name__}, not an input item. "
