@@ -144,6 +144,11 @@ def decoded(values: dict[str, Any]) -> ResponseTextDeltaEvent:
     return event
 
 
+def test_a_delta_that_was_not_sent_adds_nothing() -> None:
+    assert decoded({"type": "response.output_text.delta"}).delta == ""
+    assert decoded({"type": "response.function_call_arguments.delta"}).delta == ""
+
+
 def test_a_text_delta_has_its_text() -> None:
     assert decoded(DELTA).delta == " wörld\u2028"
 

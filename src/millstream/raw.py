@@ -127,14 +127,14 @@ def _read_checked(cls: type[Any], json: bytes) -> Any:
 
 
 def _flat_validator(cls: type[Any]) -> SchemaValidator:
-    """Reads JSON into `cls` and checks no value; a field that was not sent has its default, or None."""
+    """Reads JSON into `cls` and checks no value; a field that was not sent has its default, `_ABSENT`, or None."""
     from pydantic_core import SchemaValidator, core_schema
 
     def field(name: str, info: Any) -> Any:
         if name == _LOGPROBS:
             default = core_schema.with_default_schema(core_schema.any_schema(), default_factory=list)
         else:
-            value = None if info.is_required() else info.get_default(call_default_factory=True)
+            value = _ABSENT.get(name) if info.is_required() else info.get_default(call_default_factory=True)
             default = core_schema.with_default_schema(core_schema.any_schema(), default=value)
         return core_schema.model_field(default)
 
@@ -143,6 +143,8 @@ def _flat_validator(cls: type[Any]) -> SchemaValidator:
     return SchemaValidator(core_schema.model_schema(cls, schema, extra_behavior="allow"))
 
 
+_ABSENT = {"delta": ""}
+"""What is added up by whoever reads it, where a server has not sent it."""
 _LOGPROBS = "logprobs"
 """Required by the types, and left out by most servers that only speak the protocol: then an empty list."""
 

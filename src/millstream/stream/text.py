@@ -46,4 +46,4 @@ def text_delta(payload: Payload) -> str | None:
     if getattr(event, "type", None) != "response.output_text.delta":
         return None
     delta = getattr(event, "delta", None)
-    return delta if isinstance(delta, str) else None  # no server's frame was checked
+    return delta if isinstance(delta, str) and delta else None  # no server's frame was checked
