@@ -23,7 +23,7 @@ EXCEPTIONS = {
     "clock.py": "the clock of the machine itself",
     "testing/clock.py": "only yields",
     "testing/logs.py": "a net under the logs of strangers, which wait in real time if they hang",
-    "run/loop.py": "_SLICE: how busy this process is, which a test's clock cannot tell",
+    "run/model_call.py": "_SLICE: how busy this process is, which a test's clock cannot tell",
     "tool/threads.py": "how long a thread is kept that has nothing to do",
 }
 
@@ -38,7 +38,7 @@ def test_nothing_reads_the_time_or_waits_for_it_but_by_the_clock(root: Path) -> 
     found = {str(f.relative_to(src)): strays(f.read_text()) for f in sorted(src.rglob("*.py"))}
 
     assert {file: lines for file, lines in found.items() if lines and file not in EXCEPTIONS} == {}
-    assert len(found["run/loop.py"]) == 1
+    assert len(found["run/model_call.py"]) == 1
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,9 @@ from millstream.log.memory import MemoryLog
 from millstream.result import RunResult, RunResultStreaming, result_of
 from millstream.run.active import ActiveRun
 from millstream.run.input import check_input
-from millstream.run.loop import Conversation, Loop, model_of
+from millstream.run.loop import Loop
+from millstream.run.model_call import Conversation
+from millstream.run.prepare import model_of
 from millstream.run.seams import Seams
 from millstream.run.state import RunProgress, new_run_id
 from millstream.sync import SyncStream

@@ -1,8 +1,7 @@
 """The loop: asks the model, runs the tools, hands over, until there is an output.
 
 There is one, for `run`, `run_sync` and `run_streamed` alike. It writes to the log and
-returns nothing: whoever wants to know something reads. `ActiveRun.streamed` is asked once,
-in `_ask`: does the model answer as a stream, or whole?
+returns nothing: whoever wants to know something reads.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -20,8 +18,6 @@ from millstream import codec
 from millstream.agent import Agent, ToolsToFinalOutputResult, refuse_unsupported
 from millstream.clock import CURRENT_CLOCK
 from millstream.config import (
-    CallModelData,
-    ModelInputData,
     RunErrorData,
     RunErrorHandlerInput,
     RunErrorHandlerResult,
@@ -37,9 +33,6 @@ from millstream.errors import (
 )
 from millstream.events import (
     AgentUpdatedStreamEvent,
-    ModelCompleted,
-    ModelRetried,
-    ModelStarted,
     RunItemStreamEvent,
     RunStarted,
 )
@@ -56,89 +49,36 @@ from millstream.items import (
     call_id_of,
     is_function_call,
 )
-from millstream.models.estimate import estimate_tokens, estimate_usage
-from millstream.models.promise import Model, ModelTracing
 from millstream.models.request import FAKE_ID
-from millstream.models.retry import Retries, Retry
 from millstream.output import text_of
+from millstream.run.model_call import ModelCaller
+from millstream.run.prepare import prepare
 from millstream.run.tools import (
     CANCELLED_OUTPUT,
     ToolRunner,
     answer,
-    close,
     finish,
     output_item,
     resolve,
 )
-from millstream.run.turn import Turn
-from millstream.tool import FunctionTool, FunctionToolResult, tool_names
-from millstream.usage import Usage
+from millstream.tool import FunctionToolResult
 
 if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
-    from millstream.agent import AgentOutputSchemaBase, StopAtTools
-    from millstream.config import ModelSettings, RunConfig
+    from millstream.agent import StopAtTools
     from millstream.handoff import HandoffInputFilter
-    from millstream.items import ModelResponse, RunItem, TResponseInputItem
-    from millstream.log.promise import Payload
+    from millstream.items import RunItem
     from millstream.run.active import ActiveRun
+    from millstream.run.model_call import Conversation
+    from millstream.run.prepare import PreparedAgent
     from millstream.run.seams import Seams
-    from millstream.tool import Tool
+    from millstream.run.turn import Turn
 
 logger = logging.getLogger("millstream")
 
-_SLICE = 0.005
-"""Seconds after which a stream that always has more at hand lets the event loop serve others."""
-
 IGNORED_HANDOFF = "Multiple handoffs detected, ignoring this one."
 """What the history says of a second handoff in one response."""
-
-
-@dataclass
-class Conversation:
-    """What the model's server remembers of earlier calls, where it is asked to.
-
-    With `tracks`, a call sends only what the server has not seen.
-    """
-
-    previous_response_id: str | None = None
-    conversation_id: str | None = None
-    auto: bool = False
-    known_items: int = 0
-    """How many of the run's items the server has seen."""
-    knows_input: bool = False
-    """Whether it has seen the run's input."""
-
-    @property
-    def tracks(self) -> bool:
-        """Whether the server keeps the history."""
-        return self.auto or self.previous_response_id is not None or self.conversation_id is not None
-
-    def answered(self, response_id: str | None, items: int) -> None:
-        """The model answered what it was sent; with what it said, the run has `items` items."""
-        if not self.tracks:
-            return
-        if self.conversation_id is None:
-            if response_id is None:
-                return  # nothing to go on from: what it was sent is sent again
-            self.previous_response_id = response_id
-        self.known_items = items
-        self.knows_input = True
-
-
-@dataclass
-class _Ready:
-    """An agent prepared for one turn."""
-
-    agent: Agent[Any]
-    model: Model
-    settings: ModelSettings
-    instructions: str | None
-    tools: list[Tool]
-    by_name: dict[str, FunctionTool]
-    handoffs: dict[str, Handoff[Any, Any]]
-    output_schema: AgentOutputSchemaBase | None
 
 
 class Loop:
@@ -163,11 +103,8 @@ class Loop:
         self._conversation = conversation
         self._error_handlers = _checked_handlers(error_handlers)
         self._progress = run.progress
-        self._turn: Turn | None = None
-        self._abandoned: list[Usage] = []
-        """What each try of the present model call has used that was given up."""
-        self._refused: set[int] = set()
-        """The `id()` of each item that the log did not take: the history has it all the same."""
+        self._caller: ModelCaller | None = None
+        """Has what the model has said in the present turn."""
 
     async def main(self) -> None:
         """Run to the end. Returns when the terminal event is written, and never raises."""
@@ -229,10 +166,14 @@ class Loop:
     async def _take_turn(self) -> bool:
         """Ask the model once and do what it says. True when the run has its output."""
         run, progress = self._run, self._progress
-        ready = await self._prepare(progress.current_agent)
+        agent = progress.current_agent
+        refuse_unsupported(agent)
+        if progress.current_turn == 1:
+            await self._seams.agent_start(run, agent)
+        ready = await prepare(agent, run)
         with run.stoppable(by=("now", "after_tool")):
-            await self._ask(ready)
-        turn = cast("Turn", self._turn)
+            self._caller = ModelCaller(run, self._seams, self._conversation, ready)
+            turn = await self._caller.call()
         calls: list[Any] = [
             item.raw_item
             for item in turn.items
@@ -242,236 +183,16 @@ class Loop:
 
         results = await self._run_tools(ready, calls)
         if handoffs:
-            await self._hand_over(ready, handoffs)
+            await self._hand_over(ready, turn, handoffs)
             return False
         if results and await self._tools_decide(ready, results):
             return True
         return not calls and await self._final_output(ready, turn)
 
-    async def _prepare(self, agent: Agent[Any]) -> _Ready:
-        run, context = self._run, self._progress.context_wrapper
-        refuse_unsupported(agent)
-        if self._progress.current_turn == 1:
-            await self._seams.agent_start(run, agent)
-        context.turn_input = ItemHelpers.input_to_new_input_list(self._progress.input)
-        instructions = await agent.get_system_prompt(context)
-        tools = await agent.get_all_tools(context)
-        handoffs = await agent.get_handoffs(context)
-        by_name = tool_names(agent.name, tools, handoffs, policy=run.config.tool_name_collision_policy)
-        # Of one name, the model is shown the one that is called.
-        tools = [
-            each for each in tools if not isinstance(each, FunctionTool) or by_name.get(each.name) is each
-        ]
-        last = {handoff.tool_name: handoff for handoff in handoffs}
-        settings = agent.settings_for(run.config.model).resolve(run.config.model_settings)
-        if agent.reset_tool_choice and id(agent) in self._progress.have_used_tools:
-            settings = settings.resolve_tool_choice(None)
-        return _Ready(
-            agent=agent,
-            model=model_of(agent, run.config),
-            settings=settings,
-            instructions=instructions,
-            tools=tools,
-            by_name=by_name,
-            handoffs={each.tool_name: each for each in handoffs if last[each.tool_name] is each},
-            output_schema=agent.output_schema(),
-        )
-
-    # --- the model -------------------------------------------------------------------------
-
-    async def _ask(self, ready: _Ready) -> None:
-        run, progress = self._run, self._progress
-        self._turn, self._abandoned = None, []
-        instructions, items = await self._model_input(ready)
-        await run.write(ModelStarted(turn=progress.current_turn, model=_model_name(ready.model)))
-        status = "failed"
-        try:
-            async with self._seams.model_span(run, ready.agent):
-                await self._seams.model_start(run, ready.agent, instructions, items)
-                response = await self._answer(ready, instructions, items)
-                status = "completed"
-                self._take_response(response)
-                await self._seams.model_end(run, ready.agent, response)
-        except asyncio.CancelledError:
-            status = "cancelled" if self._response is None else "completed"
-            raise
-        finally:
-            response, turn = self._response, self._turn
-            used = None if turn is None else turn.usage
-            if response is not None:  # also where the stream was cut behind its final event
-                self._take_response(response)
-            elif used is not None:
-                progress.context_wrapper.usage.add(used)
-            ended = ModelCompleted(
-                turn=progress.current_turn,
-                status=status,
-                response_id=None if response is None else response.response_id,
-                usage=_in_sum([*self._abandoned, *([used] if used else [])]),
-            )
-            await (close if status == "completed" else finish)(run, ended)
-
-    @property
-    def _response(self) -> ModelResponse | None:
-        """What the model has answered in this turn, once its answer is whole."""
-        return None if self._turn is None else self._turn.response
-
-    async def _answer(
-        self, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
-    ) -> ModelResponse:
-        """Ask the model, and again where its settings say so (`models/retry.py`)."""
-        run, conversation = self._run, self._conversation
-        retries = Retries(
-            ready.settings.retry,
-            ready.model,
-            run.streamed,
-            conversation.previous_response_id,
-            conversation.conversation_id,
-        )
-        while True:
-            turn = self._turn = Turn(ready.agent, ready.by_name, ready.handoffs)
-            try:
-                return await self._try(turn, ready, instructions, items)
-            except Exception as error:
-                # A log that takes no more is no failure of the model, and what has ended is not begun again.
-                if error is run.log_error or turn.response is not None:
-                    raise
-                retry = await retries.after(
-                    error, output_started=turn.output_started, now=run.config.clock.time()
-                )
-                if retry is None:
-                    raise
-                logger.info("run %s: the model is asked again: %s", run.run_id, retry.reason, exc_info=error)
-            self._turn = None  # nothing of it is kept, whatever becomes of the next try
-            await self._wait_for(retry, usage=turn.usage or Usage(requests=1))
-
-    async def _wait_for(self, retry: Retry, *, usage: Usage) -> None:
-        """Say that the model is asked again, and wait until it is; `usage` is that of the try that failed."""
-        run = self._run
-        self._abandoned.append(usage)
-        self._progress.context_wrapper.usage.add(usage)
-        turn = self._progress.current_turn
-        await run.write(
-            ModelRetried(turn=turn, attempt=retry.attempt, reason=retry.reason, delay=retry.delay)
-        )
-        # Nothing of this turn is there to be kept: the run need not wait for its end.
-        with run.stoppable(by=("now", "after_tool", "after_turn")):
-            await run.config.clock.sleep(retry.delay)
-
-    async def _try(
-        self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
-    ) -> ModelResponse:
-        """Ask the model once, as a stream or for the whole response. Called as the SDK calls its models."""
-        run, model, conversation = self._run, ready.model, self._conversation
-        asked = {
-            "system_instructions": instructions,
-            "input": items,
-            "model_settings": ready.settings,
-            "tools": ready.tools,
-            "output_schema": ready.output_schema,
-            "handoffs": list(ready.handoffs.values()),
-            "tracing": ModelTracing.DISABLED,
-        }
-        also = {
-            "previous_response_id": conversation.previous_response_id,
-            "conversation_id": conversation.conversation_id,
-            "prompt": None,
-        }
-        try:
-            if not run.streamed:
-                response = await model.get_response(
-                    **cast("dict[str, Any]", asked), **cast("dict[str, Any]", also)
-                )
-                payloads = turn.whole(response)
-                try:
-                    await run.write(*cast("list[Any]", payloads))
-                except Exception:
-                    self._note_refused(payloads)
-                    raise
-                return response
-            # A model that was written for the SDK need not know of batches.
-            batches: Any = getattr(model, "stream_batches", None) or partial(Model.stream_batches, model)
-            await self._stream(turn, batches(*asked.values(), **also))
-            return turn.finish()
-        finally:
-            self._estimate(turn, ready, instructions, items)
-
-    def _estimate(
-        self, turn: Turn, ready: _Ready, instructions: str | None, items: list[TResponseInputItem]
-    ) -> None:
-        """Count what a call has used, where its server did not tell, or did not come to it."""
-        if not turn.is_untold:
-            return
-        count = getattr(ready.model, "count_tokens", None) or estimate_tokens
-        tools = [*ready.tools, *ready.handoffs.values()]
-        try:
-            usage = estimate_usage(
-                count, instructions=instructions, input=items, tools=tools, said=turn.said()
-            )
-        except Exception:  # a tokenizer of the user's, say: its trouble is not the run's
-            logger.exception("run %s: the usage of a model call could not be estimated", self._run.run_id)
-            return
-        if usage is not None:
-            turn.tell(usage)
-
-    async def _stream(self, turn: Turn, stream: Any) -> None:
-        run = self._run
-        now = run.loop.time  # how busy this process is, which a test's clock cannot tell
-        due = now() + _SLICE
-        try:
-            async for batch in stream:
-                payloads = turn.feed(batch)
-                try:
-                    await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
-                except Exception:  # a cancellation refuses nothing: what it interrupts is written
-                    self._note_refused(payloads)
-                    raise
-                if now() > due:
-                    await asyncio.sleep(0)
-                    due = now() + _SLICE
-        finally:
-            # The model's socket closes here and now, not when the collector finds the generator.
-            if hasattr(stream, "aclose"):
-                await stream.aclose()
-
-    def _note_refused(self, payloads: Sequence[Payload]) -> None:
-        self._refused |= {id(each.item) for each in payloads if isinstance(each, RunItemStreamEvent)}
-
-    def _take_response(self, response: ModelResponse) -> None:
-        """Take in what the model said, once."""
-        progress, turn = self._progress, cast("Turn", self._turn)
-        if progress.raw_responses and progress.raw_responses[-1] is response:
-            return
-        progress.raw_responses.append(response)
-        progress.context_wrapper.usage.add(response.usage)
-        for item in turn.items:
-            progress.add(item)
-            if isinstance(item, ToolCallItem | HandoffCallItem):
-                progress.have_used_tools.add(id(turn.agent))
-        self._conversation.answered(response.response_id, len(progress.model_items))
-
-    async def _model_input(self, ready: _Ready) -> tuple[str | None, list[TResponseInputItem]]:
-        progress, conversation = self._progress, self._conversation
-        if conversation.knows_input:
-            items = progress.as_input(progress.model_items[conversation.known_items :])
-        else:
-            items = progress.input_items()
-        filter_input = self._run.config.call_model_input_filter
-        if filter_input is None:
-            return ready.instructions, items
-        data = ModelInputData(input=items, instructions=ready.instructions)
-        filtered = await settle(
-            filter_input(
-                CallModelData(model_data=data, agent=ready.agent, context=progress.context_wrapper.context)
-            )
-        )
-        if not isinstance(filtered, ModelInputData):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError("call_model_input_filter must return a ModelInputData instance")
-        return filtered.instructions, list(filtered.input)
-
     # --- tools and handoffs ----------------------------------------------------------------
 
     async def _run_tools(
-        self, ready: _Ready, raw_calls: Sequence[ResponseFunctionToolCall]
+        self, ready: PreparedAgent, raw_calls: Sequence[ResponseFunctionToolCall]
     ) -> list[FunctionToolResult]:
         run, progress = self._run, self._progress
         calls, answers = await resolve(run, raw_calls, ready.by_name)
@@ -489,7 +210,7 @@ class Loop:
             for _, item in sorted(runner.items.items()):
                 progress.add(item)
 
-    async def _tools_decide(self, ready: _Ready, results: list[FunctionToolResult]) -> bool:
+    async def _tools_decide(self, ready: PreparedAgent, results: list[FunctionToolResult]) -> bool:
         """Whether the tools' results are the output already (`Agent.tool_use_behavior`)."""
         decision = await _decide(ready.agent, self._progress.context_wrapper, results)
         if not decision.is_final_output:
@@ -500,7 +221,7 @@ class Loop:
         await self._set_output(ready.agent, output)
         return True
 
-    async def _hand_over(self, ready: _Ready, requests: list[HandoffCallItem]) -> None:
+    async def _hand_over(self, ready: PreparedAgent, turn: Turn, requests: list[HandoffCallItem]) -> None:
         run, progress = self._run, self._progress
         if run.stops_after("now", "after_tool"):
             raise asyncio.CancelledError
@@ -523,7 +244,7 @@ class Loop:
         await run.write(RunItemStreamEvent(item=item))
         await self._seams.handoff(run, ready.agent, target)
         if input_filter is not None:
-            await self._filter_handoff(input_filter)
+            await self._filter_handoff(input_filter, turn)
         progress.current_agent = target
         await run.write(AgentUpdatedStreamEvent(target))
         await self._seams.agent_start(run, target)
@@ -552,9 +273,9 @@ class Loop:
             return None
         return partial(nest_handoff_history, history_mapper=config.handoff_history_mapper)
 
-    async def _filter_handoff(self, input_filter: HandoffInputFilter) -> None:
+    async def _filter_handoff(self, input_filter: HandoffInputFilter, turn: Turn) -> None:
         progress = self._progress
-        new = _since(progress.model_items, cast("Turn", self._turn))
+        new = _since(progress.model_items, turn)
         data = HandoffInputData(
             input_history=progress.input if isinstance(progress.input, str) else tuple(progress.input),
             pre_handoff_items=tuple(progress.model_items[: len(progress.model_items) - len(new)]),
@@ -572,7 +293,7 @@ class Loop:
 
     # --- the output ------------------------------------------------------------------------
 
-    async def _final_output(self, ready: _Ready, turn: Turn) -> bool:
+    async def _final_output(self, ready: PreparedAgent, turn: Turn) -> bool:
         """Take the model's last message as the output. False where there is none, and it is asked again."""
         messages = [item.raw_item for item in turn.items if isinstance(item, MessageOutputItem)]
         if not messages and any(not isinstance(item, ReasoningItem) for item in turn.items):
@@ -644,9 +365,10 @@ class Loop:
 
     async def _keep_partial(self) -> None:
         """Leave a history that can be gone on with: partial text kept, every open call answered."""
-        turn, progress, run = self._turn, self._progress, self._run
-        if turn is None:
+        caller, progress, run = self._caller, self._progress, self._run
+        if caller is None or caller.turn is None:
             return
+        turn = caller.turn
         known = {id(item) for item in progress.new_items}
         for item in turn.items:
             if id(item) not in known:
@@ -672,21 +394,8 @@ class Loop:
                 continue
             output = output_item(turn.agent, raw_call, CANCELLED_OUTPUT)
             progress.add(output)
-            if id(item) not in self._refused:
+            if not caller.was_refused(item):
                 await finish(run, RunItemStreamEvent(item=output))
-
-
-def model_of(agent: Agent[Any], config: RunConfig) -> Model:
-    """The model that answers for `agent` in a run.
-
-    Raises:
-        UnknownModelError: nobody serves it.
-        MissingKeyError: it needs a key, and there is none.
-    """
-    wanted = config.model if config.model is not None else agent.model
-    if wanted is not None and not isinstance(wanted, str):
-        return wanted
-    return config.get_model_provider().get_model(wanted)
 
 
 def _since(items: list[RunItem], turn: Turn) -> list[RunItem]:
@@ -694,19 +403,6 @@ def _since(items: list[RunItem], turn: Turn) -> list[RunItem]:
     first = turn.items[0] if turn.items else None
     index = next((i for i, item in enumerate(items) if item is first), len(items))
     return items[index:]
-
-
-def _in_sum(usages: Sequence[Usage]) -> dict[str, Any]:
-    """The usage of all tries of a model call, as its event tells it; nothing where none is known."""
-    together = Usage()
-    for usage in usages:
-        together.add(usage)
-    return together.to_dict() if usages else {}
-
-
-def _model_name(model: Model) -> str:
-    name = getattr(model, "model", None)
-    return name if isinstance(name, str) else type(model).__name__
 
 
 async def _decide(

@@ -1,0 +1,326 @@
+"""The model call of a turn: what the model is given, its answer into the log, its tries and its usage.
+
+Rules of this file:
+
+1. A `model.started` has its `model.completed`, however the call ends, and that has the usage
+   of all tries.
+2. Of a try that is given up only its usage is kept: whatever becomes of the next one, the
+   turn has nothing of it.
+3. What the model said is taken into the run once, also where the stream was cut behind its
+   final event.
+
+`ActiveRun.streamed` is asked here, and nowhere else in the loop: does the model answer as a
+stream, or whole?
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any, cast
+
+from millstream.config import CallModelData, ModelInputData
+from millstream.context import settle
+from millstream.errors import UserError
+from millstream.events import ModelCompleted, ModelRetried, ModelStarted, RunItemStreamEvent
+from millstream.items import HandoffCallItem, ToolCallItem
+from millstream.models.estimate import estimate_tokens, estimate_usage
+from millstream.models.promise import Model, ModelTracing
+from millstream.models.retry import Retries, Retry
+from millstream.run.tools import close, finish
+from millstream.run.turn import Turn
+from millstream.usage import Usage
+
+if TYPE_CHECKING:
+    from millstream.items import ModelResponse, RunItem, TResponseInputItem
+    from millstream.log.promise import Payload
+    from millstream.run.active import ActiveRun
+    from millstream.run.prepare import PreparedAgent
+    from millstream.run.seams import Seams
+
+logger = logging.getLogger("millstream")
+
+_SLICE = 0.005
+"""Seconds after which a stream that always has more at hand lets the event loop serve others."""
+
+
+@dataclass
+class Conversation:
+    """What the model's server remembers of earlier calls, where it is asked to.
+
+    With `tracks`, a call sends only what the server has not seen.
+    """
+
+    previous_response_id: str | None = None
+    conversation_id: str | None = None
+    auto: bool = False
+    known_items: int = 0
+    """How many of the run's items the server has seen."""
+    knows_input: bool = False
+    """Whether it has seen the run's input."""
+
+    @property
+    def tracks(self) -> bool:
+        """Whether the server keeps the history."""
+        return self.auto or self.previous_response_id is not None or self.conversation_id is not None
+
+    def answered(self, response_id: str | None, items: int) -> None:
+        """The model answered what it was sent; with what it said, the run has `items` items."""
+        if not self.tracks:
+            return
+        if self.conversation_id is None:
+            if response_id is None:
+                return  # nothing to go on from: what it was sent is sent again
+            self.previous_response_id = response_id
+        self.known_items = items
+        self.knows_input = True
+
+
+class ModelCaller:
+    """Makes the model call of one turn.
+
+    Args:
+        run: the run that it belongs to.
+        seams: who takes part.
+        conversation: what the model's server remembers; changed by an answer.
+        ready: the agent whose turn it is.
+    """
+
+    def __init__(
+        self, run: ActiveRun, seams: Seams, conversation: Conversation, ready: PreparedAgent
+    ) -> None:
+        self._run = run
+        self._seams = seams
+        self._conversation = conversation
+        self._ready = ready
+        self._instructions: str | None = None
+        self._input: list[TResponseInputItem] = []
+        self._abandoned: list[Usage] = []
+        """What each try has used that was given up."""
+        self._refused: set[int] = set()
+        """The `id()` of each item that the log did not take."""
+        self._is_taken = False
+        self.turn: Turn | None = None
+        """What the model has said in the try that counts; None before it, and between two tries."""
+
+    async def call(self) -> Turn:
+        """Call the model, and again where its settings say so; what it said is in the run's items and usage.
+
+        Raises:
+            Exception: what the model, the filter of its input, or the log raised.
+            CancelledError: the run is to stop. `turn` has what the model had said by then.
+        """
+        run, progress, ready = self._run, self._run.progress, self._ready
+        self._instructions, self._input = await self._model_input()
+        await run.write(ModelStarted(turn=progress.current_turn, model=_model_name(ready.model)))
+        status = "failed"
+        try:
+            async with self._seams.model_span(run, ready.agent):
+                await self._seams.model_start(run, ready.agent, self._instructions, self._input)
+                turn, response = await self._answer()
+                status = "completed"
+                self._take(turn, response)
+                await self._seams.model_end(run, ready.agent, response)
+                return turn
+        except asyncio.CancelledError:
+            status = "cancelled" if self.turn is None or self.turn.response is None else "completed"
+            raise
+        finally:
+            await self._end(status)
+
+    def was_refused(self, item: RunItem) -> bool:
+        """Whether the log did not take `item`: the history has it all the same."""
+        return id(item) in self._refused
+
+    async def _end(self, status: str) -> None:
+        """Take in what there is of an answer, and write the end of the call."""
+        progress, turn = self._run.progress, self.turn
+        response = used = None
+        if turn is not None:
+            response, used = turn.response, turn.usage
+            if response is not None:
+                self._take(turn, response)
+            elif used is not None:
+                progress.context_wrapper.usage.add(used)
+        ended = ModelCompleted(
+            turn=progress.current_turn,
+            status=status,
+            response_id=None if response is None else response.response_id,
+            usage=_in_sum([*self._abandoned, *([used] if used else [])]),
+        )
+        await (close if status == "completed" else finish)(self._run, ended)
+
+    def _take(self, turn: Turn, response: ModelResponse) -> None:
+        """Take in what the model said, once."""
+        if self._is_taken:
+            return
+        self._is_taken = True
+        progress = self._run.progress
+        progress.raw_responses.append(response)
+        progress.context_wrapper.usage.add(response.usage)
+        for item in turn.items:
+            progress.add(item)
+            if isinstance(item, ToolCallItem | HandoffCallItem):
+                progress.have_used_tools.add(id(turn.agent))
+        self._conversation.answered(response.response_id, len(progress.model_items))
+
+    # --- what it is given ------------------------------------------------------------------
+
+    async def _model_input(self) -> tuple[str | None, list[TResponseInputItem]]:
+        """Instructions and input of the call, as `call_model_input_filter` leaves them."""
+        progress, conversation, ready = self._run.progress, self._conversation, self._ready
+        if conversation.knows_input:
+            items = progress.as_input(progress.model_items[conversation.known_items :])
+        else:
+            items = progress.input_items()
+        filter_input = self._run.config.call_model_input_filter
+        if filter_input is None:
+            return ready.instructions, items
+        data = ModelInputData(input=items, instructions=ready.instructions)
+        filtered = await settle(
+            filter_input(
+                CallModelData(model_data=data, agent=ready.agent, context=progress.context_wrapper.context)
+            )
+        )
+        if not isinstance(filtered, ModelInputData):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError("call_model_input_filter must return a ModelInputData instance")
+        return filtered.instructions, list(filtered.input)
+
+    # --- its tries -------------------------------------------------------------------------
+
+    async def _answer(self) -> tuple[Turn, ModelResponse]:
+        """Ask the model, and again where its settings say so (`models/retry.py`)."""
+        run, conversation, ready = self._run, self._conversation, self._ready
+        retries = Retries(
+            ready.settings.retry,
+            ready.model,
+            run.streamed,
+            conversation.previous_response_id,
+            conversation.conversation_id,
+        )
+        while True:
+            turn = self.turn = Turn(ready.agent, ready.by_name, ready.handoffs)
+            try:
+                return turn, await self._try(turn)
+            except Exception as error:
+                # A log that takes no more is no failure of the model, and what has ended is not begun again.
+                if error is run.log_error or turn.response is not None:
+                    raise
+                retry = await retries.after(
+                    error, output_started=turn.output_started, now=run.config.clock.time()
+                )
+                if retry is None:
+                    raise
+                logger.info("run %s: the model is asked again: %s", run.run_id, retry.reason, exc_info=error)
+            self.turn = None  # nothing of it is kept, whatever becomes of the next try
+            await self._wait_for(retry, usage=turn.usage or Usage(requests=1))
+
+    async def _wait_for(self, retry: Retry, *, usage: Usage) -> None:
+        """Say that the model is asked again, and wait until it is; `usage` is that of the try that failed."""
+        run, progress = self._run, self._run.progress
+        self._abandoned.append(usage)
+        progress.context_wrapper.usage.add(usage)
+        turn = progress.current_turn
+        await run.write(
+            ModelRetried(turn=turn, attempt=retry.attempt, reason=retry.reason, delay=retry.delay)
+        )
+        # Nothing of this turn is there to be kept: the run need not wait for its end.
+        with run.stoppable(by=("now", "after_tool", "after_turn")):
+            await run.config.clock.sleep(retry.delay)
+
+    async def _try(self, turn: Turn) -> ModelResponse:
+        """Ask the model once, as a stream or for the whole response. Called as the SDK calls its models."""
+        run, ready, conversation = self._run, self._ready, self._conversation
+        asked = {
+            "system_instructions": self._instructions,
+            "input": self._input,
+            "model_settings": ready.settings,
+            "tools": ready.tools,
+            "output_schema": ready.output_schema,
+            "handoffs": list(ready.handoffs.values()),
+            "tracing": ModelTracing.DISABLED,
+        }
+        also = {
+            "previous_response_id": conversation.previous_response_id,
+            "conversation_id": conversation.conversation_id,
+            "prompt": None,
+        }
+        try:
+            if not run.streamed:
+                response = await ready.model.get_response(
+                    **cast("dict[str, Any]", asked), **cast("dict[str, Any]", also)
+                )
+                payloads = turn.whole(response)
+                try:
+                    await run.write(*cast("list[Any]", payloads))
+                except Exception:
+                    self._note_refused(payloads)
+                    raise
+                return response
+            # A model that was written for the SDK need not know of batches.
+            batches: Any = getattr(ready.model, "stream_batches", None) or partial(
+                Model.stream_batches, ready.model
+            )
+            await self._stream(turn, batches(*asked.values(), **also))
+            return turn.finish()
+        finally:
+            self._estimate(turn)
+
+    async def _stream(self, turn: Turn, stream: Any) -> None:
+        run = self._run
+        now = run.loop.time  # how busy this process is, which a test's clock cannot tell
+        due = now() + _SLICE
+        try:
+            async for batch in stream:
+                payloads = turn.feed(batch)
+                try:
+                    await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
+                except Exception:  # a cancellation refuses nothing: what it interrupts is written
+                    self._note_refused(payloads)
+                    raise
+                if now() > due:
+                    await asyncio.sleep(0)
+                    due = now() + _SLICE
+        finally:
+            # The model's socket closes here and now, not when the collector finds the generator.
+            if hasattr(stream, "aclose"):
+                await stream.aclose()
+
+    def _note_refused(self, payloads: Sequence[Payload]) -> None:
+        self._refused |= {id(each.item) for each in payloads if isinstance(each, RunItemStreamEvent)}
+
+    def _estimate(self, turn: Turn) -> None:
+        """Count what a try has used, where its server did not tell, or did not come to it."""
+        if not turn.is_untold:
+            return
+        ready = self._ready
+        count = getattr(ready.model, "count_tokens", None) or estimate_tokens
+        try:
+            usage = estimate_usage(
+                count,
+                instructions=self._instructions,
+                input=self._input,
+                tools=[*ready.tools, *ready.handoffs.values()],
+                said=turn.said(),
+            )
+        except Exception:  # a tokenizer of the user's, say: its trouble is not the run's
+            logger.exception("run %s: the usage of a model call could not be estimated", self._run.run_id)
+            return
+        if usage is not None:
+            turn.tell(usage)
+
+
+def _in_sum(usages: Sequence[Usage]) -> dict[str, Any]:
+    """The usage of all tries of a model call, as its event tells it; nothing where none is known."""
+    together = Usage()
+    for usage in usages:
+        together.add(usage)
+    return together.to_dict() if usages else {}
+
+
+def _model_name(model: Model) -> str:
+    name = getattr(model, "model", None)
+    return name if isinstance(name, str) else type(model).__name__
