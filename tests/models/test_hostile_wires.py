@@ -425,17 +425,9 @@ class AtOnce:
         self.slept.append(seconds)
 
 
-UNUSABLE = pytest.mark.breaks_grammar("an item that cannot be used is in the model's events only")
-
-
 def rows(cases: Iterable[Case]) -> pytest.MarkDecorator:
     """Each of the cases over each of its wires."""
-    marked = {("calls without ids", "responses"), ("items that are null", "responses")}
-    table = [
-        pytest.param(case, wire, id=f"{case.name}, {wire}", marks=[UNUSABLE] * ((case.name, wire) in marked))
-        for case in cases
-        for wire in case.wires
-    ]
+    table = [pytest.param(case, wire, id=f"{case.name}, {wire}") for case in cases for wire in case.wires]
     return pytest.mark.parametrize(("case", "wire"), table)
 
 
@@ -579,7 +571,6 @@ async def test_a_stream_that_is_split_at_any_byte_is_the_same(wire: Wire, part: 
 DOCUMENTED = (ModelBehaviorError, openai.APIError)
 
 
-@UNUSABLE
 @pytest.mark.parametrize("wire", WIRES)
 @settings(max_examples=120)
 @given(data=st.data())

@@ -156,8 +156,16 @@ GOOD: dict[str, tuple[Event | Entry, ...]] = {
     ),
     "an item that only the final event has": (*START, ASKED, CREATED, FINAL, called(), SAID, answered(), DONE),
     "an item that cannot be read": (
-        *START, ASKED, CREATED, item_done(), ModelCompleted(turn=1, status="failed"),
+        *START, ASKED, CREATED, item_done(), FINAL, ModelCompleted(turn=1, status="failed"),
         RunFailed(code="x", message="x", error_id="x"),
+    ),
+    "an item that cannot be read, in a call that is cut": (
+        *START, ASKED, CREATED, item_done(), raw("response.in_progress"), ModelCompleted(turn=1, status="cancelled"),
+        RunCancelled(),
+    ),
+    "an item that could not be read the first time": (
+        *START, ASKED, CREATED, item_done(), FINAL,
+        ModelRetried(turn=1, attempt=2, reason="protocol"), CREATED, FINAL, SAID, DONE,
     ),
     "a run that never began": (RunStarted(agent="A"), RunCancelled()),
     "a pause": (
@@ -240,7 +248,7 @@ BROKEN: list[tuple[str, list[Any]]] = [
     ("a_model_speaks_in_its_call", log(*START, ASKED, SAID, ModelRetried(turn=1, attempt=2, reason="x"))),
     ("a_completed_call_is_whole", log(*START, ASKED, CREATED, SAID)),
     ("an_item_stands_behind_its_end", log(*START, ASKED, CREATED, called())),
-    ("an_item_stands_behind_its_end", log(*START, ASKED, CREATED, item_done(), FINAL)),
+    ("an_item_stands_behind_its_end", log(*START, ASKED, CREATED, item_done(), FINAL, SAID)),
     ("an_item_stands_behind_its_end", log(*START, ASKED, CREATED, item_done("c1"), called("c2"))),
     ("an_item_stands_behind_its_end", [CREATED, called(), item_done()]),
     ("every_tool_that_starts_finishes", log(*START, ASKED, called(), SAID, BEGINS, DONE)[5:]),

@@ -110,6 +110,8 @@ class Items(Rule):
         self._final = False
         self._ended: RawEvent | None = None
         """The event right before, where it ends an item that is not there yet."""
+        self._unusable: RawEvent | None = None
+        """The first that ended an item of this call which did not follow: the call is not to be completed."""
         self._behind_end = False
         """Whether the event right before is an end, or an item behind one."""
 
@@ -120,24 +122,29 @@ class Items(Rule):
             yield from self._item(event)
             return
         ended, self._ended, self._behind_end = self._ended, None, False
-        # One that cannot be read is no item, and fails the call.
-        failed = isinstance(event, ModelRetried) or getattr(event, "status", None) == "failed"
-        if ended is not None and ended.item_type not in _NO_ITEM and not failed:
-            yield Violation(
-                "an_item_stands_behind_its_end",
-                f"The item {ended.item_id!r} is done and does not follow: expected run_item_stream_event.",
-            )
+        if ended is not None and ended.item_type not in _NO_ITEM:
+            self._unusable = self._unusable or ended
         if isinstance(event, RawResponsesStreamEvent):
             self._raw(read_raw(event))
         elif isinstance(event, ModelStarted | ModelRetried):
-            self._known, self._streamed, self._final = True, False, False
+            self._known, self._streamed, self._final, self._unusable = True, False, False, None
         elif isinstance(event, ModelCompleted):
-            if event.status == "completed" and self._streamed and not self._final and self._known:
-                yield Violation(
-                    "a_completed_call_is_whole",
-                    f"The call is completed, and its raw events are not: expected {_FINAL}.",
-                )
-            self._streamed = False
+            if event.status == "completed":
+                yield from self._completed()
+            self._streamed, self._unusable = False, None
+
+    def _completed(self) -> Iterator[Violation]:
+        if self._unusable is not None:
+            yield Violation(
+                "an_item_stands_behind_its_end",
+                f"The call is completed, and the item {self._unusable.item_id!r} that it has ended did not follow: "
+                "expected run_item_stream_event.",
+            )
+        if self._streamed and not self._final and self._known:
+            yield Violation(
+                "a_completed_call_is_whole",
+                f"The call is completed, and its raw events are not: expected {_FINAL}.",
+            )
 
     def _raw(self, event: RawEvent) -> None:
         self._streamed = True
@@ -161,7 +168,7 @@ class Items(Rule):
     def forget(self) -> None:
         """Something was not seen."""
         self._known, self._streamed, self._final = False, False, False
-        self._ended, self._behind_end = None, False
+        self._ended, self._unusable, self._behind_end = None, None, False
 
 
 class OrderedItems(Rule):
