@@ -110,6 +110,30 @@ async def test_a_policy_is_told_what_there_is_to_know() -> None:
     assert model.asked == [ModelRetryAdviceRequest(error, 1, True, "resp_1", "conv_1")]
 
 
+@pytest.mark.parametrize(
+    ("advice", "safety", "started"),
+    [
+        (None, "unknown", False),
+        (ModelRetryAdvice(), "unknown", False),
+        (ModelRetryAdvice(replay_safety="perhaps"), "unknown", False),
+        (ModelRetryAdvice(replay_safety="unsafe", response_started=True), "unsafe", True),
+    ],
+)
+@pytest.mark.parametrize(
+    ("ids", "stateful"), [(("", None), False), ((None, "conv_1"), True), (("resp_1",), True)]
+)
+def test_a_policy_is_told_in_short_what_the_advice_and_the_ids_mean(
+    advice: Any, safety: str, started: bool, ids: tuple[Any, ...], stateful: bool
+) -> None:
+    context = RetryPolicyContext(status(503), 1, 2, True, ModelRetryNormalizedError(), advice, *ids)
+
+    assert (context.replay_safety, context.response_started, context.stateful_request) == (
+        safety,
+        started,
+        stateful,
+    )
+
+
 async def test_a_model_that_knows_nothing_of_advice_is_not_asked() -> None:
     retries = Retries(ModelRetrySettings(1, STEADY), object(), False)  # type: ignore[arg-type]
 

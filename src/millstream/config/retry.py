@@ -191,12 +191,13 @@ class RetryPolicyContext:
     @property
     def stateful_request(self) -> bool:
         """Whether the server keeps the history that the request goes on from."""
-        return self.previous_response_id is not None or self.conversation_id is not None
+        return bool(self.previous_response_id or self.conversation_id)
 
     @property
-    def replay_safety(self) -> str | None:
-        """What the model says of sending the request again; None where it says nothing."""
-        return None if self.provider_advice is None else self.provider_advice.replay_safety
+    def replay_safety(self) -> str:
+        """What the model says of sending the request again: "safe", "unsafe", or else "unknown"."""
+        said = None if self.provider_advice is None else self.provider_advice.replay_safety
+        return said if said in ("safe", "unsafe") else "unknown"
 
     @property
     def response_started(self) -> bool:
