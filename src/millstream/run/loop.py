@@ -7,22 +7,14 @@ returns nothing: whoever wants to know something reads.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream import codec
 from millstream.agent import Agent, ToolsToFinalOutputResult, refuse_unsupported
 from millstream.clock import CURRENT_CLOCK
-from millstream.config import (
-    RunErrorData,
-    RunErrorHandlerInput,
-    RunErrorHandlerResult,
-    RunErrorHandlers,
-)
 from millstream.context import settle
 from millstream.errors import (
     AgentsException,
@@ -31,11 +23,7 @@ from millstream.errors import (
     ModelRefusalError,
     UserError,
 )
-from millstream.events import (
-    AgentUpdatedStreamEvent,
-    RunItemStreamEvent,
-    RunStarted,
-)
+from millstream.events import AgentUpdatedStreamEvent, RunItemStreamEvent, RunStarted
 from millstream.handoff import Handoff, HandoffInputData
 from millstream.handoff_history import nest_handoff_history
 from millstream.items import (
@@ -51,22 +39,17 @@ from millstream.items import (
 )
 from millstream.models.request import FAKE_ID
 from millstream.output import text_of
+from millstream.run.error_handlers import ErrorHandlers, as_written
 from millstream.run.model_call import ModelCaller
 from millstream.run.prepare import prepare
-from millstream.run.tools import (
-    CANCELLED_OUTPUT,
-    ToolRunner,
-    answer,
-    finish,
-    output_item,
-    resolve,
-)
+from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, finish, output_item, resolve
 from millstream.tool import FunctionToolResult
 
 if TYPE_CHECKING:
     from openai.types.responses import ResponseFunctionToolCall
 
     from millstream.agent import StopAtTools
+    from millstream.config import RunErrorHandlers
     from millstream.handoff import HandoffInputFilter
     from millstream.items import RunItem
     from millstream.run.active import ActiveRun
@@ -101,7 +84,7 @@ class Loop:
         self._run = run
         self._seams = seams
         self._conversation = conversation
-        self._error_handlers = _checked_handlers(error_handlers)
+        self._error_handlers = ErrorHandlers(error_handlers)
         self._progress = run.progress
         self._caller: ModelCaller | None = None
         """Has what the model has said in the present turn."""
@@ -330,30 +313,11 @@ class Loop:
     async def _handled(self, kind: str, error: AgentsException) -> bool:
         """Let the caller's handler turn `error` into an output. False where there is none, or it does not."""
         progress = self._progress
-        handler = self._error_handlers.get(kind)
-        if handler is None:
-            return False
-        data = RunErrorData(
-            input=progress.input,
-            new_items=list(progress.new_items),
-            history=progress.input_items(),
-            output=progress.as_input(progress.new_items),
-            raw_responses=list(progress.raw_responses),
-            last_agent=progress.current_agent,
-        )
-        error.run_data = progress.error_details()
-        result = await settle(
-            handler(
-                RunErrorHandlerInput(
-                    error=cast("Any", error), context=progress.context_wrapper, run_data=data
-                )
-            )
-        )
+        result = await self._error_handlers.result(kind, error, progress)
         if result is None:
             return False
-        result = _handler_result(result)
         agent = progress.current_agent
-        text = _as_written(agent, result.final_output)
+        text = as_written(agent, result.final_output)
         if result.include_in_history:
             item = MessageOutputItem(agent, _message(text))
             progress.add(item)
@@ -430,33 +394,6 @@ async def _decide(
     raise UserError(f"Invalid tool_use_behavior: {behavior!r}")
 
 
-def _checked_handlers(handlers: RunErrorHandlers[Any] | None) -> dict[str, Any]:
-    if handlers is not None and not isinstance(handlers, dict):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise UserError(f"error_handlers takes a dict of functions, not {type(handlers).__name__}.")
-    given: dict[str, Any] = dict(handlers or {})
-    known = RunErrorHandlers.__annotations__
-    for kind, handler in given.items():
-        if kind not in known:
-            raise UserError(f"error_handlers has no {kind!r}. It has: {', '.join(known)}.")
-        if handler is not None and not callable(handler):
-            raise UserError(f"error_handlers[{kind!r}] takes a function, not {type(handler).__name__}.")
-    return given
-
-
-def _handler_result(result: Any) -> RunErrorHandlerResult:
-    if isinstance(result, RunErrorHandlerResult):
-        return result
-    if not isinstance(result, dict) or "final_output" not in result:
-        return RunErrorHandlerResult(final_output=result)
-    try:
-        return RunErrorHandlerResult(**cast("dict[str, Any]", result))
-    except TypeError:
-        raise UserError(
-            "An error handler returned a dict that has more than final_output and include_in_history: "
-            f"{', '.join(map(repr, cast('dict[str, Any]', result)))}."
-        ) from None
-
-
 def _message(text: str, *, status: str = "completed") -> Any:
     from openai.types.responses import ResponseOutputMessage, ResponseOutputText
 
@@ -464,27 +401,6 @@ def _message(text: str, *, status: str = "completed") -> Any:
     part = ResponseOutputText(type="output_text", text=text, annotations=[], logprobs=[])
     return ResponseOutputMessage(
         id=FAKE_ID, type="message", role="assistant", status=cast("Any", status), content=[part]
-    )
-
-
-def _as_written(agent: Agent[Any], output: Any) -> str:
-    """`output`, from an error handler, as the agent's model would have written it.
-
-    Raises:
-        UserError: it is not of the agent's output type.
-    """
-    schema = agent.output_schema()
-    if schema is None or schema.is_plain_text():
-        return text_of(output)
-    dump: Any = getattr(output, "model_dump_json", None)
-    text = codec.encode(output).decode() if dump is None else str(dump(by_alias=True))
-    for written in (text, f'{{"response":{text}}}'):  # what is no object travels in one
-        with contextlib.suppress(ModelBehaviorError):
-            schema.validate_json(written)
-            return written
-    raise UserError(
-        f"An error handler of agent {agent.name!r} returned a {type(output).__name__} as final_output, "
-        f"which is not a valid {schema.name()}."
     )
 
 
