@@ -20,6 +20,7 @@ are frozen and compare by value.
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
@@ -482,6 +483,20 @@ class Stamp:
     """Seconds since the epoch, by the clock of the process that wrote the event."""
 
 
+@functools.lru_cache(maxsize=256)
+def _fields_of(stamp: Stamp) -> bytes:
+    """What all events written together have in their JSON, once for them all."""
+    fields = {
+        "run_id": stamp.run_id,
+        "parent_run_id": stamp.parent_run_id,
+        "agent": stamp.agent,
+        "depth": stamp.depth,
+        "turn": stamp.turn,
+        "time": stamp.time,
+    }
+    return codec.encode(fields)[1:-1]
+
+
 @dataclass(frozen=True, slots=True)
 class Entry:
     """An event in its envelope. Positions count 1, 2, 3 … over a run and all runs nested in it."""
@@ -532,19 +547,7 @@ class Entry:
 
     def to_json(self) -> bytes:
         """The entry as one line of strict UTF-8 JSON; total, as every encoding here is."""
-        stamp = self.stamp
-        head = codec.encode(
-            {
-                "position": self.position,
-                "run_id": stamp.run_id,
-                "parent_run_id": stamp.parent_run_id,
-                "agent": stamp.agent,
-                "depth": stamp.depth,
-                "turn": stamp.turn,
-                "time": stamp.time,
-            }
-        )
-        return b'%b,"event":%b}' % (head[:-1], self.event.to_json())
+        return b'{"position":%d,%b,"event":%b}' % (self.position, _fields_of(self.stamp), self.event.to_json())
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Entry:
