@@ -43,26 +43,35 @@ def decode(json: bytes) -> ResponseStreamEvent:
     """
     prefix, read = _latest
     if json.startswith(prefix):
-        return read(json)
-    return _reader_of(json)(json)
+        try:
+            return read(json)
+        except ValueError:
+            pass
+    return _read(json)
 
 
 # Most events are of the type of the one before, and most servers write the type first: then
-# the reader is known from the first bytes. One tuple, so that threads see both or neither.
+# what reads a flat one is known from the first bytes. One tuple, so that threads see both or neither.
 _latest: tuple[bytes, Reader] = (b"\0", lambda json: None)
 
 
-def _reader_of(json: bytes) -> Reader:
+def _read(json: bytes) -> Any:
+    """The typed event, whatever its type and its values are."""
     global _latest
     try:
         kind = codec.decode(json)["type"]
-        read = _READERS[kind]
+        flat, checked = _READERS[kind]
     except (KeyError, TypeError, IndexError):
         raise DecodeError("A model event is a JSON object with a `type`.") from None
-    prefix = b'{"type":"%b"' % kind.encode() if isinstance(kind, str) else b"\0"
+    if flat is None:
+        return checked(json)
+    prefix = b'{"type":"%b"' % kind.encode()
     if json.startswith(prefix):
-        _latest = (prefix, read)
-    return read
+        _latest = (prefix, flat)
+    try:
+        return flat(json)
+    except ValueError:  # a value that is not flat; or half a surrogate pair, and our own decoder says so
+        return checked(json)
 
 
 def encode(event: Any) -> bytes:
@@ -102,40 +111,35 @@ def build(cls: type[Any], values: dict[str, Any]) -> Any:
         return cls.construct(None, **values)
 
 
-def _reader(cls: type[Any]) -> Reader:
-    """What reads the events of `cls`."""
+def _readers(cls: type[Any]) -> tuple[Reader | None, Reader]:
+    """What reads the flat events of `cls`, where it has such; and what reads any."""
     nested = [name for name, field in cls.model_fields.items() if not _is_flat(field.annotation)]
+    checked = functools.partial(_read_checked, cls)
     if any(cls.model_fields[name].is_required() for name in nested if name != _LOGPROBS):
-        return functools.partial(_read_checked, cls)
-    read = _flat_validator(cls).validate_json
-
-    def read_flat(json: bytes) -> Any:
-        try:
-            event = read(json)
-        except ValueError:  # half a surrogate pair, say: our own decoder says what is wrong
-            return _read_checked(cls, json)
-        for name in nested:
-            if event.__dict__[name]:
-                return _read_checked(cls, json)
-        return event
-
-    return read_flat
+        return None, checked
+    return _flat_validator(cls, nested).validate_json, checked
 
 
 def _read_checked(cls: type[Any], json: bytes) -> Any:
     return build(cls, codec.decode(json))
 
 
-def _flat_validator(cls: type[Any]) -> SchemaValidator:
-    """Reads JSON into `cls` and checks no value; a field that was not sent has its default, `_ABSENT`, or None."""
+def _flat_validator(cls: type[Any], nested: list[str]) -> SchemaValidator:
+    """Reads JSON into `cls` and checks no value, but that there is nothing in what may be nested.
+
+    A field that was not sent has its default, `_ABSENT`, or None.
+    """
     from pydantic_core import SchemaValidator, core_schema
 
+    nothing = core_schema.nullable_schema(core_schema.list_schema(core_schema.any_schema(), max_length=0))
+
     def field(name: str, info: Any) -> Any:
+        schema = nothing if name in nested else core_schema.any_schema()
         if name == _LOGPROBS:
-            default = core_schema.with_default_schema(core_schema.any_schema(), default_factory=list)
+            default = core_schema.with_default_schema(schema, default_factory=list)
         else:
             value = _ABSENT.get(name) if info.is_required() else info.get_default(call_default_factory=True)
-            default = core_schema.with_default_schema(core_schema.any_schema(), default=value)
+            default = core_schema.with_default_schema(schema, default=value)
         return core_schema.model_field(default)
 
     fields = {name: field(name, info) for name, info in cls.model_fields.items()}
@@ -160,15 +164,15 @@ def _is_flat(annotation: Any) -> bool:
     return False
 
 
-class _Readers(dict[str, Reader]):
+class _Readers(dict[str, "tuple[Reader | None, Reader]"]):
     """What reads events of each type; looked up in the types of `openai` when a type first comes up."""
 
-    def __missing__(self, kind: str) -> Reader:
+    def __missing__(self, kind: str) -> tuple[Reader | None, Reader]:
         cls = _event_classes().get(kind)
         if cls is None:  # not kept: a server may invent any number of types
-            return _read_unknown
-        read = self[kind] = _reader(cls)
-        return read
+            return None, _read_unknown
+        readers = self[kind] = _readers(cls)
+        return readers
 
 
 _READERS = _Readers()
