@@ -14,6 +14,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from millstream.models import provider
 from tests.support.run_logs import RunLogs
 
 # A run of the suite is repeatable; to look for new counterexamples:
@@ -66,6 +67,14 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in list(os.environ):
         if LEAKY.search(name):
             monkeypatch.delenv(name)
+
+
+@pytest.fixture(autouse=True)
+def untouched_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """A client, key or API that a test makes the default is the default no longer than that test."""
+    monkeypatch.setattr(provider, "_Defaults", type("_Defaults", (provider._Defaults,), {}))
+    yield
+    provider._shared_client.cache_clear()
 
 
 class NetworkReachedError(Exception):

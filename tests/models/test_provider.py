@@ -6,7 +6,6 @@ import logging
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -22,13 +21,6 @@ from millstream.models.provider import MultiProvider, MultiProviderMap, OpenAIPr
 from millstream.testing.model_server import ModelServer
 from tests.models.conftest import streamed
 from tests.support.frames import chat_frames, text_frames
-
-
-@pytest.fixture(autouse=True)
-def untouched_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setattr(provider, "_Defaults", type("_Defaults", (provider._Defaults,), {}))
-    yield
-    provider._shared_client.cache_clear()
 
 
 def client_of(model: Model) -> AsyncOpenAI:
