@@ -9,7 +9,6 @@ loop; each sees the whole stream. Leaving a reader leaves the run alone; `aclose
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Generator
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
@@ -17,9 +16,9 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 from millstream.config import DEFAULT_MAX_TURNS
 from millstream.context import ToolContext
 from millstream.errors import AgentsException, LogBrokenError, NotSupportedError, RunCancelledError, UserError
+from millstream.event_loops import call_on
 from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
 from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
-from millstream.run.readers import is_running_on
 from millstream.run.state import RunProgress
 from millstream.stream.order import EventOrder
 from millstream.stream.text import text_delta
@@ -453,11 +452,7 @@ class _Reader:
         if task is None:
             return
         loop = task.get_loop()
-        if is_running_on(loop):
-            self._wake(task)
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                loop.call_soon_threadsafe(self._wake, task)
+        call_on(loop, self._wake, task)
 
     def _wake(self, task: asyncio.Task[Any]) -> None:
         if self._waiting is task and not self._woken:

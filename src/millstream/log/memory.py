@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import bisect
 import threading
-from collections.abc import Collection, Iterable
-from typing import ClassVar, Literal, TypeAlias
+from collections.abc import Collection
+from typing import ClassVar, Literal
 
 from millstream.errors import (
     LogBrokenError,
@@ -21,6 +21,7 @@ from millstream.errors import (
     RunClosedError,
     UnknownRunError,
 )
+from millstream.event_loops import wake
 from millstream.events import Event
 from millstream.log.promise import Batch, Cursor, EventLog, LogInfo, Payload, live
 
@@ -102,9 +103,6 @@ class MemoryLog(EventLog):
         return run
 
 
-_Waiter: TypeAlias = "tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]"
-
-
 class _Run:
     """The batches of one run, and who waits for more."""
 
@@ -120,7 +118,7 @@ class _Run:
         """The last position when the run was told that its log is full."""
         self._dropped = 0
         self._lock = threading.Lock()
-        self._waiting: set[_Waiter] = set()
+        self._waiting: set[asyncio.Future[None]] = set()
 
     def add(self, batch: Batch, *, sealed: bool) -> None:
         with self._lock:
@@ -129,15 +127,17 @@ class _Run:
             self.bytes += batch.size
             self.sealed = sealed
             woken = self._woken()
-        _wake(woken)
+        for future in woken:
+            wake(future)
 
     def break_off(self) -> None:
         with self._lock:
             self.broken = True
             woken = self._woken()
-        _wake(woken)
+        for future in woken:
+            wake(future)
 
-    def _woken(self) -> Collection[_Waiter]:
+    def _woken(self) -> Collection[asyncio.Future[None]]:
         """Who waits now. Gone through without the lock, so never the set that others may begin to wait in."""
         if not self._waiting:
             return ()
@@ -186,14 +186,13 @@ class _Run:
 
     async def wait_for(self, after: int, batch_number: int) -> None:
         """Return when `look` would find something, or the run is sealed."""
-        loop = asyncio.get_running_loop()
-        waiter = (loop, loop.create_future())
+        waiter = asyncio.get_running_loop().create_future()
         with self._lock:
             if self.sealed or self.broken or self._look(after, batch_number)[1] is not None:
                 return
             self._waiting.add(waiter)
         try:
-            await waiter[1]
+            await waiter
         finally:
             with self._lock:
                 self._waiting.discard(waiter)
@@ -256,23 +255,3 @@ def _same(one: Payload, other: Payload) -> bool:
     left: Event = live(one)
     right: Event = live(other)
     return left.to_json() == right.to_json()
-
-
-def _wake(waiting: Iterable[tuple[asyncio.AbstractEventLoop, asyncio.Future[None]]]) -> None:
-    try:
-        here = asyncio.get_running_loop()
-    except RuntimeError:
-        here = None
-    for loop, future in waiting:
-        if loop is here:
-            _set(future)
-        else:
-            try:
-                loop.call_soon_threadsafe(_set, future)
-            except RuntimeError:  # that loop is closed, and its reader gone with it
-                continue
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

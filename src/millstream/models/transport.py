@@ -30,6 +30,7 @@ import msgspec
 from millstream import codec
 from millstream.clock import Clock, Timer, current_clock, time_limit
 from millstream.errors import AgentsException, ModelProtocolError, ModelTimeoutError, UserError
+from millstream.event_loops import wake
 from millstream.models.request import Request
 from millstream.models.wire import FrameReader, Frames, excerpt
 
@@ -400,7 +401,7 @@ class _ReadAhead:
         data = b"".join(self._pieces)
         self._pieces.clear()
         self._size = 0
-        _set(self._room)
+        wake(self._room)
         return data
 
     async def close(self) -> None:
@@ -416,7 +417,7 @@ class _ReadAhead:
                     continue
                 self._pieces.append(piece)
                 self._size += len(piece)
-                _set(self._changed)
+                wake(self._changed)
                 if self._size > self.LIMIT:
                     self._room = asyncio.get_running_loop().create_future()
                     await self._room
@@ -424,12 +425,7 @@ class _ReadAhead:
             self._error = error
         finally:
             self._over = True
-            _set(self._changed)
-
-
-def _set(future: asyncio.Future[None] | None) -> None:
-    if future is not None and not future.done():
-        future.set_result(None)
+            wake(self._changed)
 
 
 class Patience:

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 from millstream import codec
 from millstream.clock import SYSTEM_CLOCK
 from millstream.errors import AgentsException, public_error
+from millstream.event_loops import call_on, wake
 from millstream.events import (
     CancelMode,
     Event,
@@ -35,7 +36,7 @@ from millstream.events import (
     TerminalEvent,
 )
 from millstream.log.promise import Batch
-from millstream.run.readers import Readers, is_running_on
+from millstream.run.readers import Readers
 
 if TYPE_CHECKING:
     from millstream.config import RunConfig
@@ -265,7 +266,7 @@ class ActiveRun:
         self.readers.moved()
         for future in self._done.copy():
             with contextlib.suppress(RuntimeError):  # a loop that is closed takes no calls
-                future.get_loop().call_soon_threadsafe(_set, future)
+                future.get_loop().call_soon_threadsafe(wake, future)
         self.log_unseen_failure()
 
     def raise_failure(self) -> None:
@@ -304,11 +305,7 @@ class ActiveRun:
             return
         if self.cancel_mode is None or _SOONER.index(mode) < _SOONER.index(self.cancel_mode):
             self.cancel_mode = mode
-        if is_running_on(self.loop):
-            self._stop_if_due()
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and the run with it
-                self.loop.call_soon_threadsafe(self._stop_if_due)
+        call_on(self.loop, self._stop_if_due)
 
     def stops_after(self, *modes: CancelMode) -> bool:
         """Whether the run was asked to stop in one of `modes`."""
@@ -385,8 +382,3 @@ _MUTABLE = frozenset(
 """Events that carry values of the program's own; all others are made here and never change."""
 
 _SOONER: tuple[CancelMode, ...] = ("now", "after_tool", "after_turn")
-
-
-def _set(future: asyncio.Future[None]) -> None:
-    if not future.done():
-        future.set_result(None)

@@ -35,6 +35,7 @@ from contextvars import ContextVar
 from typing import Any
 
 from millstream.clock import Clock
+from millstream.event_loops import call_on, wake
 
 PATIENCE = 2.0
 """Seconds that a reader which stands still may hold up those who wait for the run."""
@@ -162,16 +163,10 @@ class Readers:
         """Look again whether the run may go on. May be called from any thread."""
         if self._moved is None:
             return
-        if is_running_on(self._loop):
-            self._release()
-        else:
-            with contextlib.suppress(RuntimeError):  # the loop is closed, and nobody waits
-                self._loop.call_soon_threadsafe(self._release)
+        call_on(self._loop, self._release)
 
     def _release(self, _: object = None) -> None:
-        future = self._moved
-        if future is not None and not future.done():
-            future.set_result(None)
+        wake(self._moved)
 
     def _collected(self, ref: weakref.ref[object]) -> None:
         # The collector may run in any thread, and at interpreter exit when the loop is closed.
@@ -233,11 +228,3 @@ class Readers:
 
 _begun: ContextVar[tuple[Place, ...]] = ContextVar("millstream_readers_begun", default=())
 """The readers that this task, or one that has started it, has begun."""
-
-
-def is_running_on(loop: asyncio.AbstractEventLoop) -> bool:
-    """Whether the caller runs on `loop`."""
-    try:
-        return asyncio.get_running_loop() is loop
-    except RuntimeError:
-        return False

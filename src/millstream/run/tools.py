@@ -29,6 +29,7 @@ from millstream.errors import (
     ToolFailedError,
     ToolTimeoutError,
 )
+from millstream.event_loops import wake
 from millstream.events import RunItemStreamEvent, ToolFinished, ToolStarted
 from millstream.items import ItemHelpers, ToolCallOutputItem
 from millstream.output import text_of
@@ -299,7 +300,7 @@ async def _wait_bounded(
 ) -> set[asyncio.Task[Any]]:
     """Wait for all to end, however often the waiting itself is cancelled; what has not ended by then."""
     over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    timer = clock.call_later(seconds, lambda: over.done() or over.set_result(None))
+    timer = clock.call_later(seconds, lambda: wake(over))
     pending: set[asyncio.Future[Any]] = {task for task in tasks if not task.done()}
     try:
         while pending and not over.done():

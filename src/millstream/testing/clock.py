@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from millstream.clock import CURRENT_CLOCK, Clock, Timer
 from millstream.errors import UserError
+from millstream.event_loops import call_on, wake
 
 
 class ManualClock:
@@ -51,7 +52,7 @@ class ManualClock:
             await asyncio.sleep(0)
             return
         woken = asyncio.get_running_loop().create_future()
-        timer = self.call_later(seconds, lambda: woken.done() or woken.set_result(None))
+        timer = self.call_later(seconds, lambda: wake(woken))
         try:
             await woken
         finally:
@@ -63,7 +64,7 @@ class ManualClock:
         heapq.heappush(self._waits, wait)
         for watcher in [w for w in self._watchers if w[0] <= len(self._waits)]:
             self._watchers.remove(watcher)
-            _wake(watcher[1])
+            wake(watcher[1])
         return wait
 
     # What tests do with it.
@@ -132,30 +133,13 @@ class _Wait:
 
     def come(self) -> None:
         """Do what was to be done at this moment, on the loop of who asked for it."""
-        if _running_loop() is self._loop:
-            self._context.run(self._callback)
-        else:
-            with contextlib.suppress(RuntimeError):  # that loop is closed: nobody waits any more
-                self._loop.call_soon_threadsafe(self._callback, context=self._context)
+        call_on(self._loop, self._context.run, self._callback)
 
     def cancel(self) -> None:
         """Wait no longer."""
         with contextlib.suppress(ValueError):
             self._clock._waits.remove(self)  # pyright: ignore[reportPrivateUsage]
             heapq.heapify(self._clock._waits)  # pyright: ignore[reportPrivateUsage]
-
-
-def _running_loop() -> asyncio.AbstractEventLoop | None:
-    try:
-        return asyncio.get_running_loop()
-    except RuntimeError:
-        return None
-
-
-def _wake(future: asyncio.Future[None]) -> None:
-    loop = future.get_loop()
-    with contextlib.suppress(RuntimeError):  # that loop is closed
-        loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(None))
 
 
 _: type[Clock] = ManualClock
