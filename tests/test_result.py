@@ -605,7 +605,6 @@ def test_a_run_that_is_over_may_be_read_from_any_later_loop() -> None:
     assert asyncio.run(collect(run.text())) == ["It", " is", " cold."]
 
 
-@pytest.mark.breaks_grammar("only the end is written from outside of a loop that is closed")
 @pytest.mark.parametrize("cut", ["cancelled", "closed"])
 def test_a_run_ends_with_its_loop(cut: str, caplog: pytest.LogCaptureFixture) -> None:
     async def begin() -> RunResultStreaming:

@@ -165,7 +165,6 @@ class StoppingClock(SystemClock):
         return 1.0
 
 
-@pytest.mark.breaks_grammar("without a clock nothing but the end is stamped")
 @DOORS
 @pytest.mark.parametrize("times", [0, 1, 5])
 def test_a_clock_that_breaks_fails_the_run(door: Any, times: int) -> None:
@@ -175,7 +174,6 @@ def test_a_clock_that_breaks_fails_the_run(door: Any, times: int) -> None:
     assert raised.value.run_data.run_id  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
 
 
-@pytest.mark.breaks_grammar("without a clock nothing but the end is stamped")
 async def test_a_clock_that_breaks_at_the_end_spoils_nothing() -> None:
     clock = StoppingClock(1_000)
     run = Runner.run_streamed(agent(), "Hi", run_config=RunConfig(clock=clock))
@@ -274,7 +272,6 @@ async def test_a_run_is_kept_alive_by_its_loop_alone_and_let_go_at_its_end() -> 
     assert asyncio.get_running_loop() not in runner_module._under_way
 
 
-@pytest.mark.breaks_grammar("only the end is written from outside of a loop that is closed")
 def test_a_loop_that_is_closed_without_cancelling_leaves_its_runs_to_the_next(
     caplog: pytest.LogCaptureFixture,
 ) -> None:

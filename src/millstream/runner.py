@@ -297,17 +297,8 @@ def _keep(run: ActiveRun) -> None:
         for loop in [loop for loop in _under_way.copy() if loop.is_closed()]:
             for left in _under_way.pop(loop, ()):
                 left.abandon()
-                _close_quietly(left)
         runs = _under_way[run.loop] = set()
     runs.add(run)
-
-
-def _close_quietly(run: ActiveRun) -> None:
-    # Left to the collector, what its coroutine wants to await on its way out would be
-    # complained of on stderr.
-    coroutine = cast("Coroutine[Any, Any, None]", cast("asyncio.Task[None]", run.task).get_coro())
-    with contextlib.suppress(BaseException):
-        coroutine.close()
 
 
 class _Ended:

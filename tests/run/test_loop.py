@@ -1512,7 +1512,6 @@ async def test_a_run_whose_log_is_full_fails_wherever_it_is_and_closes_what_it_o
     assert every_call_is_answered(handle.new_items)
 
 
-@pytest.mark.breaks_grammar("nothing can be closed in a log that takes no more")
 async def test_a_log_that_breaks_down_ends_the_run_with_its_error() -> None:
     class Broken(MemoryLog):
         async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:

@@ -16,9 +16,10 @@ import contextlib
 import logging
 import secrets
 import weakref
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Coroutine, Generator, Sequence
+from functools import partial
 from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from millstream import codec
 from millstream.clock import SYSTEM_CLOCK
@@ -36,6 +37,7 @@ from millstream.events import (
     TerminalEvent,
 )
 from millstream.log.promise import Batch
+from millstream.run.closing import Opened, keep
 from millstream.run.readers import Readers
 
 if TYPE_CHECKING:
@@ -72,6 +74,7 @@ class ActiveRun:
         self.streamed = streamed
         self.loop = loop
         nobody_left = weakref.WeakMethod(self.nobody_left)
+        self._opened = Opened()
         self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
         self.run_id = progress.run_id
         self.position = 0
@@ -103,10 +106,9 @@ class ActiveRun:
 
     async def write(self, *events: Event) -> None:
         """Append `events` under one stamp. What a program could still change in them is encoded here."""
-        for event in events:
-            if event.type in _MUTABLE:
-                codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
-        await self._append(list(events), raw_only=False, size=0)
+        payloads: list[Payload] = list(events)
+        self._seal(payloads)
+        await self._append(payloads, raw_only=False, size=0)
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
         """Append what one read of the model's socket brought."""
@@ -130,11 +132,23 @@ class ActiveRun:
         except asyncio.CancelledError:
             # Written or not? Appends are idempotent by position: to repeat it is to know.
             await self.log.append(self.run_id, batch)
+            self._written(batch)
             raise
         except BaseException as error:
             self.position = min(self.position, batch.first - 1)  # it was not written: the place is free
             self.log_error = error
             raise
+        self._written(batch)
+
+    def _written(self, batch: Batch) -> None:
+        if not batch.raw_only:
+            self._opened.see(batch.payloads, batch.stamp.time)
+
+    def _seal(self, payloads: Sequence[Payload]) -> None:
+        """Encode what a program could still change."""
+        for event in payloads:
+            if not isinstance(event, bytes) and event.type in _MUTABLE:
+                codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
 
     def _stamp(self) -> Stamp:
         progress = self.progress
@@ -151,7 +165,8 @@ class ActiveRun:
             return self._stamp()
         except Exception:
             agent, turn = self.progress.current_agent.name, self.progress.current_turn
-            return Stamp(run_id=self.run_id, agent=agent, turn=turn, time=SYSTEM_CLOCK.time())
+            time = SYSTEM_CLOCK.time() if self._opened.time is None else self._opened.time
+            return Stamp(run_id=self.run_id, agent=agent, turn=turn, time=time)
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -162,12 +177,14 @@ class ActiveRun:
 
     async def complete(self) -> None:
         """Write that the run has its output."""
-        progress = self.progress
-        await self._end(RunCompleted(output=progress.final_output, usage=self._usage()))
+        await self._end(self._completed)
 
     async def fail(self, error: BaseException) -> None:
         """Write that the run failed, and keep `error` for whoever asks for the result."""
-        await self._end(self._failed(error))
+        await self._end(partial(self._failed, error))
+
+    def _completed(self) -> RunCompleted:
+        return RunCompleted(output=self.progress.final_output, usage=self._usage())
 
     def _failed(self, error: BaseException) -> RunFailed:
         with contextlib.suppress(Exception):  # an exception that is frozen, or has ideas of its own
@@ -188,7 +205,7 @@ class ActiveRun:
 
     async def end_cancelled(self) -> None:
         """Write that the run was stopped."""
-        await self._end(self._cancelled())
+        await self._end(self._cancelled)
 
     def abandon(self, error: BaseException | None = None) -> None:
         """End a run whose task will take no step any more. Does nothing to one that has ended.
@@ -199,9 +216,10 @@ class ActiveRun:
         if self.terminal is not None:
             return
         self._abandoned = True  # what the task still writes while it is destroyed comes too late
-        event = self._cancelled() if error is None else self._failed(error)
-        batch = self._last_batch(event)
+        self._close_task()
+        event, batch = self._last_batch(self._cancelled if error is None else partial(self._failed, error))
         try:
+            self._seal(batch.payloads)
             append = self.log.append(self.run_id, batch)
             # Nothing can be awaited here. A log that takes its time will be without this end,
             # as after a crash.
@@ -216,6 +234,16 @@ class ActiveRun:
                 raise
         self._ended(event)
 
+    def _close_task(self) -> None:
+        """Let the task leave what it is in: it tells of its model call what there is to tell.
+
+        Left to the collector, what its coroutine wants to await on its way out would be
+        complained of on stderr.
+        """
+        if self.task is not None:
+            with contextlib.suppress(BaseException):
+                cast("Coroutine[Any, Any, None]", self.task.get_coro()).close()
+
     def look_after(self) -> None:
         """End the run if its loop was closed under it; for whoever is about to wait for something."""
         if self.terminal is None and self.loop.is_closed():
@@ -226,14 +254,13 @@ class ActiveRun:
             mode=self.cancel_mode or "now", partial=self.progress.partial_text, usage=self._usage()
         )
 
-    async def _end(self, event: TerminalEvent) -> None:
+    async def _end(self, make: Callable[[], TerminalEvent]) -> None:
         if self._abandoned:
             return
-        batch = self._last_batch(event)
+        event, batch = self._last_batch(make)
         while True:
             try:
-                if event.type in _MUTABLE:
-                    codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
+                self._seal(batch.payloads)
                 # Idempotent by position, so an append that was interrupted is simply repeated.
                 await self.log.append(self.run_id, batch)
                 self.position = batch.last
@@ -245,14 +272,24 @@ class ActiveRun:
                 break
         self._ended(event)
 
-    def _last_batch(self, event: TerminalEvent) -> Batch:
-        """The end of the run, as it goes into the log; behind its beginning, where nothing was written yet."""
-        events: list[Payload] = [event]
+    def _last_batch(self, make: Callable[[], TerminalEvent]) -> tuple[TerminalEvent, Batch]:
+        """The end of the run, and how it goes into the log: behind its beginning, or what closes what is open."""
+        progress, opened, stamp = self.progress, self._opened, self._last_stamp()
+        cut_off = None
+        try:
+            cut_off = keep(progress, opened.answers)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # the interpreter's own; whoever ends the run then comes by here again
+        except BaseException:
+            # What ended the run is what it ends with, however broken what it leaves behind.
+            logger.exception("run %s: what it had said at its end could not be kept whole", self.run_id)
+        event = make()
+        events: list[Payload] = []
         if self.position == 0:
-            started = RunStarted(agent=self.progress.current_agent.name, input=self.progress.input)
-            started.seal()
-            events.insert(0, started)
-        return Batch(self.position + 1, self._last_stamp(), events)
+            events.append(RunStarted(agent=progress.current_agent.name, input=progress.input))
+        cancelled = event.type == "run.cancelled"
+        events += [*opened.closing(progress, cut_off, cancelled=cancelled, time=stamp.time), event]
+        return event, Batch(self.position + 1, stamp, events)
 
     def _lose_end(self, batch: Batch) -> None:
         """The end cannot be written: readers in this process get it all the same, from `lost_end`."""
@@ -263,6 +300,7 @@ class ActiveRun:
 
     def _ended(self, event: TerminalEvent) -> None:
         self.terminal = event
+        self.progress.turn = None
         self.readers.moved()
         for future in self._done.copy():
             with contextlib.suppress(RuntimeError):  # a loop that is closed takes no calls

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
@@ -33,16 +32,14 @@ from millstream.items import (
     MessageOutputItem,
     ReasoningItem,
     ToolCallItem,
-    ToolCallOutputItem,
-    call_id_of,
     is_function_call,
 )
-from millstream.models.request import FAKE_ID
 from millstream.output import text_of
+from millstream.run.closing import message_item
 from millstream.run.error_handlers import ErrorHandlers, as_written
 from millstream.run.model_call import ModelCaller
 from millstream.run.prepare import prepare
-from millstream.run.tools import CANCELLED_OUTPUT, ToolRunner, answer, finish, output_item, resolve
+from millstream.run.tools import ToolRunner, answer, resolve
 from millstream.tool import FunctionToolResult
 
 if TYPE_CHECKING:
@@ -51,7 +48,6 @@ if TYPE_CHECKING:
     from millstream.agent import StopAtTools
     from millstream.config import RunErrorHandlers
     from millstream.handoff import HandoffInputFilter
-    from millstream.items import RunItem
     from millstream.run.active import ActiveRun
     from millstream.run.model_call import Conversation
     from millstream.run.prepare import PreparedAgent
@@ -86,8 +82,6 @@ class Loop:
         self._conversation = conversation
         self._error_handlers = ErrorHandlers(error_handlers)
         self._progress = run.progress
-        self._caller: ModelCaller | None = None
-        """Has what the model has said in the present turn."""
 
     async def main(self) -> None:
         """Run to the end. Returns when the terminal event is written, and never raises."""
@@ -106,13 +100,6 @@ class Loop:
             # Cancelled by `cancel`, or by a loop that shuts down; whatever else was raised then
             # came of the cancellation.
             cancelled = _uncancel() or (run.cancel_mode is not None and _is_cancellation(error))
-            try:
-                await self._keep_partial()
-            except (KeyboardInterrupt, GeneratorExit):
-                raise
-            except BaseException:
-                # What ended the run is what it ends with, however broken what it leaves behind.
-                logger.exception("run %s: what it had said at its end could not be kept whole", run.run_id)
             if cancelled:
                 await run.end_cancelled()
             else:
@@ -155,8 +142,7 @@ class Loop:
             await self._seams.agent_start(run, agent)
         ready = await prepare(agent, run)
         with run.stoppable(by=("now", "after_tool")):
-            self._caller = ModelCaller(run, self._seams, self._conversation, ready)
-            turn = await self._caller.call()
+            turn = await ModelCaller(run, self._seams, self._conversation, ready).call()
         calls: list[Any] = [
             item.raw_item
             for item in turn.items
@@ -258,7 +244,7 @@ class Loop:
 
     async def _filter_handoff(self, input_filter: HandoffInputFilter, turn: Turn) -> None:
         progress = self._progress
-        new = _since(progress.model_items, turn)
+        new = turn.first_and_after(progress.model_items)
         data = HandoffInputData(
             input_history=progress.input if isinstance(progress.input, str) else tuple(progress.input),
             pre_handoff_items=tuple(progress.model_items[: len(progress.model_items) - len(new)]),
@@ -319,54 +305,11 @@ class Loop:
         agent = progress.current_agent
         text = as_written(agent, result.final_output)
         if result.include_in_history:
-            item = MessageOutputItem(agent, _message(text))
+            item = message_item(agent, text)
             progress.add(item)
             await self._run.write(RunItemStreamEvent(item=item))
         await self._set_output(agent, result.final_output)
         return True
-
-    # --- stopping --------------------------------------------------------------------------
-
-    async def _keep_partial(self) -> None:
-        """Leave a history that can be gone on with: partial text kept, every open call answered."""
-        caller, progress, run = self._caller, self._progress, self._run
-        if caller is None or caller.turn is None:
-            return
-        turn = caller.turn
-        known = {id(item) for item in progress.new_items}
-        for item in turn.items:
-            if id(item) not in known:
-                progress.add(item)
-        progress.partial_text = turn.partial_text()
-        if progress.partial_text:
-            item = MessageOutputItem(turn.agent, _message(progress.partial_text, status="incomplete"))
-            progress.add(item)
-            await finish(run, RunItemStreamEvent(item=item))
-        # By how often, and in this turn alone: servers use call ids again.
-        answers = Counter(
-            call_id_of(item.raw_item)
-            for item in _since(progress.new_items, turn)
-            if isinstance(item, ToolCallOutputItem | HandoffOutputItem)
-        )
-        for item in turn.items:
-            raw_call: Any = item.raw_item
-            if not is_function_call(raw_call):
-                continue
-            call_id = call_id_of(raw_call)
-            if answers[call_id]:
-                answers[call_id] -= 1
-                continue
-            output = output_item(turn.agent, raw_call, CANCELLED_OUTPUT)
-            progress.add(output)
-            if not caller.was_refused(item):
-                await finish(run, RunItemStreamEvent(item=output))
-
-
-def _since(items: list[RunItem], turn: Turn) -> list[RunItem]:
-    """Those of `items` from the first one of `turn` on."""
-    first = turn.items[0] if turn.items else None
-    index = next((i for i, item in enumerate(items) if item is first), len(items))
-    return items[index:]
 
 
 async def _decide(
@@ -392,16 +335,6 @@ async def _decide(
             )
         return decision
     raise UserError(f"Invalid tool_use_behavior: {behavior!r}")
-
-
-def _message(text: str, *, status: str = "completed") -> Any:
-    from openai.types.responses import ResponseOutputMessage, ResponseOutputText
-
-    # The id is the SDK's for what no model said: the models' requests leave it out.
-    part = ResponseOutputText(type="output_text", text=text, annotations=[], logprobs=[])
-    return ResponseOutputMessage(
-        id=FAKE_ID, type="message", role="assistant", status=cast("Any", status), content=[part]
-    )
 
 
 def _uncancel() -> bool:

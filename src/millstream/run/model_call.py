@@ -2,8 +2,8 @@
 
 Rules of this file:
 
-1. A `model.started` has its `model.completed`, however the call ends, and that has the usage
-   of all tries.
+1. A `model.started` has its `model.completed`, with the usage of all tries: from here where the
+   answer is whole, from the end of the run (`closing.py`) where it is not.
 2. Of a try that is given up only its usage is kept: whatever becomes of the next one, the
    turn has nothing of it.
 3. What the model said is taken into the run once, also where the stream was cut behind its
@@ -25,18 +25,17 @@ from typing import TYPE_CHECKING, Any, cast
 from millstream.config import CallModelData, ModelInputData
 from millstream.context import settle
 from millstream.errors import UserError
-from millstream.events import ModelCompleted, ModelRetried, ModelStarted, RunItemStreamEvent
+from millstream.events import ModelRetried, ModelStarted
 from millstream.items import HandoffCallItem, ToolCallItem
 from millstream.models.estimate import estimate_tokens, estimate_usage
 from millstream.models.promise import Model, ModelTracing
 from millstream.models.retry import Retries, Retry
-from millstream.run.tools import close, finish
+from millstream.run.tools import close
 from millstream.run.turn import Turn
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
-    from millstream.items import ModelResponse, RunItem, TResponseInputItem
-    from millstream.log.promise import Payload
+    from millstream.items import ModelResponse, TResponseInputItem
     from millstream.run.active import ActiveRun
     from millstream.run.prepare import PreparedAgent
     from millstream.run.seams import Seams
@@ -98,60 +97,48 @@ class ModelCaller:
         self._ready = ready
         self._instructions: str | None = None
         self._input: list[TResponseInputItem] = []
-        self._abandoned: list[Usage] = []
-        """What each try has used that was given up."""
-        self._refused: set[int] = set()
-        """The `id()` of each item that the log did not take."""
         self._is_taken = False
-        self.turn: Turn | None = None
-        """What the model has said in the try that counts; None before it, and between two tries."""
 
     async def call(self) -> Turn:
         """Call the model, and again where its settings say so; what it said is in the run's items and usage.
 
         Raises:
             Exception: what the model, the filter of its input, or the log raised.
-            CancelledError: the run is to stop. `turn` has what the model had said by then.
+            CancelledError: the run is to stop. `RunProgress.turn` has what the model had said by then.
         """
         run, progress, ready = self._run, self._run.progress, self._ready
+        self._begin_try()
         self._instructions, self._input = await self._model_input()
         await run.write(ModelStarted(turn=progress.current_turn, model=_model_name(ready.model)))
-        status = "failed"
+        is_whole = False
         try:
             async with self._seams.model_span(run, ready.agent):
                 await self._seams.model_start(run, ready.agent, self._instructions, self._input)
                 turn, response = await self._answer()
-                status = "completed"
+                is_whole = True
                 self._take(turn, response)
                 await self._seams.model_end(run, ready.agent, response)
                 return turn
         except asyncio.CancelledError:
-            status = "cancelled" if self.turn is None or self.turn.response is None else "completed"
+            is_whole = progress.turn is not None and progress.turn.response is not None
             raise
         finally:
-            await self._end(status)
+            await self._end(is_whole=is_whole)
 
-    def was_refused(self, item: RunItem) -> bool:
-        """Whether the log did not take `item`: the history has it all the same."""
-        return id(item) in self._refused
+    async def _end(self, *, is_whole: bool) -> None:
+        """Take in what there is of an answer, and write the end of a call that is whole; of any other the run ends."""
+        run, turn = self._run, cast("Turn", self._run.progress.turn)
+        if turn.response is not None:
+            self._take(turn, turn.response)
+        elif turn.usage is not None:
+            run.progress.context_wrapper.usage.add(turn.usage)
+        if is_whole:
+            await close(run, turn.completed(run.progress.current_turn, status="completed"))
 
-    async def _end(self, status: str) -> None:
-        """Take in what there is of an answer, and write the end of the call."""
-        progress, turn = self._run.progress, self.turn
-        response = used = None
-        if turn is not None:
-            response, used = turn.response, turn.usage
-            if response is not None:
-                self._take(turn, response)
-            elif used is not None:
-                progress.context_wrapper.usage.add(used)
-        ended = ModelCompleted(
-            turn=progress.current_turn,
-            status=status,
-            response_id=None if response is None else response.response_id,
-            usage=_in_sum([*self._abandoned, *([used] if used else [])]),
-        )
-        await (close if status == "completed" else finish)(self._run, ended)
+    def _begin_try(self, earlier: Sequence[Usage] = ()) -> None:
+        """Take up a try of the call, behind those that have used `earlier`."""
+        ready = self._ready
+        self._run.progress.turn = Turn(ready.agent, ready.by_name, ready.handoffs, earlier)
 
     def _take(self, turn: Turn, response: ModelResponse) -> None:
         """Take in what the model said, once."""
@@ -202,7 +189,7 @@ class ModelCaller:
             conversation.conversation_id,
         )
         while True:
-            turn = self.turn = Turn(ready.agent, ready.by_name, ready.handoffs)
+            turn = cast("Turn", run.progress.turn)
             try:
                 return turn, await self._try(turn)
             except Exception as error:
@@ -215,15 +202,16 @@ class ModelCaller:
                 if retry is None:
                     raise
                 logger.info("run %s: the model is asked again: %s", run.run_id, retry.reason, exc_info=error)
-            self.turn = None  # nothing of it is kept, whatever becomes of the next try
-            await self._wait_for(retry, usage=turn.usage or Usage(requests=1))
+            usage = turn.usage or Usage(requests=1)
+            # Nothing else of it is kept, whatever becomes of the next.
+            self._begin_try([*turn.earlier, usage])
+            run.progress.context_wrapper.usage.add(usage)
+            await self._wait_for(retry)
 
-    async def _wait_for(self, retry: Retry, *, usage: Usage) -> None:
-        """Say that the model is asked again, and wait until it is; `usage` is that of the try that failed."""
-        run, progress = self._run, self._run.progress
-        self._abandoned.append(usage)
-        progress.context_wrapper.usage.add(usage)
-        turn = progress.current_turn
+    async def _wait_for(self, retry: Retry) -> None:
+        """Say that the model is asked again, and wait until it is."""
+        run = self._run
+        turn = run.progress.current_turn
         await run.write(
             ModelRetried(turn=turn, attempt=retry.attempt, reason=retry.reason, delay=retry.delay)
         )
@@ -253,12 +241,7 @@ class ModelCaller:
                 response = await ready.model.get_response(
                     **cast("dict[str, Any]", asked), **cast("dict[str, Any]", also)
                 )
-                payloads = turn.whole(response)
-                try:
-                    await run.write(*cast("list[Any]", payloads))
-                except Exception:
-                    self._note_refused(payloads)
-                    raise
+                await run.write(*cast("list[Any]", turn.whole(response)))
                 return response
             # A model that was written for the SDK need not know of batches.
             batches: Any = getattr(ready.model, "stream_batches", None) or partial(
@@ -276,11 +259,7 @@ class ModelCaller:
         try:
             async for batch in stream:
                 payloads = turn.feed(batch)
-                try:
-                    await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
-                except Exception:  # a cancellation refuses nothing: what it interrupts is written
-                    self._note_refused(payloads)
-                    raise
+                await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
                 if now() > due:
                     await asyncio.sleep(0)
                     due = now() + _SLICE
@@ -288,9 +267,6 @@ class ModelCaller:
             # The model's socket closes here and now, not when the collector finds the generator.
             if hasattr(stream, "aclose"):
                 await stream.aclose()
-
-    def _note_refused(self, payloads: Sequence[Payload]) -> None:
-        self._refused |= {id(each.item) for each in payloads if isinstance(each, RunItemStreamEvent)}
 
     def _estimate(self, turn: Turn) -> None:
         """Count what a try has used, where its server did not tell, or did not come to it."""
@@ -311,14 +287,6 @@ class ModelCaller:
             return
         if usage is not None:
             turn.tell(usage)
-
-
-def _in_sum(usages: Sequence[Usage]) -> dict[str, Any]:
-    """The usage of all tries of a model call, as its event tells it; nothing where none is known."""
-    together = Usage()
-    for usage in usages:
-        together.add(usage)
-    return together.to_dict() if usages else {}
 
 
 def _model_name(model: Model) -> str:

@@ -13,6 +13,7 @@ from millstream.items import ItemHelpers, ModelResponse, Releasable, RunItem, TR
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.context import RunContextWrapper
+    from millstream.run.turn import Turn
 
 
 @dataclass
@@ -33,6 +34,8 @@ class RunProgress(Releasable):
     """What of it stands in `input` already, word for word, since a handoff nested the history."""
     raw_responses: list[ModelResponse] = field(default_factory=list["ModelResponse"])
     current_turn: int = 0
+    turn: Turn | None = None
+    """What the model has said in that turn, in the try that counts; None before the first, and when the run is over."""
     final_output: Any = None
     interruptions: list[Any] = field(default_factory=list[Any])
     partial_text: str = ""

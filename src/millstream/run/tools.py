@@ -131,18 +131,6 @@ async def close(run: ActiveRun, *events: Event) -> None:
         raise
 
 
-async def finish(run: ActiveRun, *events: Event) -> None:
-    """Write what closes something that was opened, on the run's way to its end.
-
-    That end has its reason already: neither another cancellation nor a log that takes no
-    more, or has broken, may take its place.
-    """
-    try:
-        await close(run, *events)
-    except (asyncio.CancelledError, Exception) as error:
-        logger.debug("run %s: %s is not in its log: %r", run.run_id, events[0].type, error)
-
-
 class ToolRunner:
     """Runs the tool calls of one turn.
 
@@ -254,7 +242,7 @@ class ToolRunner:
         )
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]], calls: Sequence[ToolCall]) -> None:
-        """Cancel what still runs and answer every call that has no answer."""
+        """Cancel what still runs and answer every call that has no answer: in the history, as the run ends."""
         self._stopping = True
         for task in tasks:
             task.cancel()
@@ -267,13 +255,8 @@ class ToolRunner:
                     self._run.run_id,
                     call.tool.name,
                 )
-            if call.place in self.items:
-                continue
-            item = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
-            self.items[call.place] = item
-            if call.place in self._began:
-                await finish(self._run, self._finished(call, "cancelled", "cancelled"))
-            await finish(self._run, RunItemStreamEvent(item=item))
+            if call.place not in self.items:
+                self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
 
 
 def _status(failure: BaseException | None) -> tuple[str, str | None]:

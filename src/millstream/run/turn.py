@@ -16,7 +16,7 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, cast
 
@@ -24,7 +24,7 @@ import msgspec
 
 from millstream import codec, raw
 from millstream.errors import DecodeError, ModelProtocolError, ModelResponseError
-from millstream.events import RawResponsesStreamEvent, RunItemStreamEvent
+from millstream.events import ModelCompleted, RawResponsesStreamEvent, RunItemStreamEvent
 from millstream.items import (
     HandoffCallItem,
     MCPApprovalRequestItem,
@@ -67,6 +67,7 @@ class Turn:
         agent: the agent whose turn it is.
         tools: its enabled tools by name, for the descriptions that call items carry.
         handoffs: its enabled handoffs by tool name: a call of one is a handoff.
+        earlier: what each try of the call has used that was given up before this one.
     """
 
     def __init__(
@@ -74,11 +75,13 @@ class Turn:
         agent: Agent[Any],
         tools: Mapping[str, Tool],
         handoffs: Mapping[str, Handoff[Any, Any]],
+        earlier: Sequence[Usage] = (),
     ) -> None:
         self.items: list[RunItem] = []
         self.usage: Usage | None = None
         """What the call has used, once its final event told it: also where that says it failed."""
         self.agent = agent
+        self.earlier = earlier
         self._tools = tools
         self._handoffs = handoffs
         self._outputs: list[Any] = []
@@ -182,6 +185,25 @@ class Turn:
         self.usage = usage
         if self._response is not None:
             self._response.usage = usage
+
+    def completed(self, number: int, *, status: str) -> ModelCompleted:
+        """The end of the model call of turn `number`, with the usage of all its tries where any is known."""
+        together = Usage()
+        known = [*self.earlier, *([self.usage] if self.usage else [])]
+        for usage in known:
+            together.add(usage)
+        return ModelCompleted(
+            turn=number,
+            status=status,
+            response_id=None if self._response is None else self._response.response_id,
+            usage=together.to_dict() if known else {},
+        )
+
+    def first_and_after(self, items: list[RunItem]) -> list[RunItem]:
+        """Those of `items` from the first one of this turn on."""
+        first = self.items[0] if self.items else None
+        index = next((i for i, item in enumerate(items) if item is first), len(items))
+        return items[index:]
 
     def said(self) -> list[Any]:
         """What came of the answer: the items of a whole one, else the text of its pieces. Total, as `partial_text`."""
