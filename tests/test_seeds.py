@@ -164,6 +164,45 @@ async def print_deltas_of_raw_events(agent: Agent[Any]) -> Any:
     return printed
 
 
+async def print_nothing_by_names_that_no_server_sends(agent: Agent[Any]) -> Any:
+    """As their authors wrote them. What prints is in the two rows above.
+
+    A part of a message is an `output_text`, and text comes as `response.output_text.delta`: no
+    part is called `text`, and no event of the Responses API `response.output_item.delta`.
+    """
+    printed = []
+    async for event in Runner.run_streamed(agent, "Hi"):
+        if isinstance(event, RunItemStreamEvent) and isinstance(event.item, MessageOutputItem):
+            for content in event.item.raw_item.content:
+                if content.type == "text":
+                    printed.append(content.text)
+        if isinstance(event, RawResponsesStreamEvent) and event.event.type == "response.output_item.delta":
+            printed.append(event.event.delta.content)
+    return printed
+
+
+async def stream_the_delta_of_every_event(agent: Agent[Any]) -> Any:
+    """As its author wrote it: no event has a `delta`, which is in the data of some raw ones.
+
+    Beside it, what `examples/fastapi_executor.py` does.
+    """
+
+    async def stream_gen(result: Any) -> AsyncIterator[str]:
+        async for event in result.stream_events():
+            yield event.delta.text
+
+    async def text_of_stream(result: Any) -> AsyncIterator[str]:
+        async for event in result.stream_events():
+            if event.type == "raw_response_event" and event.data.type == "response.output_text.delta":
+                yield event.data.delta
+
+    try:
+        said = [text async for text in stream_gen(Runner.run_streamed(greeter(), "Hi"))]
+    except AttributeError as error:
+        said = str(error).rpartition(" ")[2]
+    return said, "".join([text async for text in text_of_stream(Runner.run_streamed(agent, "Hi"))])
+
+
 async def stream_the_text(agent: Agent[Any]) -> Any:
     return "".join([delta async for delta in Runner.run_streamed(agent, "Hi").text()])
 
@@ -469,6 +508,8 @@ ROWS: list[tuple[Callable[[Agent[Any]], Awaitable[Any]], Any]] = [
     (give_up_waiting_for_one_event, FIRST_TEN_KINDS),
     (print_the_text_of_messages, GREETING),
     (print_deltas_of_raw_events, GREETING),
+    (print_nothing_by_names_that_no_server_sends, []),
+    (stream_the_delta_of_every_event, ("'delta'", GREETING)),
     (stream_the_text, GREETING),
     (show_progress_by_item, ['Tool 1: weather({"city":"Oslo"})', "Result: Oslo: cold", "Agent thinking..."]),
     (parse_structured_output, ({"city": "Oslo"}, {"city": "Oslo"})),

@@ -1,4 +1,4 @@
-"""The application of the first seed, as its author wrote it: an agent's stream, made in one place, iterated in another.
+"""`examples/fastapi_agent_run.py`, the first seed's program: a stream made in one place, iterated in another.
 
 With FastAPI's OpenTelemetry instrumentation, a tool that opens a span, and readers that leave in
 every way a web application knows.
@@ -9,20 +9,20 @@ import contextvars
 import gc
 import itertools
 import json
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
-from typing import Any
+import runpy
+from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
+from typing import Any, TypeAlias
 
-from fastapi import APIRouter, FastAPI, HTTPException
-from fastapi.responses import StreamingResponse
+from fastapi import APIRouter, FastAPI
 from opentelemetry import trace
 from opentelemetry.instrumentation.fastapi import FastAPIInstrumentor
 from opentelemetry.sdk.trace import TracerProvider
-from pydantic import BaseModel
 
 from millstream import Agent, Runner, RunResultStreaming, to_sse, tool
 from millstream.testing import ScriptedModel, function_call
 
-doc_agent_router = APIRouter()
+EXAMPLE = Path(__file__).parents[2] / "examples" / "fastapi_agent_run.py"
 tracer = trace.ProxyTracerProvider().get_tracer("tool")
 started: list[asyncio.Task[None]] = []
 """The tasks of all runs."""
@@ -48,60 +48,19 @@ def start(number: int) -> RunResultStreaming:
     return run
 
 
-async def agent_func(query: str, original_content: int, stream: bool) -> Any:
-    if stream:
-        return start(original_content).stream_events()
-    return (await Runner.run(make_agent(original_content), query)).final_output
+def agent_func_left(leave: "Leaving") -> Callable[..., Awaitable[AsyncIterator[Any]]]:
+    async def agent_func(query: str, original_content: str, stream: bool) -> AsyncIterator[Any]:
+        return leave(start(int(original_content)).stream_events())
+
+    return agent_func
 
 
-agent_map: dict[str, Callable[..., Any]] = {"doc": agent_func}
+router = APIRouter()
 
 
-class AgentRequest(BaseModel):
-    mode: str
-    query: str
-    content: int
-    stream: bool
-    leave: str = "at its end"
-
-
-def sse_event(chunk: Any) -> str:
-    return f"data: {chunk.to_json().decode()}\n\n"
-
-
-def sse_done() -> str:
-    return "data: [DONE]\n\n"
-
-
-@doc_agent_router.post("/agent/run")
-async def run_agent(request: AgentRequest) -> Any:
-    try:
-        agent_func = agent_map.get(request.mode)
-        if not agent_func:
-            raise ValueError("Invalid mode.")
-        agent_kwargs = {
-            "query": request.query,
-            "original_content": request.content,
-            "stream": request.stream,
-        }
-        result = await agent_func(**agent_kwargs)
-
-        if request.stream:
-
-            async def event_stream() -> AsyncGenerator[str, None]:
-                async for chunk in LEAVINGS[request.leave](result):
-                    yield sse_event(chunk)
-                yield sse_done()
-
-            return StreamingResponse(event_stream(), media_type="text/event-stream")
-        return {"code": 200, "data": result}
-    except Exception as e:
-        raise HTTPException(status_code=500, detail=f"SLevel Internal server error: {e!s}") from e
-
-
-@doc_agent_router.post("/agent/sse")
-async def run_agent_with_to_sse(request: AgentRequest) -> Any:
-    return to_sse(start(request.content))
+@router.post("/agent/sse")
+async def run_agent_with_to_sse(request: dict[str, Any]) -> Any:
+    return to_sse(start(int(request["content"])))
 
 
 # --- ways to leave a stream, which the original's users took -----------------------------------
@@ -162,7 +121,8 @@ async def counted(result: Any) -> AsyncIterator[tuple[int, Any]]:
         yield next(counter), chunk
 
 
-LEAVINGS: dict[str, Callable[[Any], AsyncIterator[Any]]] = {
+Leaving: TypeAlias = Callable[[Any], AsyncIterator[Any]]
+LEAVINGS: dict[str, Leaving] = {
     "at its end": at_its_end,
     "by a break": by_a_break,
     "by an exception": by_an_exception,
@@ -173,16 +133,16 @@ LEAVINGS: dict[str, Callable[[Any], AsyncIterator[Any]]] = {
 
 
 def make_app(provider: TracerProvider) -> FastAPI:
-    """The application, instrumented."""
+    """The example's application, instrumented, with a mode for each way to leave a stream."""
     global tracer
     tracer = provider.get_tracer("tool")
-    app = FastAPI()
-    app.include_router(doc_agent_router)
+    example = runpy.run_path(str(EXAMPLE))
+    example["agent_map"].update({name: agent_func_left(leave) for name, leave in LEAVINGS.items()})
+    app = example["app"]
+    app.include_router(router)
     FastAPIInstrumentor.instrument_app(app, tracer_provider=provider)
     return app
 
 
 def body_of(number: int, leave: str) -> bytes:
-    return json.dumps(
-        {"mode": "doc", "query": "Hello!", "content": number, "stream": True, "leave": leave}
-    ).encode()
+    return json.dumps({"mode": leave, "query": "Hello!", "content": str(number), "stream": True}).encode()
