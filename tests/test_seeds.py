@@ -170,14 +170,14 @@ async def print_nothing_by_names_that_no_server_sends(agent: Agent[Any]) -> Any:
     A part of a message is an `output_text`, and text comes as `response.output_text.delta`: no
     part is called `text`, and no event of the Responses API `response.output_item.delta`.
     """
-    printed = []
+    printed = ""
     async for event in Runner.run_streamed(agent, "Hi"):
         if isinstance(event, RunItemStreamEvent) and isinstance(event.item, MessageOutputItem):
             for content in event.item.raw_item.content:
                 if content.type == "text":
-                    printed.append(content.text)
+                    printed += content.text
         if isinstance(event, RawResponsesStreamEvent) and event.event.type == "response.output_item.delta":
-            printed.append(event.event.delta.content)
+            printed += event.event.delta.content
     return printed
 
 
@@ -508,7 +508,7 @@ ROWS: list[tuple[Callable[[Agent[Any]], Awaitable[Any]], Any]] = [
     (give_up_waiting_for_one_event, FIRST_TEN_KINDS),
     (print_the_text_of_messages, GREETING),
     (print_deltas_of_raw_events, GREETING),
-    (print_nothing_by_names_that_no_server_sends, []),
+    (print_nothing_by_names_that_no_server_sends, ""),
     (stream_the_delta_of_every_event, ("'delta'", GREETING)),
     (stream_the_text, GREETING),
     (show_progress_by_item, ['Tool 1: weather({"city":"Oslo"})', "Result: Oslo: cold", "Agent thinking..."]),
