@@ -121,12 +121,27 @@ async def test_keys_are_given_when_they_are_pressed_and_the_terminal_is_as_befor
             first = await keys.get()
             os.write(master, b"\x1b")
             second = await keys.get()
-        assert termios.tcgetattr(slave) == before
+    assert termios.tcgetattr(slave) == before
 
     assert not lflag & (termios.ICANON | termios.ECHO)
     assert lflag & termios.ISIG
     assert (first, second) == (Key("text", "x"), ESCAPE)
     assert (sent[0], sent[-1]) == (PASTE_ON, PASTE_OFF)
+
+
+async def test_what_is_pressed_before_the_next_prompt_waits_for_it(ends: tuple[int, int]) -> None:
+    slave, master = ends
+
+    with Terminal(slave) as terminal:
+        with terminal.keys(lambda _: None):
+            pass
+        os.write(master, b"a\x04")  # a terminal that gives whole lines would take the Ctrl-D for itself
+        waiting = os.read(slave, 10)
+        with terminal.lines():
+            lflag = termios.tcgetattr(slave)[3]
+
+    assert waiting == b"a\x04"
+    assert lflag & termios.ICANON
 
 
 async def test_the_terminal_is_as_before_whatever_goes_wrong(ends: tuple[int, int]) -> None:

@@ -89,7 +89,8 @@ class Person:
             return line
         if self._typed.ended:
             raise EOFError
-        return self._line.read(prompt, self._typed.take_rest())
+        with contextlib.nullcontext() if self._line.edits else self._terminal.lines():
+            return self._line.read(prompt, self._typed.take_rest())
 
     def end_line(self) -> None:
         """End the line on the screen."""

@@ -149,6 +149,10 @@ class TypedAhead:
 class Terminal:
     """A terminal that somebody types at. While entered, what it was is put back when we stop or end.
 
+    It gives keys one by one all the while: what is pressed between an answer and the next prompt
+    waits, as it was pressed, for whoever edits that line. A terminal that waits for whole lines
+    would swallow a Ctrl-D there.
+
     Args:
         fd: the descriptor that keys are read from.
         send: writes to its screen; None where that is somewhere else.
@@ -162,6 +166,7 @@ class Terminal:
 
     def __enter__(self) -> Terminal:
         self._before = termios.tcgetattr(self._fd)
+        self._set(_one_by_one(self._before))
         if signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:  # who starts us with it ignored means it
             self._stop_handler = signal.signal(signal.SIGTSTP, self._pause)
         return self
@@ -184,7 +189,7 @@ class Terminal:
         before = termios.tcgetattr(self._fd)
         reader = _KeyReader(self._fd, take)
         try:
-            self._set(_one_by_one(before))
+            self._set(_silent(_one_by_one(before)))
             self._send(PASTE_ON)
             reader.start()
             yield
@@ -193,6 +198,17 @@ class Terminal:
             with contextlib.suppress(termios.error):  # the terminal is gone
                 self._set(before)
             self._send(PASTE_OFF)
+
+    @contextlib.contextmanager
+    def lines(self) -> Generator[None]:
+        """While entered, the terminal edits and gives whole lines: for who does not do that himself."""
+        before = termios.tcgetattr(self._fd)
+        self._set(self._before)
+        try:
+            yield
+        finally:
+            with contextlib.suppress(termios.error):  # the terminal is gone
+                self._set(before)
 
     def _send(self, text: str) -> None:
         if self._screen is not None:
@@ -217,11 +233,16 @@ class Terminal:
 
 
 def _one_by_one(modes: list[Any]) -> list[Any]:
-    """`modes`, with keys given when they are pressed, and not shown; Ctrl-C and Ctrl-Z stay signals."""
+    """`modes`, with keys given when they are pressed; Ctrl-C and Ctrl-Z stay signals."""
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = modes
     cc = list(cc)
     cc[termios.VMIN], cc[termios.VTIME] = 1, 0
-    return [iflag, oflag, cflag, lflag & ~(termios.ICANON | termios.ECHO), ispeed, ospeed, cc]
+    return [iflag, oflag, cflag, lflag & ~termios.ICANON, ispeed, ospeed, cc]
+
+
+def _silent(modes: list[Any]) -> list[Any]:
+    """`modes`, with keys not shown. Not for longer than we read them: who edits a line takes it for a wish."""
+    return [*modes[:3], modes[3] & ~termios.ECHO, *modes[4:]]
 
 
 class _KeyReader:

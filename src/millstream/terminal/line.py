@@ -28,9 +28,10 @@ class LineInput:
     def __init__(self, history: Iterable[str] = ()) -> None:
         # Editing draws on standard output: where that is no terminal, lines come as they are.
         self._out = sys.stdout if sys.stdout.isatty() else sys.stderr
-        self._edits = bool(_readline) and self._out is sys.stdout
+        self.edits = bool(_readline) and self._out is sys.stdout
+        """Whether lines are edited here; where they are not, the terminal has to."""
         self._last: str | None = None
-        if self._edits:
+        if self.edits:
             _readline.set_auto_history(False)
             if "libedit" not in (_readline.__doc__ or ""):
                 # Python switches it off: a paste of several lines would be several lines.
@@ -48,7 +49,7 @@ class LineInput:
         Raises:
             EOFError: there is no more.
         """
-        if self._edits:
+        if self.edits:
             _readline.set_startup_hook(lambda: _readline.insert_text(beginning) if beginning else None)
             try:
                 return input(prompt)
@@ -68,13 +69,13 @@ class LineInput:
     @property
     def unfinished(self) -> str:
         """What stood on the line when reading it was interrupted, as far as is known."""
-        return _readline.get_line_buffer() if self._edits else ""
+        return _readline.get_line_buffer() if self.edits else ""
 
     def remember(self, text: str) -> bool:
         """Let arrow up recall `text`; False where that is what it would recall anyway."""
         if not text.strip() or text == self._last:
             return False
         self._last = text
-        if self._edits:
+        if self.edits:
             _readline.add_history(text)
         return True
