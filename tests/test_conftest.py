@@ -148,22 +148,24 @@ def test_keys_and_proxies_of_the_machine_are_not_seen(suite: pytest.Pytester) ->
 
 
 A_LOG_WITHOUT_AN_END = """
+import dataclasses
+
 import pytest
 
 from millstream import Agent, MemoryLog, RunConfig, Runner
+from millstream.events import UserEvent
 from millstream.testing import ScriptedModel
 
-class Refuses(MemoryLog):
+class Mistakes(MemoryLog):
     async def append(self, run_id, batch, *, epoch=0):
         if batch.payloads[0].type == "model.completed":
-            raise OSError("disk full")
+            batch = dataclasses.replace(batch, payloads=[UserEvent(name="another")])
         await super().append(run_id, batch, epoch=epoch)
 
 MARK
 def test_it():
     agent = Agent(name="A", model=ScriptedModel([[]]))
-    with pytest.raises(OSError):
-        Runner.run_sync(agent, "Hello", run_config=RunConfig(log=Refuses()))
+    Runner.run_sync(agent, "Hello", run_config=RunConfig(log=Mistakes()))
 """
 
 
@@ -174,7 +176,7 @@ def test_a_test_whose_run_breaks_the_grammar_fails(suite: pytest.Pytester) -> No
 
     result.assert_outcomes(passed=1, errors=1)
     result.stdout.fnmatch_lines(
-        ["*position 4: every_model_call_ends", "*came before model.completed of turn 1*"]
+        ["*position 5: every_model_call_ends", "*came before model.completed of turn 1*"]
     )
 
 
