@@ -192,6 +192,7 @@ LOST = openai.APIConnectionError
 CHAT: tuple[Wire, ...] = ("chat",)
 RESPONSES: tuple[Wire, ...] = ("responses",)
 DEEP = b'"x":' + b"[" * 10_000 + b"]" * 10_000
+VLLM = b'{"object":"error","message":"scripted failure","type":"BadRequestError","param":null,"code":400}'
 LOGIN = b"<html>\n\n<h1>Log in</h1>"
 
 CASES = [
@@ -281,6 +282,26 @@ CASES = [
     Case("an error before anything", [ErrorEvent()], ModelResponseError, ModelResponseError),
     Case("an error in the middle", [ErrorEvent(6)], ModelResponseError),
     Case("an error of no type", [ErrorEvent(6, typed=False)], ModelResponseError, wires=RESPONSES),
+    *(
+        Case(f"an error as {how}", [Insert(frame + b"\n\n", frame=6)], ModelResponseError)
+        for how, frame in {
+            "`event: error`": b'event: error\ndata: {"message":"scripted failure"}',
+            "`event: error` with text": b"event: error\ndata: scripted failure",
+            "`event: error` with a type of its own": b"event: error\ndata: " + VLLM,
+            "`object`": b"data: " + VLLM,
+            "text": b'data: {"error":"scripted failure"}',
+            "a message": b'data: {"message":"scripted failure"}',
+        }.items()
+    ),
+    *(
+        Case(f"{what} as JSON", [Body(body, "application/json")], *both(ModelResponseError))
+        for what, body in {
+            "an error object": b'{"error":{"message":"scripted failure"}}',
+            "an error text": b'{"error":"scripted failure"}',
+            "an error message": b'{\n  "message": "scripted failure"\n}\n',
+            "an error of vLLM": VLLM,
+        }.items()
+    ),
     Case("unknown events and fields", [UnknownEvents()], GOOD, GOOD),
     Case("ids that repeat", [DuplicateIds()], BOTH, BOTH, TWO_CALLS),
     Case("several choices", [Choices(3)], GOOD, GOOD, wires=CHAT),
@@ -463,6 +484,8 @@ async def _ends_as(agent: Agent, door: str, expected: Outcome, *, silent: bool) 
     assert raised.type is expected or issubclass(raised.type, openai.OpenAIError)
     assert raised.value.run_data is not None  # type: ignore[attr-defined]
     assert str(raised.value)
+    if expected is ModelResponseError:
+        assert "scripted failure" in str(raised.value)
 
 
 def fails(case: Case) -> bool:

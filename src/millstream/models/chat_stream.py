@@ -70,6 +70,9 @@ class Chunk(msgspec.Struct, gc=False):
     choices: list[Choice] | None = None
     usage: Any = None
     error: Any = None
+    message: Any = None
+    """Of a failure that has no `error` around it: an answer has messages in its choices only."""
+    code: Any = None
 
 
 chunks = msgspec.json.Decoder(list[Chunk])
@@ -234,8 +237,8 @@ class ChatStream:
     def feed(self, chunks: list[Chunk]) -> RawBatch:
         """Take the chunks of one read; give the events that they mean."""
         for chunk in chunks:
-            if chunk.error:
-                self.error = response_error(chunk.error)
+            if chunk.error or (chunk.message and not chunk.choices):
+                self.error = response_error(chunk.error or {"message": chunk.message, "code": chunk.code})
                 break
             if self._id is None:
                 self._begin(chunk.id)
@@ -505,14 +508,14 @@ def whole_response(
         ModelProtocolError: the answer is not a chat completion.
     """
     chunk = chunk_of(data)
-    if not chunk.error and not chunk.choices:
-        raise ModelProtocolError(
-            f"The model's server sent a chat completion without choices: {excerpt(data)}"
-        )
     fold = ChatStream(model)
     fold.feed([chunk])
     if fold.error is not None:
         raise fold.error
+    if not chunk.choices:
+        raise ModelProtocolError(
+            f"The model's server sent a chat completion without choices: {excerpt(data)}"
+        )
     fold.finish()
     from openai.types.responses import Response
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import typing
 from collections.abc import AsyncGenerator, Iterable, Mapping
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import msgspec
 
@@ -21,7 +21,7 @@ from millstream.models.batched import ClientModel, signed
 from millstream.models.promise import ModelTracing, RawBatch
 from millstream.models.request import FAKE_ID, Request, build_request, item_type, plain_items
 from millstream.models.transport import IDLE_TIMEOUT
-from millstream.models.wire import FrameReader, excerpt, response_error, strict_json
+from millstream.models.wire import FrameReader, excerpt, failure_told, response_error, strict_json
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
@@ -39,6 +39,8 @@ class _Event(msgspec.Struct, gc=False):
     """All that is read of an event on its way."""
 
     type: str
+    object: Annotated[str, msgspec.Meta(pattern="^(?!error$)")] | None = None
+    """No event has one; what says "error" here is vLLM's failure, whose `type` is another thing: no event."""
 
 
 _events = msgspec.json.Decoder(list[_Event])
@@ -357,8 +359,9 @@ def _response(data: bytes) -> Response:
     if not isinstance(plain, dict):
         raise ModelProtocolError(f"The model's server sent no response: {excerpt(data)}")
     values = cast("dict[str, Any]", plain)
-    if "output" not in values and values.get("error"):
-        raise response_error(values["error"])
+    failure = None if "output" in values else failure_told(values)
+    if failure is not None:
+        raise failure
     if "output" not in values:
         raise ModelProtocolError(f"The model's server sent no response: {excerpt(data)}")
     return raw.build(Response, values)

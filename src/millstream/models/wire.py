@@ -27,7 +27,8 @@ from millstream.errors import DecodeError, ModelProtocolError, ModelResponseErro
 T = TypeVar("T")
 
 # Between the payloads of two frames stand an empty line, perhaps the event's name, and `data: `.
-_BETWEEN = re.compile(rb"\n\n(?:event: [^\n]*\n)?data: ")
+# The name `error` may be all that tells of a failure: such a frame is looked at by itself.
+_BETWEEN = re.compile(rb"\n\n(?:event: (?!error\n)[^\n]*\n)?data: ")
 _DONE = b"[DONE]"
 _EXCERPT = 120
 
@@ -81,10 +82,16 @@ class FrameReader(Generic[T]):
         return self._read(block)
 
     def finish(self) -> Frames[T] | None:
-        """Give the frame that a server did not end with an empty line, if the stream ends in a whole one."""
+        """Give the frame that a server did not end with an empty line, if the stream ends in a whole one.
+
+        What came instead of a stream may be the server's failure as one JSON document: then `error` is that.
+        """
         rest = b"".join(self._held).rstrip(b"\n")
         self._held.clear()
         if not rest or self._is_over():
+            return None
+        if not self.count and rest.startswith(b"{"):
+            self.error = _failure_of_document(rest)
             return None
         frames = self._read(rest + b"\n\n")
         # Half a frame is not the server's bad JSON: the connection was cut, and says so itself.
@@ -156,14 +163,18 @@ class FrameReader(Generic[T]):
         return Frames(payloads, values)
 
     def _one(self, name: str, payload: bytes) -> tuple[bytes, T]:
+        if name == "error" and not payload.lstrip().startswith(b"{"):
+            raise response_error(payload.decode("utf-8", "replace"))
         payload, plain = strict_json(payload, "an event")
         if not isinstance(plain, dict):
             raise ModelProtocolError(
                 f"The model's server sent an event that is no JSON object: {excerpt(payload)}"
             )
         values = cast("dict[str, Any]", plain)
-        if "type" not in values and values.get("error"):
-            raise response_error(values["error"])
+        # The error event of the Responses API is an event: its reader knows it.
+        failure = None if values.get("type") == "error" else failure_told(values, named=name == "error")
+        if failure is not None:
+            raise failure
         if "type" not in values and name:
             # Some servers name the event on its `event:` line only.
             payload = b'{"type":%b,%b' % (codec.encode(name), payload.lstrip()[1:])
@@ -175,13 +186,33 @@ class FrameReader(Generic[T]):
             ) from None
 
 
+def failure_told(values: dict[str, Any], *, named: bool = False) -> ModelResponseError | None:
+    """The failure that a server sent in place of an event, a chunk or an answer; None if it sent one of those.
+
+    The shapes in use are `{"error": {…}}`, `{"error": "…"}`, `{"message": "…"}`, and vLLM's
+    `{"object": "error", "message": "…", "type": …}`; in a frame that is `named` an error, any object.
+    """
+    said = values.get("error") or (isinstance(values.get("message"), str) and "choices" not in values)
+    if named or values.get("object") == "error" or (said and values.get("type") in (None, "error")):
+        return response_error(values.get("error") or values)
+    return None
+
+
+def _failure_of_document(data: bytes) -> ModelResponseError | None:
+    try:
+        _, plain = strict_json(data, "a document")
+    except ModelProtocolError:
+        return None
+    return failure_told(cast("dict[str, Any]", plain))
+
+
 def response_error(error: Any) -> ModelResponseError:
     """The exception for an `error` object of a server, whose parts may be missing."""
     if not isinstance(error, dict):
         return ModelResponseError(f"The model's server reported a failure: {error}")
     values = cast("dict[str, Any]", error)
     code = values.get("code") or values.get("type")
-    message = values.get("message") or "no reason given"
+    message = values.get("message") or values.get("detail") or "no reason given"
     told = f"{message} (code: {code})" if code else f"{message}"
     return ModelResponseError(
         f"The model's server reported a failure: {told}", error_code=None if code is None else str(code)
