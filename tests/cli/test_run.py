@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -392,6 +393,11 @@ def test_a_mistake_is_one_line_and_a_hint(
     assert "\nmillstream: hint: " in done.err
 
 
+MOVE = (
+    "write `import millstream.compat; millstream.compat.install()` before the first import of agents, "
+    "or import from millstream: see docs/coming-from-openai-agents.md."
+)
+
 TWINS = """
 from millstream import Agent, function_tool
 
@@ -423,13 +429,31 @@ agent = Agent(name="Twins", tools=[look, look])
             "name_override= renames a tool, and tool_name_override= a handoff.",
         ),
         (
+            "class Agent: pass\nAgent.__module__ = 'agents.agent'\ndesk = Agent()",
+            "app.py has an Agent of the OpenAI Agents SDK, not of Millstream.",
+            MOVE,
+        ),
+        (
+            "class Agent: pass\nAgent.__module__ = 'agents.agent'\nagent = Agent()\nagents = [agent]",
+            "app.py has an Agent of the OpenAI Agents SDK, not of Millstream.",
+            MOVE,
+        ),
+        (
             "from millstream import Agent\nagent = Agent(name='A', model='gpt-9')",
             "MissingKeyError: There is no API key for OpenAI.",
             "set OPENAI_API_KEY, start a local server, or choose with --model. "
             "`millstream models` shows what would be used, and why.",
         ),
     ],
-    ids=["function", "coroutine function", "number", "twins", "no key"],
+    ids=[
+        "function",
+        "coroutine function",
+        "number",
+        "twins",
+        "agent of the SDK",
+        "the SDK's `agent`",
+        "no key",
+    ],
 )
 def test_what_is_wrong_with_an_app_is_one_clear_line_and_what_to_change(
     source: str, error: str, hint: str, tmp_path: Path
@@ -440,6 +464,17 @@ def test_what_is_wrong_with_an_app_is_one_clear_line_and_what_to_change(
 
     assert done.code == 2
     assert done.errors == [f"millstream: error: {error}", f"millstream: hint: {hint}"]
+
+
+@pytest.mark.skipif(find_spec("agents") is not None, reason="the SDK is installed")
+def test_an_app_for_the_sdk_is_told_how_to_move(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("from agents import Agent\n")
+
+    done = millstream("run", "app.py", "x", cwd=tmp_path)
+
+    assert done.code == 2
+    assert "app.py cannot be imported: ModuleNotFoundError: No module named 'agents'" in done.err
+    assert done.errors[-1] == f"millstream: hint: {MOVE}"
 
 
 def test_several_agents_without_a_default_are_listed(tmp_path: Path) -> None:
@@ -481,7 +516,9 @@ def test_a_server_that_says_no_is_one_line_with_its_words_and_exit_code_1() -> N
     assert done.code == 1
     assert done.errors[0].startswith("millstream: error: AuthenticationError: ")
     assert "Incorrect API key provided" in done.errors[0]
-    assert done.errors[1] == "millstream: hint: is OPENAI_API_KEY right for this server?"
+    assert done.errors[1] == (
+        "millstream: hint: is the key right for this server? It is OPENAI_API_KEY, unless the model has its own."
+    )
     assert "sk-wrong" not in done.err
 
 

@@ -20,6 +20,13 @@ if TYPE_CHECKING:
 
 DEFAULT_NAME = "agent"
 
+_SDK = "agents"
+"""The package of the OpenAI Agents SDK."""
+_MOVE = (
+    "write `import millstream.compat; millstream.compat.install()` before the first import of agents, "
+    "or import from millstream: see docs/coming-from-openai-agents.md."
+)
+
 _FILE = re.compile(r"(?P<where>.+\.py)(?::(?P<name>\w+))?")
 _MODULE = re.compile(r"(?P<where>[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*):(?P<name>[A-Za-z_]\w*)")
 
@@ -90,7 +97,8 @@ def _import_problem(error: BaseException, where: str) -> Problem:
     frame = None if isinstance(error, SyntaxError) else _last_own_frame(error)
     if frame is not None:
         line += f"\n    {frame.filename}, line {frame.lineno}: {frame.line}"
-    return Problem(line, "--debug shows the whole traceback.")
+    lacks_sdk = isinstance(error, ModuleNotFoundError) and error.name == _SDK
+    return Problem(line, _MOVE if lacks_sdk else "--debug shows the whole traceback.")
 
 
 def _last_own_frame(error: BaseException) -> traceback.FrameSummary | None:
@@ -125,6 +133,8 @@ def _agent_of(module: ModuleType, where: str, name: str | None) -> Agent[Any]:
     distinct = {id(agent): agent for agent in agents.values()}
     if len(distinct) == 1:
         return next(iter(distinct.values()))
+    if not agents and any(_is_of_the_sdk(value) for value in values.values()):
+        raise Problem(f"{where} has an Agent of the OpenAI Agents SDK, not of Millstream.", _MOVE)
     if not agents and DEFAULT_NAME in values:
         raise _no_agent(values[DEFAULT_NAME], where, DEFAULT_NAME, listed)
     if not agents:
@@ -136,9 +146,16 @@ def _agent_of(module: ModuleType, where: str, name: str | None) -> Agent[Any]:
 
 
 def _no_agent(value: object, where: str, name: str, listed: str) -> Problem:
+    if _is_of_the_sdk(value):
+        return Problem(f"{name} in {where} is an Agent of the OpenAI Agents SDK, not of Millstream.", _MOVE)
     if inspect.isfunction(value):
         hint = f"call it at the top level, such as: assistant = {name}(…), and run {where}:assistant."
         if inspect.iscoroutinefunction(value):
             hint = "make the agent at the top level, outside of any function."
         return Problem(f"{name} in {where} is a function, not an Agent.", hint)
     return Problem(f"{name} in {where} is not an Agent but {type(value).__name__}.", listed)
+
+
+def _is_of_the_sdk(value: object) -> bool:
+    cls = type(value)
+    return cls.__name__ == "Agent" and cls.__module__.partition(".")[0] == _SDK

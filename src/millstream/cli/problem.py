@@ -61,11 +61,12 @@ HINTS: dict[str, str] = {
     # The client of the model's server.
     "APITimeoutError": "is the model still loading? Trying again may help.",
     "APIConnectionError": "is the server running, and is its address right? " + MODELS_HINT,
-    "AuthenticationError": "is OPENAI_API_KEY right for this server?",
+    "AuthenticationError": "is the key right for this server? It is OPENAI_API_KEY, unless the model has its own.",
     "PermissionDeniedError": "may this key use this model?",
     "NotFoundError": "does the server have this model, and this API? --model and --api choose. "
     + MODELS_HINT,
     "RateLimitError": "the server has had enough for now: wait, or look at the account's quota.",
+    "InternalServerError": "the model's server is at fault, not the program; trying again later may help.",
     "BadRequestError": "does the model support what the agent needs? --debug shows the request's failure in full.",
 }
 """What may help, by the name of an exception's class or of one of its bases."""
