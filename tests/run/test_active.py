@@ -10,6 +10,7 @@ import openai.types.responses  # noqa: F401  # when first imported it reads file
 import pytest
 
 from millstream import Agent, MemoryLog, RunConfig, Runner, RunResultStreaming, Usage, tool
+from millstream.clock import SystemClock
 from millstream.context import RunContextWrapper
 from millstream.errors import LogError, RunCancelledError
 from millstream.events import ModelStarted, RunCancelled, RunCompleted, RunStarted, Stamp
@@ -415,6 +416,161 @@ def test_a_run_that_takes_no_step_any_more_is_ended_from_outside(
     assert isinstance(run.terminal, RunCancelled)
     assert len(caplog.records) == lines
     assert run.position == entries
+
+
+# --- ends that the run's own task cannot write -------------------------------------------------
+
+
+def cut_off(scene: Callable[[], Any]) -> RunResultStreaming:
+    """The run of `scene`, whose loop was closed there without a word to its tasks."""
+    loop = asyncio.new_event_loop()
+    run: RunResultStreaming = loop.run_until_complete(scene())
+    loop.close()
+    return run
+
+
+def last(entries: list[Any], count: int) -> list[str]:
+    return [getattr(entry.event, "name", entry.type) for entry in entries[-count:]]
+
+
+async def when(run: RunResultStreaming, *, event: str, times: int = 1) -> None:
+    """Return when that many events of that name are written."""
+    async for entry in run.entries():
+        times -= getattr(entry.event, "name", entry.type) == event or entry.type == event
+        if not times:
+            return
+
+
+def test_a_loop_that_is_closed_in_a_model_call_leaves_the_call_ended_and_its_text_kept() -> None:
+    async def scene() -> RunResultStreaming:
+        run = start(ScriptedModel([ModelStep("Hello there.", hang_after=5)]))
+        await when(run, event="raw_response_event", times=5)
+        return run
+
+    run = cut_off(scene)
+    entries = asyncio.run(collect(run.entries()))
+
+    assert [entry.type for entry in entries[-3:]] == [
+        "model.completed",
+        "run_item_stream_event",
+        "run.cancelled",
+    ]
+    ended, kept, end = [entry.event for entry in entries[-3:]]
+    assert (ended.status, ended.turn) == ("cancelled", 1)
+    assert end.partial == run.to_input_list()[-1]["content"][0]["text"] == "Hello"  # type: ignore[index]
+    assert kept.item is run.new_items[-1]
+
+
+def test_a_loop_that_is_closed_while_tools_run_leaves_them_finished_and_every_call_answered() -> None:
+    @tool
+    async def ends() -> str:
+        return "done"
+
+    @tool
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    async def scene() -> RunResultStreaming:
+        calls = [function_call("waits", call_id="c1"), function_call("ends", call_id="c2")]
+        run = start(ScriptedModel([calls]), waits, ends)
+        await when(run, event="tool.finished")
+        return run
+
+    run = cut_off(scene)
+    entries = asyncio.run(collect(run.entries()))
+
+    assert [entry.type for entry in entries[-3:]] == [
+        "tool.finished",
+        "run_item_stream_event",
+        "run.cancelled",
+    ]
+    finished = entries[-3].event
+    assert (finished.call_id, finished.status, finished.code) == ("c1", "cancelled", "cancelled")
+    assert finished.ms >= 0
+    outputs: list[Any] = [item for item in run.to_input_list() if item.get("type") == "function_call_output"]
+    assert [item["call_id"] for item in outputs] == ["c1", "c2"]  # the order of the calls
+    assert outputs[1]["output"] == "done"
+    assert len({id(item) for item in run.new_items}) == len(run.new_items) == 4
+
+
+@pytest.mark.parametrize("door", ["streamed", "whole"])
+def test_a_clock_that_breaks_while_a_tool_runs_leaves_nothing_open(door: str) -> None:
+    class Breaks(SystemClock):
+        broken = False
+
+        def time(self) -> float:
+            if self.broken:
+                raise ValueError("no time")
+            return 7.0
+
+    @tool
+    def breaks() -> str:
+        clock.broken = True
+        return "done"
+
+    clock, log = Breaks(), MemoryLog()
+    agent = Agent(name="A", model=ScriptedModel([[function_call("breaks", call_id="c1")]]), tools=[breaks])
+    config = RunConfig(clock=clock, log=log)
+
+    async def run() -> Any:
+        if door == "whole":
+            return await Runner.run(agent, "Hi", run_config=config)
+        return await Runner.run_streamed(agent, "Hi", run_config=config)
+
+    with pytest.raises(ValueError, match="no time") as raised:
+        asyncio.run(run())
+
+    data: Any = raised.value.run_data  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
+    entries = asyncio.run(collect(log.follow(data.run_id)))
+    assert [entry.type for entry in entries[-3:]] == ["tool.finished", "run_item_stream_event", "run.failed"]
+    assert {entry.time for entry in entries} == {7.0}
+    assert entries[-2].event.item is data.new_items[-1]
+    assert data.new_items[-1].output == "done"  # what the tool gave, though it could not be written then
+
+
+async def test_an_end_that_is_lost_with_its_log_closes_what_is_open_for_readers_of_this_process() -> None:
+    class Gone(MemoryLog):
+        async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+            if run_id in gone:
+                raise LogError("gone")
+            await super().append(run_id, batch, epoch=epoch)
+
+    @tool
+    async def waits() -> None:
+        await asyncio.Event().wait()
+
+    gone: set[str] = set()
+    run = start(ScriptedModel([[function_call("waits", call_id="c1")]]), waits, log=Gone())
+    await when(run, event="tool.started")
+    gone.add(run.run_id)
+    run.cancel("now")
+
+    entries = await collect(run.entries())
+
+    assert [entry.type for entry in entries[-3:]] == [
+        "tool.finished",
+        "run_item_stream_event",
+        "run.cancelled",
+    ]
+    assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
+    assert not open_calls(run)
+
+
+async def test_a_log_that_takes_no_handoff_has_it_in_its_end_at_least() -> None:
+    class Full(MemoryLog):
+        async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+            if getattr(batch.payloads[0], "name", "") == "handoff_occured":
+                raise LogError("full")
+            await super().append(run_id, batch, epoch=epoch)
+
+    model = ScriptedModel([[function_call("transfer_to_b", call_id="h1")]])
+    agent = Agent(name="A", model=model, handoffs=[Agent(name="b", model=model)])
+    run = Runner.run_streamed(agent, "Hi", run_config=RunConfig(log=Full()))
+
+    entries = await collect(run.entries())
+
+    assert last(entries, 2) == ["handoff_occured", "run.failed"]
+    assert entries[-2].event.item is run.new_items[-1]
 
 
 async def test_what_is_written_behind_an_end_from_outside_is_dropped() -> None:

@@ -176,7 +176,7 @@ class Loop:
                 runner.items[place] = await answer(run, raw_calls[place], text)
             return await runner.run_all(calls)
         finally:
-            for _, item in sorted(runner.items.items()):
+            for item in runner.answers(calls):
                 progress.add(item)
 
     async def _tools_decide(self, ready: PreparedAgent, results: list[FunctionToolResult]) -> bool:

@@ -157,7 +157,7 @@ class ToolRunner:
         """Run `calls` side by side and return their results in the order of the calls.
 
         Raises:
-            Exception: what the first failing tool raised; the others are cancelled and answered.
+            Exception: what the first failing tool raised; the others are cancelled.
             CancelledError: the run is to stop, and not every call has a result.
         """
         if not calls:
@@ -181,6 +181,13 @@ class ToolRunner:
         if failure is None:
             raise asyncio.CancelledError
         raise failure.error if isinstance(failure, ToolFailure) else failure
+
+    def answers(self, calls: Sequence[ToolCall]) -> list[ToolCallOutputItem]:
+        """The answers to all calls in their order; to one of `calls` that has none, that it was cancelled."""
+        for call in calls:
+            if call.place not in self.items:
+                self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
+        return [item for _, item in sorted(self.items.items())]
 
     async def _run_one(self, call: ToolCall) -> FunctionToolResult:
         async with self._slots or contextlib.nullcontext():
@@ -242,7 +249,7 @@ class ToolRunner:
         )
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]], calls: Sequence[ToolCall]) -> None:
-        """Cancel what still runs and answer every call that has no answer: in the history, as the run ends."""
+        """Cancel what still runs, and wait for it, but not for ever."""
         self._stopping = True
         for task in tasks:
             task.cancel()
@@ -255,8 +262,6 @@ class ToolRunner:
                     self._run.run_id,
                     call.tool.name,
                 )
-            if call.place not in self.items:
-                self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
 
 
 def _status(failure: BaseException | None) -> tuple[str, str | None]:
