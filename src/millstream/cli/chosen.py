@@ -11,7 +11,8 @@ from millstream.agent.checks import reachable
 from millstream.errors import UserError
 from millstream.models.promise import Model, ModelProvider
 from millstream.models.provider import PLACEHOLDER_KEY, MultiProvider, OpenAIProvider
-from millstream.models.scripted import ModelCall, ModelStep, ScriptedModel
+from millstream.models.script import ModelCall, ModelStep
+from millstream.models.scripted import ScriptedModel
 
 if TYPE_CHECKING:
     from millstream.agent import Agent

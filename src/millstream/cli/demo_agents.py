@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.agent import Agent
 from millstream.clock import current_clock
-from millstream.models.scripted import ModelStep, ScriptedModel, function_call
+from millstream.models.script import ModelStep, function_call
+from millstream.models.scripted import ScriptedModel
 from millstream.tool import FunctionTool, function_tool
 from millstream.usage import Usage
 

@@ -17,252 +17,37 @@ from __future__ import annotations
 
 import asyncio
 import copy
-import functools
-import json
-import re
 from collections import deque
-from collections.abc import (
-    AsyncGenerator,
-    AsyncIterator,
-    Awaitable,
-    Callable,
-    Iterable,
-    Iterator,
-    Mapping,
-    Sequence,
-)
-from dataclasses import KW_ONLY, dataclass, field, fields, replace
+from collections.abc import AsyncGenerator, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from inspect import isawaitable
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypedDict, cast
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream import codec, raw
 from millstream.clock import Clock, current_clock
 from millstream.errors import ModelProtocolError, NotSupportedError, UserError
 from millstream.items import ModelResponse
 from millstream.models.batched import signed
+from millstream.models.narration import narrated
 from millstream.models.promise import Model, ModelTracing, RawBatch
+from millstream.models.script import (
+    ModelCall,
+    ModelScriptItem,
+    ModelStep,
+    UnconsumedModelSteps,
+    UnexpectedModelCall,
+    as_step,
+)
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
-    from openai.types.responses import (
-        ResponseFunctionToolCall,
-        ResponseOutputMessage,
-        ResponseReasoningItem,
-        ResponseStreamEvent,
-    )
+    from openai.types.responses import ResponseStreamEvent
 
     from millstream.agent import AgentOutputSchemaBase
     from millstream.config import ModelRetryAdvice, ModelRetryAdviceRequest, ModelSettings
     from millstream.handoff import Handoff
-    from millstream.items import TResponseInputItem, TResponseOutputItem, TResponseStreamEvent
+    from millstream.items import TResponseInputItem, TResponseStreamEvent
     from millstream.tool import Tool
-
-MODEL_NAME = "scripted-model"
-DEFAULT_RESPONSE_ID = "resp-789"
-
-# --- errors ---------------------------------------------------------------------------------
-
-
-class ModelScriptError(UserError):
-    """Something about the script of a `ScriptedModel`."""
-
-
-class UnexpectedModelCall(ModelScriptError):  # the SDK's name
-    """The model was called once more than its script has steps."""
-
-    def __init__(self, message: str, *, call: ModelCall, call_index: int) -> None:
-        super().__init__(message)
-        self.call = call
-        self.call_index = call_index
-
-
-class UnconsumedModelSteps(ModelScriptError):  # the SDK's name
-    """`assert_complete` found steps that no call used."""
-
-    def __init__(self, message: str, *, remaining_steps: int) -> None:
-        super().__init__(message)
-        self.remaining_steps = remaining_steps
-
-
-StepReason: TypeAlias = Literal["invalid_input", "invalid_error", "unsupported_field"]
-
-
-class InvalidModelStep(ModelScriptError):  # the SDK's name
-    """A step of the script is not one; raised when it is given, or returned by a responder."""
-
-    def __init__(self, message: str, *, reason: StepReason, input_index: int) -> None:
-        super().__init__(message)
-        self.reason: StepReason = reason
-        self.input_index = input_index
-
-
-# --- calls and steps ------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class ModelCall:
-    """What a `ScriptedModel` was asked; `input` is a copy that later turns do not change."""
-
-    system_instructions: str | None
-    input: Any
-    model_settings: ModelSettings
-    tools: list[Tool]
-    output_schema: AgentOutputSchemaBase | None
-    handoffs: list[Handoff[Any, Any]]
-    tracing: ModelTracing
-    previous_response_id: str | None
-    conversation_id: str | None
-    prompt: Any | None
-    streamed: bool
-
-
-ModelStepOutput: TypeAlias = "str | Sequence[TResponseOutputItem | str]"
-"""Text (one assistant message), or output items; a text among them is a message too."""
-
-
-class ModelStepSpec(TypedDict, total=False):
-    """A `ModelStep` as a dict."""
-
-    output: ModelStepOutput
-    usage: Usage
-    response_id: str | None
-    request_id: str | None
-    raw_usage: dict[str, Any] | None
-    error: Exception | None
-    responder: ModelResponder | None
-    stream_events: Sequence[TResponseStreamEvent] | ModelStreamFactory | None
-    retry_advice: ModelRetryAdvice | None
-    fail_after: int | None
-    hang_after: int | None
-    truncate_after: int | None
-
-
-ModelStepResult: TypeAlias = "ModelStep | ModelStepSpec | ModelStepOutput | Exception"
-"""What a responder may return."""
-ModelScriptItem: TypeAlias = "ModelStepResult"
-"""What may stand in a script."""
-ModelResponder: TypeAlias = "Callable[[ModelCall], ModelStepResult | Awaitable[ModelStepResult]]"
-ModelStreamFactory: TypeAlias = "Callable[[ModelCall], AsyncIterator[TResponseStreamEvent]]"
-
-
-@dataclass
-class ModelStep:
-    """One answer of a `ScriptedModel`.
-
-    `error` alone is raised instead of an answer. The three `..._after` count stream events:
-    that many are delivered first. A call for the whole answer gets none of it: it raises the
-    error, hangs, or raises `ModelProtocolError`.
-    """
-
-    output: ModelStepOutput = ()
-    usage: Usage = field(default_factory=Usage)
-    """Of this call; left as it is, the model's `default_usage` counts."""
-    response_id: str | None = DEFAULT_RESPONSE_ID
-    request_id: str | None = None
-    raw_usage: dict[str, Any] | None = None
-    error: Exception | None = None
-    responder: ModelResponder | None = None
-    """Called with the `ModelCall`, awaited if need be; what it returns is the step."""
-    stream_events: Sequence[TResponseStreamEvent] | ModelStreamFactory | None = None
-    """The events to stream instead of the natural ones: typed, or as JSON bytes or dicts."""
-    retry_advice: ModelRetryAdvice | None = None
-    """What the model says of trying again, where the step fails."""
-    _: KW_ONLY
-    fail_after: int | None = None
-    """Raise `error` (without one, a `ConnectionResetError`) after so many events."""
-    hang_after: int | None = None
-    """Fall silent for ever after so many events; only closing or cancelling ends it."""
-    truncate_after: int | None = None
-    """End the stream after so many events, as a cut connection does: nothing terminal comes."""
-
-    @classmethod
-    def raise_error(cls, error: Exception, *, retry_advice: ModelRetryAdvice | None = None) -> ModelStep:
-        """A step that raises `error`, with what the model says of trying again."""
-        return cls(error=error, retry_advice=retry_advice)
-
-    @classmethod
-    def respond(cls, responder: ModelResponder) -> ModelStep:
-        """A step that `responder` makes of the call, when it comes."""
-        return cls(responder=responder)
-
-    @classmethod
-    def stream(
-        cls,
-        events: Sequence[TResponseStreamEvent] | ModelStreamFactory,
-        *,
-        output: ModelStepOutput = (),
-        usage: Usage | None = None,
-        response_id: str | None = DEFAULT_RESPONSE_ID,
-    ) -> ModelStep:
-        """A step that streams `events` as they are; a call for the whole answer gets `output`."""
-        return cls(output, usage or Usage(), response_id, stream_events=events)
-
-
-# --- output items ---------------------------------------------------------------------------
-
-
-def assistant_message(text: str, *, item_id: str = "scripted-message") -> ResponseOutputMessage:
-    """A message of the model."""
-    from openai.types.responses import ResponseOutputMessage, ResponseOutputText
-
-    part = ResponseOutputText(annotations=[], text=text, type="output_text", logprobs=[])
-    return ResponseOutputMessage(
-        id=item_id, content=[part], role="assistant", status="completed", type="message"
-    )
-
-
-def final_json(output: Any, *, item_id: str = "scripted-message") -> ResponseOutputMessage:
-    """A message whose text is `output` as JSON: what a model says to an agent with an `output_type`."""
-    return assistant_message(codec.encode(output).decode(), item_id=item_id)
-
-
-def refusal(text: str, *, item_id: str = "scripted-refusal") -> ResponseOutputMessage:
-    """A message in which the model declines to answer."""
-    from openai.types.responses import ResponseOutputMessage, ResponseOutputRefusal
-
-    part = ResponseOutputRefusal(refusal=text, type="refusal")
-    return ResponseOutputMessage(
-        id=item_id, content=[part], role="assistant", status="completed", type="message"
-    )
-
-
-def reasoning(text: str, *, item_id: str = "scripted-reasoning") -> ResponseReasoningItem:
-    """A piece of reasoning, `text` being its summary."""
-    from openai.types.responses import ResponseReasoningItem
-    from openai.types.responses.response_reasoning_item import Summary
-
-    return ResponseReasoningItem(
-        id=item_id, summary=[Summary(text=text, type="summary_text")], type="reasoning"
-    )
-
-
-def function_call(
-    name: str,
-    arguments: str | Mapping[str, Any] = "{}",
-    *,
-    call_id: str | None = None,
-    item_id: str | None = None,
-    namespace: str | None = None,
-) -> ResponseFunctionToolCall:
-    """A call of a tool; arguments given as text are passed on as they are, valid or not.
-
-    Without a `call_id` it is `call_` and the tool's name: give one where a tool is called twice.
-    """
-    from openai.types.responses import ResponseFunctionToolCall
-
-    if not isinstance(arguments, str):
-        arguments = json.dumps(arguments, separators=(",", ":"), ensure_ascii=False)
-    if call_id is None:
-        call_id = f"call_{name}"
-    call = ResponseFunctionToolCall(
-        arguments=arguments, call_id=call_id, name=name, type="function_call", id=item_id or call_id
-    )
-    if namespace is not None:  # what is not set is not sent
-        call.namespace = namespace
-    return call
-
-
-# --- the model ------------------------------------------------------------------------------
 
 
 class ScriptedModel(Model):
@@ -605,77 +390,13 @@ class ScriptedModel(Model):
         return narrated(step, chunk_size=self._chunk_size)
 
 
-def as_step(item: Any, index: int) -> ModelStep:
-    """`item` of a script as a step, with every text in it a message.
-
-    Raises:
-        InvalidModelStep: it is none.
-    """
-
-    def invalid(what: str, reason: StepReason = "invalid_input") -> InvalidModelStep:
-        return InvalidModelStep(f"Scripted model step {index + 1}: {what}.", reason=reason, input_index=index)
-
-    if isinstance(item, BaseException):
-        item = ModelStep(error=cast("Exception", item))
-    elif isinstance(item, Mapping):
-        spec = cast("Mapping[str, Any]", item)
-        unknown = spec.keys() - {f.name for f in fields(ModelStep)}
-        if unknown:
-            raise invalid(f"a ModelStep has no field {', '.join(sorted(unknown))}", "unsupported_field")
-        item = ModelStep(**spec)
-    step = item if isinstance(item, ModelStep) else ModelStep(output=item)
-    if step.error is not None and not isinstance(step.error, Exception):  # pyright: ignore[reportUnnecessaryIsInstance]
-        raise invalid("`error` is an Exception", "invalid_error")
-    output: Any = [step.output] if isinstance(step.output, str) else step.output
-    if not isinstance(output, Sequence) or isinstance(output, (bytes, bytearray)):
-        raise invalid("output is text or a list of output items; wrap a single item in a list")
-    items = cast("Sequence[Any]", output)
-    for part in items:
-        if not isinstance(part, str) and _field(part, "type") is None:
-            raise invalid(f"{type(part).__name__} is not an output item (they have a `type`)")
-    messages = [
-        assistant_message(part, item_id=f"msg_{index + 1}_{place}") if isinstance(part, str) else part
-        for place, part in enumerate(items)
-    ]
-    return replace(step, output=messages)
-
-
-def _field(item: Any, name: str) -> Any:
-    if isinstance(item, Mapping):
-        return cast("Mapping[str, Any]", item).get(name)
-    return getattr(item, name, None)
-
-
 def _output_items(step: ModelStep) -> list[Any]:
     items: Sequence[Any] = step.output
     return [raw.item_from(item) if isinstance(item, dict) else item for item in items]
 
 
-# --- the natural sequence of events ---------------------------------------------------------
-
-
-_Told: TypeAlias = "tuple[str, bytes]"
-"""An event's type and its JSON."""
-
-
-def narrated(step: ModelStep, *, chunk_size: int | None = None) -> Iterator[_Told]:
-    """The natural events of a step's answer, in order: the type of each, and its JSON."""
-    return _Narrator(step, functools.partial(_pieces, size=chunk_size)).events()
-
-
 _Wire: TypeAlias = "tuple[str, bytes | ResponseStreamEvent]"
 """An event's type, and its JSON or the typed object that a user gave."""
-
-_WORD = re.compile(r"\s*\S+|\s+")
-_ARGUMENTS_CHUNK = 8
-
-
-def _pieces(text: str, size: int | None, words: bool = True) -> Iterable[str]:
-    """`text` cut into deltas; joined, they are `text` again."""
-    if size is None and words:
-        return _WORD.findall(text)
-    size = size or _ARGUMENTS_CHUNK  # arguments have few spaces to cut at
-    return [text[i : i + size] for i in range(0, len(text), size)]
 
 
 def _wire(event: Any) -> _Wire:
@@ -685,120 +406,3 @@ def _wire(event: Any) -> _Wire:
     if isinstance(event, bytes):
         return str(codec.decode(event)["type"]), event
     return event.type, event
-
-
-class _Narrator:
-    """Tells one answer as the Responses API does, event by event, as wire JSON."""
-
-    def __init__(self, step: ModelStep, pieces: Callable[..., Iterable[str]]) -> None:
-        self._step = step
-        self._pieces = pieces
-        self._sequence_number = 0
-        self._items = [cast("dict[str, Any]", _plain(item)) for item in step.output]
-
-    def events(self) -> Iterator[_Told]:
-        """All events of the answer, in order."""
-        yield self._event("response.created", response=self._response("in_progress"))
-        yield self._event("response.in_progress", response=self._response("in_progress"))
-        for index, item in enumerate(self._items):
-            yield from self._item(index, item)
-        yield self._event("response.completed", response=self._response("completed"))
-
-    def _event(self, kind: str, /, **values: Any) -> _Told:
-        data = codec.encode({"type": kind, "sequence_number": self._sequence_number, **values})
-        self._sequence_number += 1
-        return kind, data
-
-    def _response(self, status: str) -> dict[str, Any]:
-        done = status == "completed"
-        return {
-            "id": self._step.response_id,
-            "created_at": 0,
-            "model": MODEL_NAME,
-            "object": "response",
-            "output": self._items if done else [],
-            "parallel_tool_calls": False,
-            "tool_choice": "none",
-            "tools": [],
-            "top_p": None,
-            "status": status,
-            "usage": _wire_usage(self._step.usage) if done else None,
-        }
-
-    def _item(self, index: int, item: dict[str, Any]) -> Iterator[_Told]:
-        kind = item.get("type")
-        at = {"item_id": item.get("id") or item.get("call_id") or f"item_{index}", "output_index": index}
-        filled_later: dict[str, Any] = {"content": [], "summary": [], "arguments": ""}
-        filled_later["encrypted_content"] = None
-        started = {name: filled_later.get(name, value) for name, value in item.items()}
-        if kind in ("message", "function_call", "reasoning"):
-            started["status"] = "in_progress"
-        yield self._event("response.output_item.added", output_index=index, item=started)
-        if kind == "message":
-            yield from self._parts(at, item.get("content") or [])
-        elif kind == "function_call":
-            yield from self._arguments(at, item)
-        elif kind == "reasoning":
-            yield from self._reasoning(at, item)
-        yield self._event("response.output_item.done", output_index=index, item=item)
-
-    def _parts(self, at: dict[str, Any], parts: list[dict[str, Any]]) -> Iterator[_Told]:
-        for index, part in enumerate(parts):
-            here = {**at, "content_index": index}
-            field_name = "refusal" if part["type"] == "refusal" else "text"
-            text = part.get(field_name) or ""
-            empty = {**part, field_name: ""}
-            yield self._event("response.content_part.added", **here, part=empty)
-            if field_name == "refusal":
-                yield from self._deltas("response.refusal", here, text)
-                yield self._event("response.refusal.done", **here, refusal=text)
-            else:
-                yield from self._deltas("response.output_text", {**here, "logprobs": []}, text)
-                yield self._event("response.output_text.done", **here, text=text, logprobs=[])
-            yield self._event("response.content_part.done", **here, part=part)
-
-    def _arguments(self, at: dict[str, Any], item: dict[str, Any]) -> Iterator[_Told]:
-        arguments = item.get("arguments") or ""
-        yield from self._deltas("response.function_call_arguments", at, arguments, words=False)
-        yield self._event(
-            "response.function_call_arguments.done", **at, arguments=arguments, name=item.get("name")
-        )
-
-    def _reasoning(self, at: dict[str, Any], item: dict[str, Any]) -> Iterator[_Told]:
-        for index, part in enumerate(item.get("summary") or []):
-            here = {**at, "summary_index": index}
-            text = part.get("text") or ""
-            yield self._event("response.reasoning_summary_part.added", **here, part={**part, "text": ""})
-            yield from self._deltas("response.reasoning_summary_text", here, text)
-            yield self._event("response.reasoning_summary_text.done", **here, text=text)
-            yield self._event("response.reasoning_summary_part.done", **here, part=part)
-        for index, part in enumerate(item.get("content") or []):
-            here = {**at, "content_index": index}
-            text = part.get("text") or ""
-            yield from self._deltas("response.reasoning_text", here, text)
-            yield self._event("response.reasoning_text.done", **here, text=text)
-
-    def _deltas(self, family: str, here: dict[str, Any], text: str, *, words: bool = True) -> Iterator[_Told]:
-        # What all deltas of one text share is encoded once, as there may be many.
-        kind = f"{family}.delta"
-        head = codec.encode({"type": kind, **here})[:-1]
-        for piece in self._pieces(text, words=words):
-            yield (
-                kind,
-                b'%b,"sequence_number":%d,"delta":%b}' % (head, self._sequence_number, codec.encode(piece)),
-            )
-            self._sequence_number += 1
-
-
-def _plain(item: Any) -> Any:
-    return codec.decode(raw.encode(item))
-
-
-def _wire_usage(usage: Usage) -> dict[str, Any]:
-    return {
-        "input_tokens": usage.input_tokens,
-        "input_tokens_details": usage.input_tokens_details,
-        "output_tokens": usage.output_tokens,
-        "output_tokens_details": usage.output_tokens_details,
-        "total_tokens": usage.total_tokens,
-    }

@@ -1,12 +1,11 @@
 """What tests of programs built on Millstream need: scripted models, contracts to hold to, hard values."""
 
-from millstream.models.scripted import (
+from millstream.models.script import (
     InvalidModelStep,
     ModelCall,
     ModelScriptError,
     ModelStep,
     ModelStepSpec,
-    ScriptedModel,
     UnconsumedModelSteps,
     UnexpectedModelCall,
     assistant_message,
@@ -15,6 +14,7 @@ from millstream.models.scripted import (
     reasoning,
     refusal,
 )
+from millstream.models.scripted import ScriptedModel
 from millstream.testing import faults
 from millstream.testing.awkward import CANARY, AwkwardValue, awkward_values
 from millstream.testing.clock import ManualClock

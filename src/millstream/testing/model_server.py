@@ -30,7 +30,8 @@ from typing import Any, TypeAlias
 
 from millstream.clock import SYSTEM_CLOCK, Clock
 from millstream.errors import UserError
-from millstream.models.scripted import MODEL_NAME, ModelScriptItem, ModelStep, as_step
+from millstream.models.narration import MODEL_NAME
+from millstream.models.script import ModelScriptItem, ModelStep, as_step
 from millstream.testing import model_wires
 from millstream.testing.faults import CUT, HANG, RESET, End, Fault, Gate, Head, Pause, Piece, Reset, Stall
 from millstream.testing.model_wires import Talk

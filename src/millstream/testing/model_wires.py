@@ -7,21 +7,18 @@ here, as OpenAI's own servers tell it, with reasoning in the field that others h
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, cast
 
 from millstream import codec, raw
 from millstream.errors import UserError
-from millstream.models.scripted import MODEL_NAME, ModelStep, narrated
+from millstream.models.narration import MODEL_NAME, narrated, pieces
+from millstream.models.script import ModelStep
 
 Json: TypeAlias = dict[str, Any]
 Wire: TypeAlias = Literal["responses", "chat"]
 """`POST /v1/responses` or `POST /v1/chat/completions`."""
-
-_WORD = re.compile(r"\s*\S+|\s+")
-_ARGUMENTS_PIECE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +96,7 @@ def _chunks(response: Json, usage: bool) -> Iterator[Json]:
             calls += 1
         else:
             for field, said in _texts(item):
-                for word in _WORD.findall(said):
+                for word in pieces(said):
                     yield _chunk(response, {field: word})
     yield _chunk(response, {}, finish="tool_calls" if calls else "stop")
     if usage:
@@ -135,8 +132,7 @@ def _texts(item: Json) -> Iterator[tuple[str, str]]:
 def _call_deltas(item: Json, index: int) -> Iterator[Json]:
     arguments: str = item["arguments"]
     yield {"tool_calls": [{"index": index, **_call({**item, "arguments": ""})}]}
-    for start in range(0, len(arguments), _ARGUMENTS_PIECE):
-        piece = arguments[start : start + _ARGUMENTS_PIECE]
+    for piece in pieces(arguments, words=False):
         yield {"tool_calls": [{"index": index, "function": {"arguments": piece}}]}
 
 
