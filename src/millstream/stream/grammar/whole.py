@@ -79,9 +79,9 @@ class StreamGrammar:
         self.forget()
         if told:
             return []
-        missing = str(last + 1) if position == last + 2 else f"{last + 1} to {position - 1}"
+        missing = f"{last + 1} is" if position == last + 2 else f"{last + 1} to {position - 1} are"
         return [
-            Violation("positions_count", f"Position {position} came behind {last}: {missing} is missing.")
+            Violation("positions_count", f"Position {position} came behind {last}: {missing} missing.")
         ]
 
     def gap(self) -> None:
