@@ -80,9 +80,7 @@ class StreamGrammar:
         if told:
             return []
         missing = f"{last + 1} is" if position == last + 2 else f"{last + 1} to {position - 1} are"
-        return [
-            Violation("positions_count", f"Position {position} came behind {last}: {missing} missing.")
-        ]
+        return [Violation("positions_count", f"Position {position} came behind {last}: {missing} missing.")]
 
     def gap(self) -> None:
         """The stream says that something is missing here: the next position may be any later one."""
