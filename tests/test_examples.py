@@ -11,7 +11,7 @@ import openai.types.responses  # noqa: F401  # when first imported it reads file
 import pytest
 from websockets.asyncio.client import connect
 
-from tests.delivery.serving import Served, ends, parse, serving
+from tests.delivery.serving import Served, ends, keeps_the_grammar, parse, serving
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SHOWN = {
@@ -41,18 +41,20 @@ async def ask_over_sse(server: Served) -> Any:
 
 async def ask_in_a_format_of_its_own(server: Served) -> Any:
     async with httpx2.AsyncClient(base_url=server.url) as client:
-        frames = parse((await client.get("/stream", params={"query": "hello"})).content)
+        body = (await client.get("/stream", params={"query": "hello"})).content
+    frames = parse(body, not_a_run="raw events are written in a format of the example's own")
     return "".join(f.json["delta"] for f in frames if f.json["type"] == "response.output_text.delta")
 
 
 async def ask_one_agent_of_several(server: Served) -> Any:
     question = {"mode": "doc", "query": "hello", "content": "A page."}
     async with httpx2.AsyncClient(base_url=server.url) as client:
-        streamed = parse((await client.post("/agent/run", json=question | {"stream": True})).content)
+        body = (await client.post("/agent/run", json=question | {"stream": True})).content
         whole = await client.post("/agent/run", json=question)
         unknown = await client.post("/agent/run", json=question | {"mode": "none"})
-    *events, done = streamed
+    *events, done = parse(body, not_a_run="its last frame is no event")
     assert done.data == "[DONE]"
+    keeps_the_grammar([event.json for event in events])
     assert whole.json() == {"code": 200, "data": "You said: hello"}
     assert (unknown.status_code, "Invalid mode." in unknown.json()["detail"]) == (500, True)
     deltas = [e.json["data"]["delta"] for e in events if "delta" in e.json.get("data", {})]
@@ -73,6 +75,7 @@ async def ask_over_a_websocket(server: Served) -> Any:
     async with connect(f"{url}/chat") as socket:
         await socket.send("hello")
         messages = [json.loads(message) async for message in socket]
+    keeps_the_grammar(messages)
     assert socket.close_code == 1000
     return messages[-1]["event"]["output"]
 

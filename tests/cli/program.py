@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import select
 import signal
@@ -14,8 +15,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from millstream.testing import check_stream
+
 PROGRAM = [sys.executable, "-m", "millstream"]
 DEADLINE = 40.0
+PRINTS_LOGS = frozenset({"run", "chat", "demo"})
+"""The commands whose `--json` is the logs of their runs; that of the others is a report."""
 
 
 def environment(more: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -55,7 +60,10 @@ def millstream(
     cwd: Path | None = None,
     stdout: int | IO[Any] = subprocess.PIPE,
 ) -> Done:
-    """Run `millstream ARGUMENTS`; without `input`, nobody is at its standard input."""
+    """Run `millstream ARGUMENTS`; without `input`, nobody is at its standard input.
+
+    What it prints as the log of a run, or of several, is held to the grammar.
+    """
     done = subprocess.run(
         [*PROGRAM, *arguments],
         cwd=cwd,
@@ -68,11 +76,29 @@ def millstream(
         stdin=subprocess.DEVNULL if input is None else None,
         input=input,
     )
+    if "--json" in arguments and arguments[0] in PRINTS_LOGS:
+        for log in logs_in(done.stdout or ""):
+            check_stream(log)
     return Done(done.returncode, done.stdout or "", done.stderr)
 
 
+def logs_in(out: str) -> Iterator[list[str]]:
+    """The lines of each run's log in what was printed: positions begin at 1 again."""
+    log: list[str] = []
+    for line in out.splitlines():
+        if log and json.loads(line)["position"] == 1:
+            yield log
+            log = []
+        log.append(line)
+    if log:
+        yield log
+
+
 class Terminal:
-    """The program at a terminal: its screen so far, and a keyboard."""
+    """The program at a terminal: its screen so far, and a keyboard.
+
+    What `--json` prints there is not held to the grammar: a screen wraps its lines, and shows what is typed among them.
+    """
 
     def __init__(self, process: subprocess.Popen[bytes], master: int) -> None:
         self.process = process
@@ -99,7 +125,9 @@ class Terminal:
             return
         deadline = time.monotonic() + DEADLINE
         while stat.read_text().rpartition(") ")[2][0] != "S":
-            assert time.monotonic() < deadline, f"it does not wait for a key; the screen shows:\n{self.screen}"
+            assert time.monotonic() < deadline, (
+                f"it does not wait for a key; the screen shows:\n{self.screen}"
+            )
             os.sched_yield()
 
     def press_ctrl_c(self) -> None:

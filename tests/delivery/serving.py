@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -13,7 +13,7 @@ import uvicorn
 from fastapi import FastAPI, Request
 
 from millstream import Agent, RunConfig, Runner, RunResultStreaming, to_sse, tool
-from millstream.testing import ModelStep, ScriptedModel, function_call
+from millstream.testing import ModelStep, ScriptedModel, check_stream, function_call
 
 DEADLINE = 20
 """Seconds after which a test gives up; nothing here takes long."""
@@ -110,8 +110,12 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is not JSON")
 
 
-def parse(body: bytes, *, whole: bool = True) -> list[Frame]:
-    """The frames of an SSE body, read by the letter of the specification; what we promise beyond it is asserted."""
+def parse(body: bytes, *, whole: bool = True, filtered: bool = False, not_a_run: str = "") -> list[Frame]:
+    """The frames of an SSE body, read by the letter of the specification; what we promise beyond it is asserted.
+
+    The entries in it are held to the grammar, wherever the body begins and ends; with
+    `filtered`, positions may have holes. `not_a_run` says why there is none to hold to it.
+    """
     text = body.decode("utf-8")
     assert not any(sign in text for sign in "\r\0\x85\u2028\u2029")
     *blocks, rest = text.split("\n\n")
@@ -127,7 +131,14 @@ def parse(body: bytes, *, whole: bool = True) -> list[Frame]:
         last_id = fields.get("id", last_id)
         if "data" in fields:
             frames.append(Frame(fields["data"], last_id, fields.get("event", "message")))
+    if not not_a_run:
+        keeps_the_grammar([body[: len(body) - len(rest.encode())]], filtered=filtered)
     return frames
+
+
+def keeps_the_grammar(pieces: Iterable[Any], *, filtered: bool = False) -> None:
+    """Hold what a client got to the grammar; that it has an end is for the tests to say."""
+    check_stream(pieces, filtered=filtered, ended=False)
 
 
 class Connection:

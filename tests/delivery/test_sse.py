@@ -253,7 +253,7 @@ async def test_a_filter_leaves_out_all_but_what_was_asked_for_and_the_end() -> N
     held = Held(answer="Hello there.")
     held.go_on.set()
 
-    frames = parse(b"".join([piece async for piece in sse_frames(held.handle, types=wanted)]))
+    frames = parse(b"".join([piece async for piece in sse_frames(held.handle, types=wanted)]), filtered=True)
 
     assert types_of(frames) == ["tool.started", "raw_response_event", "raw_response_event", "run.completed"]
     assert [f.json["event"]["data"]["delta"] for f in frames[1:3]] == ["Hello", " there."]

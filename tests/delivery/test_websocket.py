@@ -19,6 +19,7 @@ from tests.delivery.serving import (
     Served,
     ended,
     greeting,
+    keeps_the_grammar,
     nothing_is_left,
     serving,
     silent,
@@ -40,12 +41,13 @@ def connecting(server: Served, query: str = "") -> Any:
     return connect(server.url.replace("http", "ws") + f"/chat{query}", max_size=None)
 
 
-async def read(socket: ClientConnection) -> list[Any]:
-    """All that comes before the connection is closed, with whatever code."""
+async def read(socket: ClientConnection, *, filtered: bool = False) -> list[Any]:
+    """All that comes before the connection is closed, with whatever code. It keeps the grammar."""
     messages = []
     with contextlib.suppress(ConnectionClosedError):
         async for message in socket:
             messages.append(json.loads(message))  # noqa: PERF401 (a comprehension would lose those before it)
+    keeps_the_grammar(messages, filtered=filtered)
     return messages
 
 
@@ -55,6 +57,7 @@ async def read_until(socket: ClientConnection, wanted: str) -> list[Any]:
         seen.append(json.loads(message))
         if seen[-1].get("event", seen[-1])["type"] == wanted:
             break
+    keeps_the_grammar(seen)
     return seen
 
 
