@@ -1,7 +1,8 @@
-"""The logs of all runs that a test starts, and whether they keep to the grammar.
+"""The logs of all runs that a test starts, what `stream_events()` made of them, and whether both keep to the grammar.
 
-The seam is the class that the four doors make a run of, `ActiveRun`: a run that a test drives
-by hand, and what a test writes to a log without a run, is not looked at.
+The seams are the class that the four doors make a run of, `ActiveRun`, and the one that reads
+its events, `EventReader`: a run that a test drives by hand, and what a test writes to a log
+without a run, is not looked at.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from millstream import runner
+from millstream import result, runner
 from millstream.events import Entry
 from millstream.log import EventLog, MemoryLog
+from millstream.log.promise import live
 from millstream.run.active import ActiveRun
 from millstream.testing import StreamChecker, StreamReport
 
@@ -21,26 +23,41 @@ T = TypeVar("T")
 
 
 class RunLogs:
-    """The logs in memory that runs have written to since `watch`."""
+    """The logs in memory that runs have written to since `watch`, and what readers of events were given."""
 
     def __init__(self) -> None:
         self._logs: list[tuple[EventLog, str]] = []
+        self._given: list[Given] = []
 
     def watch(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """Take note of every run that begins until the end of the test."""
-        logs = self._logs
+        logs, given = self._logs, self._given
 
         class Watched(ActiveRun):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs)
                 logs.append((self.log, self.run_id))
 
+        class WatchedReader(result.EventReader):
+            __slots__ = ("_given",)
+
+            def __init__(self, *args: Any) -> None:
+                super().__init__(*args)
+                self._given = Given()
+                given.append(self._given)
+
+            def _look(self, batch: Any) -> list[Any]:
+                ready = super()._look(batch)
+                self._given.take(ready, ends=batch.ends(self._run.run_id))
+                return ready
+
         monkeypatch.setattr(runner, "ActiveRun", Watched)
+        monkeypatch.setattr(result, "EventReader", WatchedReader)
 
     def reports(self) -> Iterator[StreamReport]:
-        """What is wrong with each log, of those that anything is wrong with.
+        """What is wrong with each log and each reader's events, of those that anything is wrong with.
 
-        A run that has not ended yet, as its event loop goes on, owes no end.
+        A run that has not ended yet, as its event loop goes on, owes no end, nor does a reader that left.
         """
         for log, run_id in self._logs:
             if not isinstance(log, MemoryLog):
@@ -52,6 +69,28 @@ class RunLogs:
             report = checker.report(ended=sealed)
             if not report.ok:
                 yield report
+        for given in self._given:
+            report = given.report()
+            if not report.ok:
+                yield report
+
+
+class Given:
+    """What a reader of events was given. Is looked at as it comes, and not kept: items may be let go."""
+
+    def __init__(self) -> None:
+        self._checker = StreamChecker()
+        self._to_the_end = False
+
+    def take(self, ready: list[Any], *, ends: bool) -> None:
+        """Take what a reader is about to give, and whether the run ends with it."""
+        for payload in ready:
+            self._checker.feed(live(payload))  # of a raw event another than the reader makes of it
+        self._to_the_end = self._to_the_end or ends
+
+    def report(self) -> StreamReport:
+        """What is wrong with it. A run may end before it had anything to give."""
+        return self._checker.report(ended=self._to_the_end and self._checker.pieces > 0)
 
 
 def entries_of(log: MemoryLog, run_id: str) -> tuple[list[Entry], bool]:
