@@ -129,6 +129,19 @@ def test_agents_is_this_library_once_it_is_installed() -> None:
 
 
 @pytest.mark.usefixtures("agents")
+def test_a_program_that_looks_at_the_library_itself_finds_it() -> None:
+    import agents  # pyright: ignore[reportMissingImports]
+    from agents.logger import logger  # pyright: ignore[reportMissingImports]
+    from agents.tracing import set_tracing_disabled  # pyright: ignore[reportMissingImports]
+    from agents.version import __version__  # pyright: ignore[reportMissingImports]
+
+    assert agents.__version__ == __version__ == millstream.__version__
+    assert agents.enable_verbose_stdout_logging is millstream.enable_verbose_stdout_logging
+    assert agents.set_tracing_disabled is set_tracing_disabled
+    assert logger.name == "millstream"
+
+
+@pytest.mark.usefixtures("agents")
 def test_a_star_gives_all_names() -> None:
     names: dict[str, Any] = {}
 

@@ -11,6 +11,7 @@ The public names of the OpenAI Agents SDK keep their spelling. `millstream.testi
 scripted models and checkers, `millstream.decorators` the decorators.
 """
 
+from millstream.about import __version__, enable_verbose_stdout_logging, set_tracing_disabled
 from millstream.agent import (
     Agent,
     AgentBase,
@@ -344,8 +345,10 @@ __all__ = [
     "UserError",
     "UserEvent",
     "WebSearchTool",
+    "__version__",
     "default_handoff_history_mapper",
     "default_tool_error_function",
+    "enable_verbose_stdout_logging",
     "function_tool",
     "get_conversation_history_wrappers",
     "handoff",
@@ -359,6 +362,7 @@ __all__ = [
     "set_default_openai_api",
     "set_default_openai_client",
     "set_default_openai_key",
+    "set_tracing_disabled",
     "to_sse",
     "to_websocket",
     "tool",

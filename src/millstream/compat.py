@@ -44,6 +44,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "handoffs.history": ("millstream.handoff_history",),
     "items": ("millstream.items",),
     "lifecycle": ("millstream.hooks",),
+    "logger": ("millstream.about",),
     "model_settings": ("millstream.config",),
     "models": ("millstream.models", "millstream.config.defaults"),
     "models.default_models": ("millstream.config.defaults",),
@@ -68,7 +69,9 @@ PATHS: dict[str, tuple[str, ...]] = {
     "tool": ("millstream.tool",),
     "tool_context": ("millstream.context",),
     "tool_guardrails": ("millstream.guardrail",),
+    "tracing": ("millstream.about",),
     "usage": ("millstream.usage",),
+    "version": ("millstream.about",),
 }
 """The SDK's modules by their path below `agents`, and where here their names are."""
 
@@ -104,7 +107,7 @@ class _Alias(ModuleType):
         # First, as in the SDK: `agents.tool` is a module there, and a decorator in `millstream`.
         if _below(self._place, name) in PATHS:
             return importlib.import_module(f"{self.__name__}.{name}")
-        if not name.startswith("_"):
+        if not name.startswith("_") or name == "__version__":
             for source in PATHS[self._place]:
                 found = getattr(importlib.import_module(source), name, None)
                 if found is not None and not isinstance(found, ModuleType):

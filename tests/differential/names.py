@@ -54,10 +54,11 @@ TRACING = """
     trace Trace Span SpanData SpanError agent_span custom_span function_span generation_span guardrail_span
     handoff_span response_span task_span turn_span mcp_tools_span AgentSpanData CustomSpanData FunctionSpanData
     GenerationSpanData GuardrailSpanData HandoffSpanData ResponseSpanData TaskSpanData TurnSpanData
-    TracingProcessor add_trace_processor set_trace_processors set_trace_provider set_tracing_disabled
+    TracingProcessor add_trace_processor set_trace_processors set_trace_provider
     flush_traces get_current_trace get_current_span gen_trace_id gen_span_id
 """
 OTHERS = """
+    enable_verbose_stdout_logging set_tracing_disabled version.__version__
     run_demo_loop AgentToolInvocation OutputGuardrailBlockedMessageArgs OutputGuardrailBlockedMessageFormatter
     MCPListToolsItem MCPApprovalRequestItem MCPApprovalResponseItem MCPToolCancellationError
 """

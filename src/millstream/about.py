@@ -1,0 +1,39 @@
+"""What a program may ask of the library itself, in the whole process: its version, what it logs, whether it traces."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from importlib.metadata import PackageNotFoundError, version
+
+try:
+    __version__ = version("millstream")
+except PackageNotFoundError:  # run from its sources
+    __version__ = "0+unknown"
+
+logger = logging.getLogger("millstream")
+"""The one logger of the library."""
+
+_HANDLER = "millstream-verbose"
+
+
+def enable_verbose_stdout_logging() -> None:
+    """Show on standard output everything that the library logs, from `DEBUG` on.
+
+    For looking into a program, once in it or as often as you like: each message is shown once,
+    on what `sys.stdout` was at the last call.
+    """
+    handler = logging.StreamHandler(sys.stdout or sys.stderr)  # a program without a console has no stdout
+    handler.set_name(_HANDLER)
+    for earlier in [each for each in logger.handlers if each.name == _HANDLER]:
+        logger.removeHandler(earlier)
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+
+
+def set_tracing_disabled(disabled: bool) -> None:
+    """Accepted for compatibility, like `RunConfig.tracing_disabled`: this version traces nothing.
+
+    Args:
+        disabled: has no effect.
+    """
