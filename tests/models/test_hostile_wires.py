@@ -65,6 +65,7 @@ from millstream.testing.faults import (
     ReasoningField,
     Replace,
     Reset,
+    Slow,
     Split,
     Stall,
     Status,
@@ -77,6 +78,7 @@ from millstream.testing.model_wires import Talk, Wire
 
 pytestmark = pytest.mark.hostile
 
+IDLE, TOTAL = 30, 60
 DEADLINE = 50  # a hang fails the test; nothing else comes near it
 PAGE = Path(__file__).parents[2] / "docs/hostile-wires.md"
 MODELS = {"responses": OpenAIResponsesModel, "chat": OpenAIChatCompletionsModel}
@@ -188,6 +190,7 @@ def without(kind: str) -> Edit:
     return Edit(lambda event: None if event.get("type") == kind else event)
 
 
+EVENTS = "text/event-stream"
 LOST = openai.APIConnectionError
 CHAT: tuple[Wire, ...] = ("chat",)
 RESPONSES: tuple[Wire, ...] = ("responses",)
@@ -203,12 +206,18 @@ CASES = [
     Case("reset after the head", [Reset(byte=0)], ModelProtocolError, LOST, retried="whole"),
     Case("cut in the middle", [Cut(byte=300)], ModelProtocolError, LOST, retried="whole"),
     Case("reset in the middle", [Reset(byte=300)], ModelProtocolError, LOST, retried="whole"),
+    Case("cut in the head", [Cut(head_byte=20)], LOST, LOST, retried="yes"),
+    Case("reset in the head", [Reset(head_byte=20)], LOST, LOST, retried="yes"),
+    Case("reset before the end", [Reset(frame=-2)], ModelProtocolError, LOST, retried="whole"),
     Case("cut behind the end", [Cut(frame=-1)], GOOD),
     Case("a clean end in the middle", [End(byte=300)], ModelProtocolError, ModelProtocolError),
     Case("silence before the status", [Stall()], ModelTimeoutError, ModelTimeoutError),
     Case("silence in the middle", [Stall(byte=300)], ModelTimeoutError, ModelTimeoutError),
     Case("silence behind the end", [Stall(frame=-1)], GOOD),
-    Case("a pause in the middle", [Delay(5, byte=300)], GOOD, GOOD),
+    Case("a pause in the middle", [Delay(IDLE - 1, byte=300)], GOOD, GOOD),
+    Case("a pause too long", [Delay(IDLE + 1, byte=300)], ModelTimeoutError, GOOD),
+    Case("a slow trickle", [Split(10), Slow(IDLE / 3)], ModelTimeoutError, ModelTimeoutError),
+    Case("comments without end", [Body(b": ping\n\n" * 100, EVENTS), Split(8), Slow(IDLE / 3)], ModelTimeoutError),
     Case("one byte a write", [Split(1)], GOOD, GOOD),
     Case("odd pieces", [Split(7, 1, 64)], GOOD, GOOD),
     # HTTP
@@ -388,8 +397,13 @@ async def adder(
     before = asyncio.all_tasks()
     http = httpx2.AsyncClient(verify=own_transport()) if own else None
     client = a_client().copy(base_url=server.base_url, max_retries=retries, http_client=http)
-    model = MODELS[wire]("m", client, idle_timeout=30)
-    yield Agent(name="Adder", tools=[add], model=model, model_settings=ModelSettings(timeout=60))
+    client._calculate_retry_timeout = lambda *_: 0  # type: ignore[method-assign]  # asks again at once
+    model = MODELS[wire]("m", client, idle_timeout=IDLE)
+    yield Agent(name="Adder", tools=[add], model=model, model_settings=ModelSettings(timeout=TOTAL))
+    # Each connection was closed, or is back in the pool: the next call needs no second one.
+    pooled = await model._transport._with_pool()
+    await pooled.models.list()
+    await server.clients_gone(but=1)
     await model.close()
     if http is not None:
         await http.aclose()
@@ -436,14 +450,22 @@ def check(result: Any, expected: Told) -> None:
 # --- the table --------------------------------------------------------------------------------
 
 
-class AtOnce:
-    """The clock of a server for which any time is over at once."""
+class Paced:
+    """The clock of a server whose pauses move the run's clock, `run`, on the loop of the test."""
 
     def __init__(self) -> None:
-        self.slept: list[float] = []
+        self.run = ManualClock()
+        self._loop = asyncio.get_running_loop()
 
     async def sleep(self, seconds: float) -> None:
-        self.slept.append(seconds)
+        """On the server's loop."""
+        await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(self._go_on(seconds), self._loop))
+
+    async def _go_on(self, seconds: float) -> None:
+        for _ in range(5):  # what was sent is there, and is read in one of these turns
+            await asyncio.sleep(0)
+        await self.run.waiting()
+        self.run.advance(seconds)
 
 
 def rows(cases: Iterable[Case]) -> pytest.MarkDecorator:
@@ -455,7 +477,7 @@ def rows(cases: Iterable[Case]) -> pytest.MarkDecorator:
 @rows(CASES)
 async def test_a_hostile_server_costs_no_more_than_the_page_says(case: Case, wire: Wire) -> None:
     transports = (False, True) if case.name != "a frame of 20 MB" else (False,)
-    async with asyncio.timeout(DEADLINE), ModelServer(clock=AtOnce()) as server:  # type: ignore[arg-type]
+    async with asyncio.timeout(DEADLINE), a_server() as (server, pace):
         for own in transports:
             async with adder(server, wire, own=own) as agent:
                 for door in ("streamed", "whole"):
@@ -463,16 +485,25 @@ async def test_a_hostile_server_costs_no_more_than_the_page_says(case: Case, wir
                     if expected is not None:
                         server.answer(case.step or ONE_CALL, *case.faults)
                         server.answer(DONE, always=True)
-                        await _ends_as(agent, door, expected, silent="silence" in case.name)
+                        await _ends_as(agent, door, expected, case, pace)
 
 
-async def _ends_as(agent: Agent, door: str, expected: Outcome, *, silent: bool) -> None:
-    """A run that ends so; `silent` with a server that never says another word, by a clock that we move."""
+@asynccontextmanager
+async def a_server() -> AsyncGenerator[tuple[ModelServer, Paced]]:
+    pace = Paced()
+    async with ModelServer(clock=pace) as server:  # type: ignore[arg-type]
+        yield server, pace
+
+
+async def _ends_as(agent: Agent, door: str, expected: Outcome, case: Case, pace: Paced) -> None:
+    """A run that ends so; by a clock that the server moves, or we, where it never says another word."""
+    pace.run = clock = ManualClock()
+    silent = "silence" in case.name
+    paced = any(isinstance(fault, Delay | Slow) for fault in case.faults)
+    config = RunConfig(clock=clock) if paced or (silent and isinstance(expected, type)) else None
     if isinstance(expected, Told):
-        check(await told(agent, door), expected)
+        check(await told(agent, door, config), expected)
         return
-    clock = ManualClock()
-    config = RunConfig(clock=clock) if silent else None
     running = asyncio.create_task(told(agent, door, config))
     while silent and not running.done():
         ticking = asyncio.create_task(clock.tick())
@@ -494,7 +525,11 @@ def fails(case: Case) -> bool:
 
 @rows(filter(fails, CASES))
 async def test_what_the_client_asks_again_is_what_the_page_says(case: Case, wire: Wire) -> None:
-    async with asyncio.timeout(DEADLINE), ModelServer() as server, adder(server, wire, retries=1) as agent:
+    async with (
+        asyncio.timeout(DEADLINE),
+        a_server() as (server, pace),
+        adder(server, wire, retries=1) as agent,
+    ):
         for door in ("streamed", "whole"):
             expected = case.outcome(wire, door)
             if not isinstance(expected, type):
@@ -507,7 +542,7 @@ async def test_what_the_client_asks_again_is_what_the_page_says(case: Case, wire
                 check(await told(agent, door), GOOD)
                 assert [r.headers["x-stainless-retry-count"] for r in server.requests] == ["0", "1", "0"]
             else:
-                await _ends_as(agent, door, expected, silent="silence" in case.name)
+                await _ends_as(agent, door, expected, case, pace)
                 assert len(server.requests) <= 1  # none where time was over before it could be sent
 
 
@@ -572,6 +607,39 @@ async def test_a_chat_that_ends_at_any_byte_is_whole_once_it_said_why_it_ends(pa
             else:
                 server.answer(DONE)
                 assert items_of(await told(agent, "streamed")) == SHORT_TOLD.items
+
+
+HEADS = {
+    "streamed": b"HTTP/1.1 200 Scripted\r\ncontent-type: text/event-stream; charset=utf-8\r\ntransfer-encoding: chunked\r\n\r\n",
+    "whole": b"HTTP/1.1 200 Scripted\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("fault", [Cut, Reset])
+@pytest.mark.parametrize("door", ["streamed", "whole"])
+@pytest.mark.parametrize("wire", WIRES)
+async def test_an_answer_that_is_cut_at_any_byte_of_its_head_is_a_lost_connection(
+    wire: Wire, door: str, fault: type[Cut] | type[Reset]
+) -> None:
+    async with asyncio.timeout(DEADLINE), ModelServer() as server, adder(server, wire) as agent:
+        for byte in range(len(HEADS[door])):
+            server.answer(SHORT, *SLIM, fault(head_byte=byte))
+            with pytest.raises(LOST):
+                await told(agent, door)
+
+        server.answer(SHORT, *SLIM, fault(head_byte=len(HEADS[door])))
+        with pytest.raises(ModelProtocolError if door == "streamed" else LOST):
+            await told(agent, door)
+
+
+@in_parts()
+async def test_a_whole_answer_that_is_cut_at_any_byte_is_a_lost_connection(wire: Wire, part: int) -> None:
+    size = len(rendered(SHORT, *SLIM, talk=Talk(wire, streamed=False)))
+    async with asyncio.timeout(DEADLINE), ModelServer() as server, adder(server, wire) as agent:
+        for byte in range(part, size, PARTS):
+            server.answer(SHORT, *SLIM, Cut(byte=byte))
+            with pytest.raises(LOST):
+                await told(agent, "whole")
 
 
 @in_parts()

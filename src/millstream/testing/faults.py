@@ -11,7 +11,8 @@ changes nothing. For one that is not here, subclass `Fault`.
 
 Where a fault asks for a place, `byte=n` counts the bytes of the answer's body from 0, and
 `frame=n` its pieces: the frames of a stream, as long as no `Split` came before; `frame=-1` is
-behind the last. Neither means before anything is answered, even a status.
+behind the last, `frame=-2` before it. `head_byte=n` counts the bytes of what stands before the
+body, from the status line on. None of them means before anything is answered, even a status.
 """
 
 from __future__ import annotations
@@ -94,6 +95,7 @@ class Head:
     Attributes:
         framing: how the body's end is told: by chunks, by a length, or by the connection's end.
         before: what happens before a single byte of the answer is sent.
+        within: what happens after so many bytes of the head.
     """
 
     status: int = 200
@@ -101,6 +103,7 @@ class Head:
     framing: Literal["chunked", "length", "close"] = "chunked"
     version: str = "HTTP/1.1"
     before: tuple[Piece, ...] = ()
+    within: tuple[tuple[int, Piece], ...] = ()
 
 
 class Fault:
@@ -132,11 +135,14 @@ class _AtPlace(Fault):
 
     byte: int | None = None
     frame: int | None = None
+    head_byte: int | None = None
 
     def _does(self) -> Piece:
         raise NotImplementedError
 
     def head(self, head: Head) -> Head:
+        if self.head_byte is not None:
+            return replace(head, within=(*head.within, (self.head_byte, self._does())))
         here = self.byte is None and self.frame is None
         return replace(head, before=(*head.before, self._does())) if here else head
 
@@ -181,6 +187,17 @@ class Delay(_AtPlace):
 
     def _does(self) -> Piece:
         return Pause(self.seconds)
+
+
+@dataclass(frozen=True)
+class Slow(Fault):
+    """`seconds` pass before each piece of the body, by the server's clock."""
+
+    seconds: float
+
+    def pieces(self, pieces: list[Piece]) -> list[Piece]:
+        """The same pieces, each with a pause before it."""
+        return [one for piece in pieces for one in (Pause(self.seconds), piece)]
 
 
 @dataclass(frozen=True)
@@ -642,7 +659,7 @@ def _index_of(pieces: list[Piece], byte: int | None, frame: int | None) -> tuple
     """Where a place is among the pieces, and the pieces with one of them cut in two where need be."""
     if byte is None:
         places = [index for index, piece in enumerate(pieces) if isinstance(piece, bytes)] + [len(pieces)]
-        if frame is None or not -1 <= frame < len(places):
+        if frame is None or not -len(places) <= frame < len(places):
             raise UserError(f"A fault at frame {frame}: the answer has {len(places) - 1} frames.")
         return places[frame], pieces
     left = byte

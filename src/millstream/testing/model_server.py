@@ -80,6 +80,9 @@ class _Reply:
     head: Head = field(default_factory=Head)
     told: Future[ReceivedRequest] | None = None
 
+    def __post_init__(self) -> None:
+        self.start: list[Piece] = [*self.head.before, *_head_pieces(self)]
+
 
 _Answer: TypeAlias = "Callable[[ReceivedRequest], _Reply] | _Reply"
 
@@ -120,7 +123,7 @@ class ModelServer:
         self._always: _Answer | None = None
         self._given = 0
         self._open: set[asyncio.Task[None]] = set()
-        self._no_clients: list[Future[None]] = []
+        self._waiting: list[tuple[Future[None], int]] = []
         self._started: Future[int] = Future()
         self._thread = threading.Thread(target=self._run, name="model server", daemon=True)
         for said in script:
@@ -207,10 +210,13 @@ class ModelServer:
         """How many connections are open now. A client's pool may rightly keep one; see `clients_gone`."""
         return len(self._open)
 
-    async def clients_gone(self) -> None:
-        """Wait until no connection is open. Close the model first: it keeps connections to use again."""
+    async def clients_gone(self, *, but: int = 0) -> None:
+        """Wait until no connection is open, or no more than `but`.
+
+        For none at all close the model first: it keeps connections to use again.
+        """
         gone: Future[None] = Future()
-        self._loop.call_soon_threadsafe(self._tell_when_empty, gone)
+        self._loop.call_soon_threadsafe(self._await_gone, gone, but)
         await asyncio.wrap_future(gone)
 
     # --- its life ---
@@ -260,16 +266,17 @@ class ModelServer:
 
     def _forget(self, task: asyncio.Task[None]) -> None:
         self._open.discard(task)
-        if not self._open:
-            waiting, self._no_clients = self._no_clients, []
-            for gone in waiting:
-                gone.set_result(None)
+        self._tell_who_waits()
 
-    def _tell_when_empty(self, gone: Future[None]) -> None:
-        if self._open:
-            self._no_clients.append(gone)
-        else:
-            gone.set_result(None)
+    def _await_gone(self, gone: Future[None], but: int) -> None:
+        self._waiting.append((gone, but))
+        self._tell_who_waits()
+
+    def _tell_who_waits(self) -> None:
+        for waiting in [w for w in self._waiting if len(self._open) <= w[1]]:
+            self._waiting.remove(waiting)
+            if not waiting[0].done():
+                waiting[0].set_result(None)
 
     # --- one connection ---
 
@@ -310,9 +317,11 @@ class ModelServer:
         left = asyncio.create_task(reader.read(1))
         chunked = reply.head.framing == "chunked"
         try:
-            for piece in reply.head.before:
-                await self._do(piece, writer, left)
-            writer.write(_head_lines(reply))
+            for piece in reply.start:
+                if isinstance(piece, bytes):
+                    writer.write(piece)
+                else:
+                    await self._do(piece, writer, left)
             for piece in reply.pieces:
                 if not isinstance(piece, bytes):
                     await self._do(piece, writer, left)
@@ -430,6 +439,18 @@ def _listed(models: Sequence[str], _: ReceivedRequest) -> _Reply:
     data = [{"id": name, "object": "model", "created": 0, "owned_by": "millstream"} for name in models]
     body = json.dumps({"object": "list", "data": data}).encode()
     return _Reply([body], Head(headers={"content-type": "application/json"}))
+
+
+def _head_pieces(reply: _Reply) -> list[Piece]:
+    lines = _head_lines(reply)
+    pieces: list[Piece] = []
+    sent = 0
+    for byte, does in sorted(reply.head.within, key=lambda place: place[0]):
+        if not 0 <= byte <= len(lines):
+            raise UserError(f"A fault at byte {byte} of the head: it has {len(lines)} bytes.")
+        pieces += [lines[sent:byte], does]
+        sent = byte
+    return [*pieces, lines[sent:]]
 
 
 def _head_lines(reply: _Reply) -> bytes:
