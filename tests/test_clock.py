@@ -27,6 +27,12 @@ EXCEPTIONS = {
     "tool/threads.py": "how long a thread is kept that has nothing to do",
 }
 
+SLEEP = re.compile(r"\basyncio\.sleep\((?!0[,)])|\btime\.sleep\(|\bfrom (asyncio|time) import [^#]*\bsleep\b")
+SLEEPERS = {
+    "test_clock.py": "the lines that are to be found",
+    "test_conftest.py": "programs that block their loop, to see that it is noticed",
+}
+
 
 def strays(source: str) -> list[str]:
     return [line.strip() for line in source.splitlines() if STRAY.search(line.replace(YIELD, ""))]
@@ -39,6 +45,27 @@ def test_nothing_reads_the_time_or_waits_for_it_but_by_the_clock(root: Path) -> 
 
     assert {file: lines for file, lines in found.items() if lines and file not in EXCEPTIONS} == {}
     assert len(found["run/model_call.py"]) == 1
+
+
+def sleepers(source: str) -> list[str]:
+    return [line.strip() for line in source.splitlines() if SLEEP.search(line)]
+
+
+def test_no_test_sleeps(root: Path) -> None:
+    tests = root / "tests"
+
+    found = {str(f.relative_to(tests)): sleepers(f.read_text()) for f in sorted(tests.rglob("*.py"))}
+
+    assert {file for file, lines in found.items() if lines} == SLEEPERS.keys()
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["await asyncio.sleep(0.1)", "await asyncio.sleep(delay)", "time.sleep(1)", "from time import sleep"],
+)
+def test_a_test_that_sleeps_is_found(line: str) -> None:
+    assert sleepers(line) == [line]
+    assert sleepers("await asyncio.sleep(0)") == []
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import subprocess
 import sys
@@ -21,6 +22,7 @@ from millstream.errors import (
 )
 from millstream.models.litellm import LitellmModel, LitellmProvider
 from millstream.models.provider import MultiProvider
+from millstream.testing import ManualClock
 from millstream.testing.faults import CUT, HANG, Gate
 from millstream.testing.model_server import ModelServer
 from tests.models.conftest import batches, streamed, types_into, whole
@@ -286,8 +288,12 @@ async def test_litellm_does_not_try_again_where_somebody_else_decides(
 async def test_silence_ends_a_stream(server: ModelServer) -> None:
     server.send(chunk({"content": "x"}), HANG)
 
+    with ManualClock() as clock:
+        reading = asyncio.create_task(streamed(openai_model(server, idle_timeout=20)))
+        await clock.tick()
+
     with pytest.raises(ModelTimeoutError) as raised:
-        await streamed(openai_model(server, idle_timeout=0.2))
+        await reading
 
     assert raised.value.idle
     await server.last.client_gone()
@@ -296,11 +302,16 @@ async def test_silence_ends_a_stream(server: ModelServer) -> None:
 async def test_a_call_may_not_take_longer_than_it_may(server: ModelServer) -> None:
     held = server.hold()
 
+    with ManualClock() as clock:
+        asking = asyncio.create_task(whole(openai_model(server), settings=ModelSettings(timeout=5)))
+        request = await asyncio.wrap_future(held)
+        await clock.tick()
+
     with pytest.raises(ModelTimeoutError) as raised:
-        await whole(openai_model(server), settings=ModelSettings(timeout=0.5))
+        await asking
 
     assert not raised.value.idle
-    await held.result(10).client_gone()
+    await request.client_gone()
 
 
 @pytest.mark.parametrize("vendor", [openai_model, claude])

@@ -155,14 +155,21 @@ async def test_what_an_answer_cannot_do_is_told_to_who_asks(http: httpx2.AsyncCl
     async with ModelServer() as server:
         server.answer("x", faults.Cut(byte=100_000))
         server.answer("x", faults.Stall(frame=7))
+        server.answer("x", faults.Reset(head_byte=1000))
         server.answer("x")
         server.answer(ModelStep([{"type": "image_generation_call", "id": "i"}]))  # type: ignore[list-item]
-        paths = ["/responses", "/responses", "/embeddings", "/chat/completions"]
+        paths = ["/responses", "/responses", "/responses", "/embeddings", "/chat/completions"]
         told = [(await asked(http, server, path)).json()["error"]["message"] for path in paths]
 
     for message, expected in zip(
         told,
-        ["at byte 100000: the answer has", "at frame 7: the answer has 1", "knows no POST", "no words for"],
+        [
+            "at byte 100000: the answer has",
+            "at frame 7: the answer has 1",
+            "at byte 1000 of the head: it has",
+            "knows no POST",
+            "no words for",
+        ],
         strict=True,
     ):
         assert expected in message
@@ -230,6 +237,36 @@ async def server_waits(clock: ManualClock) -> None:
         await asyncio.sleep(0)
 
 
+async def test_a_head_breaks_off_behind_the_very_byte() -> None:
+    async with ModelServer() as server:
+        server.answer("x", faults.Cut(head_byte=20))
+        reader, writer = await asyncio.open_connection("127.0.0.1", server.port)
+        writer.write(b"POST /v1/responses HTTP/1.1\r\ncontent-length: 2\r\n\r\n{}")
+
+        assert await reader.read() == b"HTTP/1.1 200 Scripted"[:20]
+        writer.close()
+
+
+async def test_all_pieces_of_a_slow_answer_wait_for_the_clock_of_the_server(http: httpx2.AsyncClient) -> None:
+    clock = Hurried()
+    async with ModelServer(clock=clock) as server:  # type: ignore[arg-type]
+        server.answer("x", faults.Split(100), faults.Slow(60))
+
+        body = (await asked(http, server)).content
+
+    assert clock.slept == [60.0] * -(-len(body) // 100)
+
+
+class Hurried:
+    """A clock by which any time is over at once."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def sleep(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
 def test_pieces_are_as_the_faults_say() -> None:
     plain = rendered("Hello you", talk=STREAM)
 
@@ -244,8 +281,31 @@ def test_pieces_are_as_the_faults_say() -> None:
         "Hello you", faults.Insert(b": a: b\n\n"), faults.NoSpace(), talk=STREAM
     ) == commented.replace(b"data: ", b"data:")
 
+    frames = [b"a", b"b", b"c"]
+    assert faults.Cut(frame=-2).pieces([*frames]) == [b"a", b"b", faults.CUT, b"c"]
+
 
 # --- its clients ------------------------------------------------------------------------------
+
+
+async def test_all_connections_but_so_many_are_waited_for(http: httpx2.AsyncClient) -> None:
+    gates = [faults.Gate(), faults.Gate()]
+    async with ModelServer() as server:
+        for gate in gates:
+            server.answer("x", faults.Stall(gate))
+        asking = [asyncio.create_task(asked(http, server)) for _ in gates]
+        for gate in gates:
+            await gate.reached()
+        one_left = asyncio.create_task(server.clients_gone(but=1))
+        assert server.open_connections == 2
+
+        asking[0].cancel()
+        await one_left
+
+        assert server.open_connections == 1
+        for gate in gates:
+            gate.open()
+        assert (await asking[1]).json()["output"]
 
 
 async def test_connections_are_counted(http: httpx2.AsyncClient) -> None:
