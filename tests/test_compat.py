@@ -172,21 +172,69 @@ def test_an_sdk_that_is_imported_already_is_told_of(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.usefixtures("agents")
 @pytest.mark.parametrize(
-    ("statement", "name"),
+    ("statement", "name", "says"),
     [
-        ("from agents import NothingLikeThat", "agents.NothingLikeThat"),
-        ("from agents.items import NothingLikeThat", "agents.items.NothingLikeThat"),
-        ("import agents.voice", "agents.voice"),
-        ("from agents.voice import VoicePipeline", "agents.voice"),
-        ("from agents.extensions.memory import RedisSession", "agents.extensions.memory"),
-        ("from millstream.compat.items import NothingLikeThat", "millstream.compat.items.NothingLikeThat"),
+        ("from agents import trace", "agents.trace", "traces and spans, which are not in this version"),
+        ("from agents.tracing import Span", "agents.tracing.Span", "traces and spans, which are not in this"),
+        (
+            "from agents import SQLiteSession",
+            "agents.SQLiteSession",
+            "sessions, which are not in this version",
+        ),
+        ("from agents.extensions.memory import RedisSession", "agents.extensions.memory", "sessions, which"),
+        ("import agents.mcp.server", "agents.mcp", "MCP servers, which are not in this version"),
+        (
+            "from agents.tool import ShellTool",
+            "agents.tool.ShellTool",
+            "tool search, .* which are not planned",
+        ),
+        ("import agents.voice", "agents.voice", "voice, realtime and sandboxes, which are not planned"),
+        ("from agents.voice import VoicePipeline", "agents.voice", "voice, realtime and sandboxes, which"),
+        ("import millstream.compat.voice", "millstream.compat.voice", "voice, realtime and sandboxes, which"),
     ],
 )
-def test_what_is_not_there_says_so_where_it_is_imported(statement: str, name: str) -> None:
-    with pytest.raises(ImportError, match=f"Millstream has no {name}, or not yet") as caught:
+def test_what_is_not_there_says_whether_it_is_planned_and_what_to_do(
+    statement: str, name: str, says: str
+) -> None:
+    with pytest.raises(
+        ImportError, match=rf"Millstream has no {name}: it belongs to {says}.*\. Instead: "
+    ) as caught:
         exec(statement)
 
     assert caught.value.name == name
+
+
+@pytest.mark.usefixtures("agents")
+@pytest.mark.parametrize("module", ["agents", "agents.items", "millstream.compat.items"])
+def test_a_name_that_nobody_knows_may_be_misspelt(module: str) -> None:
+    with pytest.raises(
+        ImportError, match=rf"no {module}\.NothingLikeThat, and none is .*dir\({module}\)"
+    ) as caught:
+        exec(f"from {module} import NothingLikeThat")
+
+    assert caught.value.name == f"{module}.NothingLikeThat"
+
+
+@pytest.mark.slow
+def test_of_every_name_that_the_sdk_offers_and_that_is_not_here_more_is_said_than_that(
+    of_the_sdk: dict[str, list[str]],
+) -> None:
+    missing = [name for name in of_the_sdk[""] if not hasattr(millstream, name)]
+
+    assert [name for name in missing if "Instead: " not in compat._lacking(f"millstream.compat.{name}")] == []
+
+
+def test_the_page_says_the_same_of_what_is_absent(root: Path) -> None:
+    page = (root / "docs" / "coming-from-openai-agents.md").read_text().partition("## Not here")[2]
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    said = {
+        what: when.startswith("not yet") for what, when, *_ in rows if when.startswith(("not yet", "never"))
+    }
+
+    for absent in compat.ABSENT:
+        assert [planned for what, planned in said.items() if what.startswith(absent.what)] == [
+            absent.planned
+        ], absent
 
 
 @pytest.mark.usefixtures("agents")
@@ -196,7 +244,7 @@ def test_what_is_not_there_can_be_asked_for() -> None:
     assert not hasattr(agents, "NothingLikeThat")
     assert not hasattr(agents.items, "copy")
     assert getattr(agents.items, "_private", None) is None
-    with pytest.raises(AttributeError, match=r"no agents\.NothingLikeThat, or not yet"):
+    with pytest.raises(AttributeError, match=r"no agents\.NothingLikeThat, and none is planned"):
         agents.NothingLikeThat  # noqa: B018
 
 

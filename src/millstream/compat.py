@@ -9,7 +9,7 @@ To keep `from agents import ...` as it is, put this before the first of them:
 Or write `millstream.compat` where the program says `agents`: `from millstream.compat.items
 import ItemHelpers`. Both give the very classes that `millstream` has, so ways can be mixed. A
 name that is not there raises `ImportError` where it is imported, `AttributeError` where it is
-looked up, and says so.
+looked up, which says whether it is planned, and what to do.
 
 Type checkers read files, and see none here: what is to be checked says `millstream`.
 """
@@ -19,6 +19,8 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
@@ -75,6 +77,72 @@ PATHS: dict[str, tuple[str, ...]] = {
 }
 """The SDK's modules by their path below `agents`, and where here their names are."""
 
+
+@dataclass(frozen=True)
+class Absent:
+    """Something of the SDK that is not here. `docs/coming-from-openai-agents.md` says the same of it."""
+
+    what: str
+    names: str
+    """What comes with it: names, and modules by their path with all that is below; `*` for anything."""
+    instead: str
+    planned: bool = True
+
+
+ABSENT = [
+    Absent(
+        "voice, realtime and sandboxes",
+        "voice realtime sandbox testing.sandbox extensions.sandbox Speech* speech_* Transcription* transcription_*",
+        "the SDK, in a process of its own",
+        planned=False,
+    ),
+    Absent(
+        "WebSocket sessions to the Responses API",
+        "responses_websocket_session ResponsesWebSocket* OpenAIResponsesW* set_default_openai_responses_transport",
+        "leave it out, and HTTP is used",
+        planned=False,
+    ),
+    Absent(
+        "tool search, compaction, custom tools, and tools for computers, shells and patches",
+        "ToolSearch* *Compaction* is_openai_responses_compaction_aware_session "
+        "memory.openai_responses_compaction_session CustomTool* ProgrammaticToolCallingTool *Computer* computer "
+        "*_computer *_computers Button Environment *Shell* ApplyPatch* apply_diff editor",
+        "a function tool of your own",
+        planned=False,
+    ),
+    Absent(
+        "exporting traces to OpenAI, and registering agents there",
+        "set_tracing_export_api_key tracing.processors *AgentRegistration* *_agent_registration "
+        "models.openai_agent_registration set_default_openai_harness",
+        "leave it out",
+        planned=False,
+    ),
+    Absent(
+        "traces and spans",
+        "tracing trace Trace Span* *SpanData *_span TracingProcessor add_trace_processor set_trace_* "
+        "flush_traces get_current_trace gen_*_id",
+        "leave it out; run.entries() tells what happened",
+    ),
+    Absent(
+        "sessions",
+        "Session* *Session memory extensions.memory",
+        "result.to_input_list() as the next input, or previous_response_id",
+    ),
+    Absent("agents as tools", "AgentTool* agent_tool_*", "a tool that calls Runner.run"),
+    Absent("approvals and paused runs", "RunState", "a tool that asks"),
+    Absent("MCP servers", "mcp MCP*", "HostedMCPTool"),
+    Absent("guardrails", "OutputGuardrailBlocked*", "checks in your own code, around the run"),
+    Absent(
+        "stored prompts", "prompts Prompt DynamicPromptFunction GenerateDynamicPromptData", "instructions"
+    ),
+    Absent(
+        "further settings of tools",
+        "*CustomData* tool_namespace ToolCaller ImageGenerationToolConfig WebSearchToolImageSettings",
+        "leave it out; where it is the type of a dict, the dict",
+    ),
+]
+"""What is told of a name that is not here, by the first that it comes with."""
+
 __path__: list[str] = []  # makes this a package, whose modules the finder below gives
 
 
@@ -128,7 +196,7 @@ class _Finder(MetaPathFinder, Loader):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        place = self._place(fullname)
+        place = self.place(fullname)
         if place is None:
             return None
         if place not in PATHS:
@@ -138,12 +206,12 @@ class _Finder(MetaPathFinder, Loader):
         return ModuleSpec(fullname, self, is_package=True)
 
     def create_module(self, spec: ModuleSpec) -> ModuleType:
-        return _Alias(spec.name, self._place(spec.name) or "")
+        return _Alias(spec.name, self.place(spec.name) or "")
 
     def exec_module(self, module: ModuleType) -> None:
         module.__dict__["__all__"] = dir(module)  # for `from agents import *`
 
-    def _place(self, fullname: str) -> str | None:
+    def place(self, fullname: str) -> str | None:
         """The path of a module below its root; None where that is no root of ours."""
         for root in self.roots:
             if fullname == root:
@@ -158,10 +226,19 @@ def _below(place: str, name: str) -> str:
 
 
 def _lacking(fullname: str) -> str:
-    return (
-        f"Millstream has no {fullname}, or not yet. What it has, what is called otherwise and what never "
-        "comes is in docs/coming-from-openai-agents.md."
-    )
+    """What to say of a name or a module that is not here: whether it will be, and what to do."""
+    place = _FINDER.place(fullname) or ""
+    parts = place.split(".")
+    known_as = [".".join(parts[:length]) for length in range(1, len(parts) + 1)] + parts[-1:]
+    for absent in ABSENT:
+        if any(fnmatchcase(name, pattern) for pattern in absent.names.split() for name in known_as):
+            when = "not in this version" if absent.planned else "not planned"
+            return (
+                f"Millstream has no {fullname}: it belongs to {absent.what}, which are {when}. "
+                f"Instead: {absent.instead}."
+            )
+    module = fullname.rpartition(".")[0]
+    return f"Millstream has no {fullname}, and none is planned. Is it spelt right? dir({module}) tells what there is."
 
 
 _FINDER = _Finder()
