@@ -125,6 +125,7 @@ async def test_keys_are_given_when_they_are_pressed_and_the_terminal_is_as_befor
 
     assert not lflag & (termios.ICANON | termios.ECHO)
     assert lflag & termios.ISIG
+    assert lflag & termios.NOFLSH
     assert (first, second) == (Key("text", "x"), ESCAPE)
     assert (sent[0], sent[-1]) == (PASTE_ON, PASTE_OFF)
 

@@ -233,11 +233,14 @@ class Terminal:
 
 
 def _one_by_one(modes: list[Any]) -> list[Any]:
-    """`modes`, with keys given when they are pressed; Ctrl-C and Ctrl-Z stay signals."""
+    """`modes`, with keys given when they are pressed; Ctrl-C and Ctrl-Z stay signals.
+
+    They throw nothing away: by itself, a terminal drops what it has not shown yet when Ctrl-C comes.
+    """
     iflag, oflag, cflag, lflag, ispeed, ospeed, cc = modes
     cc = list(cc)
     cc[termios.VMIN], cc[termios.VTIME] = 1, 0
-    return [iflag, oflag, cflag, lflag & ~termios.ICANON, ispeed, ospeed, cc]
+    return [iflag, oflag, cflag, lflag & ~termios.ICANON | termios.NOFLSH, ispeed, ospeed, cc]
 
 
 def _silent(modes: list[Any]) -> list[Any]:
