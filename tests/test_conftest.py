@@ -187,3 +187,36 @@ def test_a_test_may_break_the_grammar_for_a_reason(suite: pytest.Pytester, reaso
     result = suite.runpytest_inprocess()
 
     result.assert_outcomes(passed=1, errors=errors)
+
+
+A_READER_THAT_IS_GIVEN_AN_OUTPUT_TWICE = """
+import asyncio
+
+from millstream import Agent, Runner, tool
+from millstream.stream.order import EventOrder
+from millstream.testing import ScriptedModel, function_call
+
+@tool
+async def weather() -> str:
+    return "cold"
+
+def test_it(monkeypatch):
+    once = EventOrder._release_outputs
+    monkeypatch.setattr(EventOrder, "_release_outputs", lambda self: once(self) * 2)
+    model = ScriptedModel([[function_call("weather", call_id="c1")], "Cold."])
+
+    async def main():
+        async for event in Runner.run_streamed(Agent(name="A", model=model, tools=[weather]), "Hello"):
+            pass
+
+    asyncio.run(main())
+"""
+
+
+def test_a_test_whose_reader_is_given_what_breaks_the_grammar_fails(suite: pytest.Pytester) -> None:
+    suite.makepyfile(A_READER_THAT_IS_GIVEN_AN_OUTPUT_TWICE)
+
+    result = suite.runpytest_inprocess()
+
+    result.assert_outcomes(passed=1, errors=1)
+    result.stdout.fnmatch_lines(["*tool_output of call 'c1' came: expected a call that has no output."])
