@@ -547,7 +547,11 @@ class Entry:
 
     def to_json(self) -> bytes:
         """The entry as one line of strict UTF-8 JSON; total, as every encoding here is."""
-        return b'{"position":%d,%b,"event":%b}' % (self.position, _fields_of(self.stamp), self.event.to_json())
+        return b'{"position":%d,%b,"event":%b}' % (
+            self.position,
+            _fields_of(self.stamp),
+            self.event.to_json(),
+        )
 
     @classmethod
     def from_json(cls, data: bytes | str) -> Entry:

@@ -2,5 +2,14 @@
 
 KEYS = tuple(
     f"{vendor}_API_KEY"
-    for vendor in ["ANTHROPIC", "AZURE_OPENAI", "DEEPSEEK", "GEMINI", "GROQ", "MISTRAL", "OPENROUTER", "TOGETHER"]
+    for vendor in [
+        "ANTHROPIC",
+        "AZURE_OPENAI",
+        "DEEPSEEK",
+        "GEMINI",
+        "GROQ",
+        "MISTRAL",
+        "OPENROUTER",
+        "TOGETHER",
+    ]
 )

@@ -442,7 +442,7 @@ async def test_an_answer_that_is_no_response_is_a_protocol_error(
     server.send(body)
 
     with pytest.raises(
-        ModelProtocolError, match="sent (no response|a response that is not JSON|bytes that are not UTF-8)"
+        ModelProtocolError, match=r"sent (no response|a response that is not JSON|bytes that are not UTF-8)"
     ):
         await whole(model)
 

@@ -114,13 +114,12 @@ async def test_keys_are_given_when_they_are_pressed_and_the_terminal_is_as_befor
     sent: list[str] = []
     keys: asyncio.Queue[Key] = asyncio.Queue()
 
-    with Terminal(slave, sent.append) as terminal:
-        with terminal.keys(keys.put_nowait):
-            lflag = termios.tcgetattr(slave)[3]
-            os.write(master, b"x")
-            first = await keys.get()
-            os.write(master, b"\x1b")
-            second = await keys.get()
+    with Terminal(slave, sent.append) as terminal, terminal.keys(keys.put_nowait):
+        lflag = termios.tcgetattr(slave)[3]
+        os.write(master, b"x")
+        first = await keys.get()
+        os.write(master, b"\x1b")
+        second = await keys.get()
     assert termios.tcgetattr(slave) == before
 
     assert not lflag & (termios.ICANON | termios.ECHO)
