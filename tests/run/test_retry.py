@@ -30,6 +30,7 @@ from millstream import (
     tool,
 )
 from millstream.errors import UserError
+from millstream.events import ModelCompleted, ModelRetried
 from millstream.models.promise import Model
 from millstream.testing import ManualClock, ModelStep, ScriptedModel, function_call
 from millstream.testing.faults import CUT, RESET
@@ -60,7 +61,7 @@ async def followed(run: RunResultStreaming, clock: ManualClock) -> list[Entry]:
     entries: list[Entry] = []
     async for entry in run.entries():
         entries.append(entry)
-        if entry.type == "model.retried":
+        if isinstance(entry.event, ModelRetried):
             await clock.waiting()
             assert clock.due == ((entry.event.delay,) if entry.event.delay else ())
             clock.advance(entry.event.delay)
@@ -79,7 +80,8 @@ async def run_with(
 
 
 def retried(entries: list[Entry]) -> list[tuple[int, str, float]]:
-    return [(e.event.attempt, e.event.reason, e.event.delay) for e in entries if e.type == "model.retried"]
+    events = [entry.event for entry in entries]
+    return [(e.attempt, e.reason, e.delay) for e in events if isinstance(e, ModelRetried)]
 
 
 def types(entries: list[Entry]) -> list[str]:
@@ -152,7 +154,7 @@ async def test_tries_that_were_given_up_are_counted_in_the_usage() -> None:
 
     run, entries = await run_with(model)
 
-    (ended,) = [e.event for e in entries if e.type == "model.completed"]
+    (ended,) = [e.event for e in entries if isinstance(e.event, ModelCompleted)]
     assert run.context_wrapper.usage.requests == 2
     assert (ended.usage["requests"], ended.usage["total_tokens"]) == (2, 15)
     assert [r.usage.requests for r in run.raw_responses] == [1]
@@ -289,14 +291,14 @@ async def test_a_cancel_during_a_back_off_stops_at_once_and_keeps_nothing(mode: 
         agent(model, {**AGAIN, "policy": policy}), "Hi", run_config=RunConfig(clock=clock)
     )
     async for entry in run.entries():
-        if entry.type == "model.retried":
+        if isinstance(entry.event, ModelRetried):
             await clock.waiting()
             run.cancel(mode)
     await run.aclose()
 
     assert run.is_cancelled
     assert (run.new_items, len(model.calls), clock.due) == ([], 1, ())
-    (ended,) = [e.event async for e in run.entries() if e.type == "model.completed"]
+    (ended,) = [e.event async for e in run.entries() if isinstance(e.event, ModelCompleted)]
     assert (ended.status, ended.usage["requests"]) == ("cancelled", 1)
 
 

@@ -18,6 +18,7 @@ from millstream import (
     Runner,
     RunResultStreaming,
 )
+from millstream.events import RawResponsesStreamEvent
 from millstream.models.batched import ClientModel
 from millstream.testing import ManualClock
 from millstream.testing.faults import HANG, Gate, Piece
@@ -56,7 +57,7 @@ async def first_delta(run: RunResultStreaming) -> Any:
     """A reader that has taken the first piece of text, and asks for nothing more."""
     events = run.stream_events()
     async for event in events:
-        if event.type == "raw_response_event" and event.data.type.endswith("text.delta"):
+        if isinstance(event, RawResponsesStreamEvent) and event.data.type.endswith("text.delta"):
             return events
     raise AssertionError("there was no text")
 
@@ -175,9 +176,9 @@ async def test_the_clients_own_timeout_is_a_model_timeout_and_what_openai_calls_
 
     error: Any = await failure(run)
 
-    assert isinstance(error, openai.APITimeoutError)
+    assert openai.APITimeoutError in type(error).__mro__
     assert (error.idle, error.timeout_seconds) == (False, 0.05)
     assert str(error) == "The model's server did not answer within 0.05 s, the client's limit."
-    terminal = [entry async for entry in run.entries()][-1].event
+    terminal: Any = [entry async for entry in run.entries()][-1].event
     assert (terminal.code, terminal.retryable) == ("model_timeout", True)
     assert error.run_data.last_agent is agent

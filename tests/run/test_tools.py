@@ -241,9 +241,8 @@ async def test_a_result_whose_text_would_end_the_program_is_told_by_its_class(st
     result = await (Runner.run_streamed(an_agent, "hi") if streamed else Runner.run(an_agent, "hi"))
 
     assert result.final_output == "done"
-    (told,) = [
-        item["output"] for item in result.to_input_list() if item.get("type") == "function_call_output"
-    ]
+    history: list[Any] = result.to_input_list()
+    (told,) = [item["output"] for item in history if item.get("type") == "function_call_output"]
     assert told == "<Quits: no text>"
 
 
