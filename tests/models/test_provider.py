@@ -31,6 +31,14 @@ def client_of(model: Model) -> AsyncOpenAI:
 # --- keys and servers -------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("key", ["sk-…", "sk-123\n", "ключ"])
+def test_a_key_that_can_be_none_is_refused_and_not_shown(key: str) -> None:
+    with pytest.raises(UserError, match="holds a character that no key has") as raised:
+        OpenAIProvider(api_key=key).get_model("m")
+
+    assert key not in str(raised.value)
+
+
 @pytest.mark.parametrize(
     "base_url", [None, "https://example.com/v1", "http://192.168.1.5:8000/v1", "nonsense"]
 )

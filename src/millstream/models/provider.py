@@ -171,6 +171,11 @@ class OpenAIProvider(ModelProvider):
             if not is_loopback(base_url):
                 raise MissingKeyError(_NO_KEY)
             key = PLACEHOLDER_KEY
+        elif not (key.isascii() and key.isprintable()):  # a header takes nothing else
+            raise UserError(
+                "The API key for OpenAI holds a character that no key has (an ellipsis or a line end, say): "
+                "copy the whole key, and nothing else, to where it is set."
+            )
         return _shared_client(
             key,
             base_url,
