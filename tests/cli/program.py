@@ -120,7 +120,7 @@ class Terminal:
         Python hears a signal that comes between the two only with the next key: a moment that
         nobody at a keyboard can meet, and a test on a busy machine can.
         """
-        stat = Path(f"/proc/{self.process.pid}/stat")
+        stat = Path(f"/proc/{os.tcgetpgrp(self._master)}/stat")  # a shell may stand between
         if not stat.exists():  # not Linux
             return
         deadline = time.monotonic() + DEADLINE
