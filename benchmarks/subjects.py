@@ -23,7 +23,7 @@ async def floor(port: int) -> Stream:
         rest, events, ended = b"", 0, False
         while not ended:
             data = rest + await reader.read(1 << 16)
-            ended = data.endswith(b"\r\n0\r\n\r\n")
+            ended = data.endswith(b"0\r\n\r\n")  # which may come by itself
             *pieces, rest = data.split(b"\n\n\r\n")
             events += len(pieces)
         return events
