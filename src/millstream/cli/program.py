@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, NoReturn
 
+from millstream.about import __version__
 from millstream.cli import chat, check, demo, exits, models
 from millstream.cli import run as run_command
 from millstream.cli.problem import Problem, explain, say
@@ -105,19 +106,6 @@ class _Command(_Parser):
         return parsed, unknown
 
 
-class _Version(argparse.Action):
-    """Prints the version; only then is it looked up."""
-
-    def __call__(self, parser: argparse.ArgumentParser, *_: object) -> NoReturn:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            print(f"millstream {version('millstream')}")
-        except PackageNotFoundError:  # run from its sources
-            print("millstream (not installed)")
-        raise SystemExit(exits.OK)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog="millstream",
@@ -125,7 +113,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--version", action=_Version, nargs=0, help="show the version and exit")
+    parser.add_argument(
+        "--version", action="version", version=f"millstream {__version__}", help="show the version and exit"
+    )
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Command
     )

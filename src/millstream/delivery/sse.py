@@ -113,9 +113,13 @@ def sse_app(
     send_timeout: float = SEND_SECONDS,
     on_disconnect: OnDisconnect = "continue",
 ) -> SseApp:
-    """The response of `to_sse` as an ASGI application, which is called once, with the request that it answers."""
+    """The response of `to_sse` as an ASGI application, which is called once, with the request that it answers.
+
+    Raises:
+        UserError: an argument that cannot work.
+    """
     options = Options(
-        "to_sse()",
+        "sse_app()",
         after=after,
         types=types,
         named=named,
@@ -123,7 +127,7 @@ def sse_app(
         send_timeout=send_timeout,
         on_disconnect=on_disconnect,
     )
-    return SseApp(check_handle("to_sse()", run), options)
+    return SseApp(check_handle("sse_app()", run), options)
 
 
 def sse_frames(

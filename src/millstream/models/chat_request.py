@@ -1,13 +1,14 @@
-"""A model call as the body of a Chat Completions request, without I/O."""
+"""A model call as a Chat Completions request, without I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.errors import NotSupportedError, UserError
-from millstream.models.chat_messages import messages
-from millstream.models.request import plain_items
+from millstream.models.chat_messages import ShouldReplayReasoningContent, is_replayed, messages
+from millstream.models.request import Request, build_request, plain_items
 
 if TYPE_CHECKING:
     from millstream.agent import AgentOutputSchemaBase
@@ -35,7 +36,48 @@ def refuse_state(previous_response_id: str | None, conversation_id: str | None, 
             )
 
 
-def chat_body(
+class ChatRequests:
+    """What models share that are asked in the words of Chat Completions."""
+
+    model: str
+    _replays: ShouldReplayReasoningContent
+    """Whether the text of a reasoning item is sent back."""
+
+    def _server(self) -> str | None:
+        """The address of the model's server, where it is known."""
+        raise NotImplementedError
+
+    def _asks_usage(self, settings: ModelSettings) -> bool:
+        """Whether a stream is asked to tell its usage."""
+        return settings.include_usage is not False
+
+    def _request(
+        self,
+        instructions: str | None,
+        input: str | list[TResponseInputItem],
+        settings: ModelSettings,
+        tools: list[Tool],
+        output_schema: AgentOutputSchemaBase | None,
+        handoffs: list[Handoff[Any, Any]],
+        *,
+        stream: bool,
+    ) -> Request:
+        """The request for one call; arguments as a `Model` is given them.
+
+        Raises:
+            InputItemError: an input item that this wire has no words for.
+            NotSupportedError: a choice of tools that only the Responses API has.
+            UserError: a tool that runs at the model's host.
+        """
+        replays = partial(is_replayed, self._replays, self.model, self._server())
+        body = _body(self.model, instructions, input, settings, tools, output_schema, handoffs, replays)
+        if stream:
+            body["stream"] = True
+            body["stream_options"] = {"include_usage": True} if self._asks_usage(settings) else None
+        return build_request("/chat/completions", body, settings)
+
+
+def _body(
     model: str,
     instructions: str | None,
     input: str | list[TResponseInputItem],
@@ -43,30 +85,9 @@ def chat_body(
     tools: list[Tool],
     output_schema: AgentOutputSchemaBase | None,
     handoffs: list[Handoff[Any, Any]],
-    *,
     replays: Callable[[dict[str, Any]], bool],
-    stream: bool,
-    include_usage: bool,
 ) -> dict[str, Any]:
-    """The body of the request; what is None in it is to be left out.
-
-    Args:
-        model: the model's name; it thought what the history says it did.
-        instructions: this and the following are as a `Model` is given them.
-        input: see there.
-        settings: see there.
-        tools: see there.
-        output_schema: see there.
-        handoffs: see there.
-        replays: whether the text of a reasoning item is sent back.
-        stream: whether the answer is to be streamed.
-        include_usage: whether a stream is asked to tell its usage.
-
-    Raises:
-        InputItemError: an input item that this wire has no words for.
-        NotSupportedError: a choice of tools that only the Responses API has.
-        UserError: a tool that runs at the model's host.
-    """
+    """The body, but for what makes it a stream; what is None in it is left out."""
     definitions = [_tool(tool) for tool in tools] + [_handoff(handoff) for handoff in handoffs]
     return {
         "model": model,
@@ -75,8 +96,6 @@ def chat_body(
         "tool_choice": _tool_choice(settings.tool_choice),
         "parallel_tool_calls": settings.parallel_tool_calls if definitions else None,
         "response_format": _response_format(output_schema),
-        "stream": True if stream else None,
-        "stream_options": {"include_usage": True} if stream and include_usage else None,
         "temperature": settings.temperature,
         "top_p": settings.top_p,
         "frequency_penalty": settings.frequency_penalty,

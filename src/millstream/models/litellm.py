@@ -17,7 +17,6 @@ import importlib
 import importlib.util
 import os
 from collections.abc import AsyncGenerator
-from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millstream import codec
@@ -33,13 +32,12 @@ from millstream.items import ModelResponse
 from millstream.models.batched import BatchedModel
 from millstream.models.chat_messages import (
     ShouldReplayReasoningContent,
-    is_replayed,
     replay_to_deepseek,
 )
-from millstream.models.chat_request import chat_body, refuse_state
+from millstream.models.chat_request import ChatRequests, refuse_state
 from millstream.models.chat_stream import ChatStream, Chunk, chunk_of, whole_response
 from millstream.models.promise import Model, ModelProvider, ModelTracing, RawBatch
-from millstream.models.request import Request, build_request
+from millstream.models.request import Request
 from millstream.models.transport import IDLE_TIMEOUT, Patience
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ def require_litellm(what: str) -> None:
         raise MissingExtraError(what, "litellm")
 
 
-class LitellmModel(BatchedModel):
+class LitellmModel(ChatRequests, BatchedModel):
     """A model by its name at LiteLLM, such as "anthropic/claude-sonnet-4-5".
 
     It streams the events of the Responses API, as every model does; see
@@ -179,30 +177,8 @@ class LitellmModel(BatchedModel):
             patience.close()
             await stream.close()
 
-    def _request(
-        self,
-        instructions: str | None,
-        input: str | list[TResponseInputItem],
-        settings: ModelSettings,
-        tools: list[Tool],
-        output_schema: AgentOutputSchemaBase | None,
-        handoffs: list[Handoff[Any, Any]],
-        *,
-        stream: bool,
-    ) -> Request:
-        body = chat_body(
-            self.model,
-            instructions,
-            input,
-            settings,
-            tools,
-            output_schema,
-            handoffs,
-            replays=partial(is_replayed, self._replays, self.model, self.base_url),
-            stream=stream,
-            include_usage=settings.include_usage is not False,
-        )
-        return build_request("/chat/completions", body, settings)
+    def _server(self) -> str | None:
+        return self.base_url
 
     async def _ask(self, request: Request, *, stream: bool = False) -> Any:
         """LiteLLM's answer to `request`: its response, or its stream."""

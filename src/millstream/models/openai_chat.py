@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator
-from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.clock import current_clock
@@ -12,13 +11,11 @@ from millstream.items import ModelResponse
 from millstream.models.batched import ClientModel, signed
 from millstream.models.chat_messages import (
     ShouldReplayReasoningContent,
-    is_replayed,
     replay_to_deepseek,
 )
-from millstream.models.chat_request import chat_body, refuse_state
+from millstream.models.chat_request import ChatRequests, refuse_state
 from millstream.models.chat_stream import ChatStream, chunks, whole_response
 from millstream.models.promise import ModelTracing, RawBatch
-from millstream.models.request import Request, build_request
 from millstream.models.transport import IDLE_TIMEOUT
 from millstream.models.wire import FrameReader
 
@@ -35,7 +32,7 @@ _REFUSE_STREAM_OPTIONS = ("mistral.ai",)
 """Hosts that answer 422 to `stream_options`; they send their usage unasked."""
 
 
-class OpenAIChatCompletionsModel(ClientModel):
+class OpenAIChatCompletionsModel(ChatRequests, ClientModel):
     """A model of the Chat Completions API, reached through an `AsyncOpenAI`.
 
     What it streams are the events of the Responses API, so that whoever reads a run need not
@@ -152,30 +149,8 @@ class OpenAIChatCompletionsModel(ClientModel):
         finally:
             await stream.close()
 
-    def _request(
-        self,
-        instructions: str | None,
-        input: str | list[TResponseInputItem],
-        settings: ModelSettings,
-        tools: list[Tool],
-        output_schema: AgentOutputSchemaBase | None,
-        handoffs: list[Handoff[Any, Any]],
-        *,
-        stream: bool,
-    ) -> Request:
-        body = chat_body(
-            self.model,
-            instructions,
-            input,
-            settings,
-            tools,
-            output_schema,
-            handoffs,
-            replays=partial(is_replayed, self._replays, self.model, str(self._transport.client.base_url)),
-            stream=stream,
-            include_usage=self._asks_usage(settings),
-        )
-        return build_request("/chat/completions", body, settings)
+    def _server(self) -> str | None:
+        return str(self._transport.client.base_url)
 
     def _asks_usage(self, settings: ModelSettings) -> bool:
         if settings.include_usage is not None:

@@ -226,19 +226,34 @@ class ToolOptions(TypedDict, total=False):
     """The keyword arguments of `@tool`."""
 
     name_override: str | None
+    """The tool's name, where it is not the function's."""
     description_override: str | None
+    """The description, where it is not the docstring's."""
     docstring_style: DocstringStyle | None
+    """google, numpy or sphinx; found out where it is not given."""
     use_docstring_info: bool
+    """False leaves the docstring alone."""
     failure_error_function: ToolErrorFunction | None
+    """Makes an exception the text that the model is told; None lets it end the run."""
     strict_mode: bool
+    """Whether the schema keeps to what strict mode of the model's API takes."""
     is_enabled: IsEnabled
+    """Whether the model is shown the tool; a callable is asked once a turn."""
     needs_approval: NeedsApproval
+    """Not supported yet."""
     tool_input_guardrails: list[ToolInputGuardrail[Any]] | None
+    """Not supported yet."""
     tool_output_guardrails: list[ToolOutputGuardrail[Any]] | None
+    """Not supported yet."""
     timeout: float | None
+    """Seconds that one call may take. A synchronous function cannot be stopped: it runs on in
+    its thread, and what it returns is dropped."""
     timeout_behavior: ToolTimeoutBehavior
+    """Whether the model is told of a timeout, or the run ends."""
     timeout_error_function: ToolErrorFunction | None
+    """Makes the text that the model is told of a timeout."""
     defer_loading: bool
+    """Not supported, as all that follow."""
     custom_data_extractor: Any
     allowed_callers: Any
     output_type: Any
@@ -280,28 +295,8 @@ def function_tool(
     is not shown to the model. An async function runs on the event loop, any other one in a
     thread of its own, with the caller's context variables.
 
-    Args:
-        func: the function, method, `functools.partial` or callable object.
-        name_override: the tool's name, where it is not the function's.
-        description_override: the description, where it is not the docstring's.
-        docstring_style: google, numpy or sphinx; found out where it is not given.
-        use_docstring_info: False leaves the docstring alone.
-        failure_error_function: makes an exception the text that the model is told; None lets
-            it end the run.
-        strict_mode: whether the schema keeps to what strict mode of the model's API takes.
-        is_enabled: whether the model is shown the tool; a callable is asked once a turn.
-        needs_approval: not supported yet.
-        tool_input_guardrails: not supported yet.
-        tool_output_guardrails: not supported yet.
-        timeout: seconds that one call may take. A synchronous function cannot be stopped: it
-            runs on in its thread, and what it returns is dropped.
-        timeout_behavior: whether the model is told of a timeout, or the run ends.
-        timeout_error_function: makes the text that the model is told.
-        defer_loading: not supported.
-        custom_data_extractor: not supported.
-        allowed_callers: not supported.
-        output_type: not supported.
-        output_json_schema: not supported.
+    The function may also be a method, a `functools.partial` or a callable object. What the
+    options mean is told by `ToolOptions`.
 
     Raises:
         SchemaError: a parameter has no (strict) JSON schema.
