@@ -42,6 +42,11 @@ async def in_thread(call: Callable[[], T], name: str = "tool") -> T:
     end, and what it returns or raises is dropped. It keeps neither the event loop nor the
     program from ending.
     """
+    return await thread_future(call, name)
+
+
+def thread_future(call: Callable[[], T], name: str = "tool") -> asyncio.Future[T]:
+    """`in_thread` for who waits in a way of his own: to cancel what is awaited need not be to cancel this."""
     loop = asyncio.get_running_loop()
     future: asyncio.Future[T] = loop.create_future()
     context = contextvars.copy_context()
@@ -61,7 +66,7 @@ async def in_thread(call: Callable[[], T], name: str = "tool") -> T:
             loop.call_soon_threadsafe(lambda: None if future.done() else put(value))
 
     _start(job)
-    return await future
+    return future
 
 
 def _start(job: Job) -> None:
