@@ -10,6 +10,7 @@ from millstream.clock import SYSTEM_CLOCK
 from millstream.delivery.feed import AT_ONCE, Feed
 from millstream.delivery.frame import Message
 from millstream.events import Entry, Event, RunCompleted, Stamp
+from millstream.stream.filter import EntryFilter
 from millstream.testing import CANARY, ManualClock
 from tests.delivery.serving import Held, greeting
 
@@ -105,7 +106,7 @@ async def test_a_filter_of_the_models_events_leaves_out_those_that_have_no_type(
     given = await all_of(
         feed(
             [*[entry(n, raw) for n, raw in enumerate([*odd, delta], 1)], end(5)],
-            types={"response.output_text.delta"},
+            wanted=EntryFilter(types={"response.output_text.delta"}),
         )
     )
 
@@ -167,7 +168,13 @@ async def test_a_reader_that_its_owner_closes_just_ends(caplog: pytest.LogCaptur
 async def test_a_heartbeat_is_due_when_nothing_was_given_for_so_long_whatever_was_left_out() -> None:
     clock = ManualClock()
     held = Held(clock=clock)
-    a_feed = Feed(held.handle.entries(), held.handle.run_id, clock=clock, types={"user.event"}, heartbeat=15)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    a_feed = Feed(
+        held.handle.entries(),
+        held.handle.run_id,
+        clock=clock,
+        wanted=EntryFilter(types={"user.event"}),
+        heartbeat=15,
+    )  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
     waiting = asyncio.create_task(a_feed.next())
     await clock.waiting()

@@ -23,6 +23,8 @@ AGENT = Agent(name="A", model=ScriptedModel(["Hello."] * 10))
         ({"types": ["tool.begun"]}, "'tool.begun', which is the type of no event.*tool.started"),
         ({"types": [["tool.started"]]}, "which is the type of no event"),
         ({"types": 3}, "a list of names"),
+        ({"depth": -1}, "depth=-1: a number of levels"),
+        ({"depth": True}, "depth=True: a number of levels"),
         ({"heartbeat": 0}, "heartbeat=0: a number of seconds"),
         ({"send_timeout": float("inf")}, "send_timeout=inf: a number of seconds"),
         ({"send_timeout": "30"}, "send_timeout='30': a number of seconds"),

@@ -15,19 +15,18 @@ from __future__ import annotations
 import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Collection
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol, cast
-
-import msgspec
 
 from millstream.clock import time_limit
 from millstream.delivery.frame import Message, entry_message, error_message, gap_message, position_message
 from millstream.errors import LogGapError
-from millstream.events import RawResponsesStreamEvent
+from millstream.stream.filter import EVERYTHING
 
 if TYPE_CHECKING:
     from millstream.clock import Clock
     from millstream.events import Entry
+    from millstream.stream.filter import EntryFilter
 
 logger = logging.getLogger("millstream")
 
@@ -67,7 +66,7 @@ class Feed:
         run_id: the run, whose terminal entry ends the feed; that of a run nested in it does not.
         clock: measures silence.
         after: the position that the client has.
-        types: which types of events to give, and of the model's events; None for all.
+        wanted: which entries to give; the end of the run is given in any case.
         heartbeat: after how many seconds of silence a heartbeat is due; None for never.
         on_end: called when the terminal entry of the run is given.
     """
@@ -79,14 +78,14 @@ class Feed:
         *,
         clock: Clock,
         after: int = 0,
-        types: Collection[str] | None = None,
+        wanted: EntryFilter = EVERYTHING,
         heartbeat: float | None = None,
         on_end: Callable[[], None] | None = None,
     ) -> None:
         self._entries = entries
         self.run_id = run_id
         self._clock = clock
-        self._types = types
+        self._wanted = wanted
         self._heartbeat = heartbeat
         self._on_end = on_end
         self._after = after
@@ -145,7 +144,7 @@ class Feed:
         """Add what is sent of `entry` to `messages`; how many bytes that is."""
         message = None
         is_end = entry.is_terminal and entry.run_id == self.run_id
-        if is_end or self._types is None or _is_one_of(self._types, entry):
+        if is_end or self._wanted.takes(entry):
             message = entry_message(entry)
             messages.append(message)
             self._told = entry.position
@@ -176,20 +175,3 @@ class Feed:
             self.run_id, self._passed, error_id, exc_info=error,
         )  # fmt: skip
         return [*position, error_message("broken_off", "The stream broke off.", self._passed, error_id)]
-
-
-class _Typed(msgspec.Struct):
-    type: Any = None
-
-
-_read_type = msgspec.json.Decoder(_Typed).decode
-
-
-def _is_one_of(types: Collection[str], entry: Entry) -> bool:
-    event = entry.event
-    if event.type in types or not isinstance(event, RawResponsesStreamEvent):
-        return event.type in types
-    try:
-        return _read_type(event.json).type in types
-    except (msgspec.MsgspecError, TypeError):  # a model of the program's own may send what it likes
-        return False

@@ -9,14 +9,14 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
 from millstream.delivery.feed import Entries, Feed
 from millstream.delivery.frame import Message, error_message
 from millstream.errors import UserError
-from millstream.events import EVENT_TYPES
 from millstream.result import RunResultStreaming
+from millstream.stream.filter import EntryFilter
 
 if TYPE_CHECKING:
     from millstream.clock import Clock
@@ -40,14 +40,17 @@ class Options:
 
     where: str
     after: int | str | None = None
+    depth: int | None = None
     types: Iterable[str] | None = None
     heartbeat: float | None = HEARTBEAT_SECONDS
     named: bool = False
     send_timeout: float = SEND_SECONDS
     on_disconnect: OnDisconnect = "continue"
+    wanted: EntryFilter = field(init=False)
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "types", _checked_types(self.where, self.types))
+        wanted = EntryFilter.of(self.where, depth=self.depth, types=self.types)
+        object.__setattr__(self, "wanted", wanted)
         if self.heartbeat is not None:
             self._check_seconds("heartbeat", self.heartbeat)
         self._check_seconds("send_timeout", self.send_timeout)
@@ -85,7 +88,7 @@ class Options:
             run.run_id,
             clock=clock_of(run),
             after=after,
-            types=cast("frozenset[str] | None", self.types),
+            wanted=self.wanted,
             heartbeat=self.heartbeat,
             on_end=_active(run).log_failure,
         )
@@ -122,20 +125,3 @@ def check_handle(where: str, handle: Any) -> RunResultStreaming:
     raise UserError(
         f"{where} takes the handle that Runner.run_streamed(...) returns, not {type(handle).__name__}{hint}"
     )
-
-
-def _checked_types(where: str, types: Any) -> frozenset[str] | None:
-    if types is None:
-        return None
-    if isinstance(types, str) or not isinstance(types, Iterable):
-        raise UserError(f"{where}: types={types!r}: a list of names, as types=['tool.started'].")
-    names = list(cast("Iterable[Any]", types))
-    for name in names:
-        if not isinstance(name, str) or not (
-            name in EVENT_TYPES or name.startswith("response.") or name == "error"
-        ):
-            raise UserError(
-                f"{where}: types has {name!r}, which is the type of no event. There are: "
-                f"{', '.join(sorted(EVENT_TYPES))}; and those of the model's own events, 'response.…'."
-            )
-    return frozenset(names)

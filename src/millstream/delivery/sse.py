@@ -52,6 +52,7 @@ def to_sse(
     run: RunResultStreaming,
     *,
     after: int | str | None = None,
+    depth: int | None = None,
     types: Iterable[str] | None = None,
     named: bool = False,
     heartbeat: float = HEARTBEAT_SECONDS,
@@ -74,6 +75,7 @@ def to_sse(
         after: the position behind which to begin; also the client's `Last-Event-ID` as it came.
             One that this run does not have is answered with status 400, and one behind which
             nothing comes any more with 204, at which browsers stop to reconnect.
+        depth: how deep a run may be nested whose events are sent: 0 for this run alone, None for all.
         types: which types of events to send, for example `["tool.started", "response.output_text.delta"]`;
             None for all. The terminal entry is always sent, and the client's position moves on.
         named: write the type of each event on an `event:` line as well.
@@ -88,6 +90,7 @@ def to_sse(
     stream = sse_app(
         run,
         after=after,
+        depth=depth,
         types=types,
         named=named,
         heartbeat=heartbeat,
@@ -107,6 +110,7 @@ def sse_app(
     run: RunResultStreaming,
     *,
     after: int | str | None = None,
+    depth: int | None = None,
     types: Iterable[str] | None = None,
     named: bool = False,
     heartbeat: float = HEARTBEAT_SECONDS,
@@ -121,6 +125,7 @@ def sse_app(
     options = Options(
         "sse_app()",
         after=after,
+        depth=depth,
         types=types,
         named=named,
         heartbeat=heartbeat,
@@ -134,6 +139,7 @@ def sse_frames(
     run: RunResultStreaming,
     *,
     after: int | str | None = None,
+    depth: int | None = None,
     types: Iterable[str] | None = None,
     named: bool = False,
     heartbeat: float = HEARTBEAT_SECONDS,
@@ -144,7 +150,7 @@ def sse_frames(
     Leaving the iterator leaves the run alone; `RunConfig.when_unread` may wish otherwise.
     A position that the run does not have gives one `stream.error` frame.
     """
-    options = Options("sse_frames()", after=after, types=types, named=named, heartbeat=heartbeat)
+    options = Options("sse_frames()", after=after, depth=depth, types=types, named=named, heartbeat=heartbeat)
     position = options.position_in(check_handle("sse_frames()", run))
     if isinstance(position, Message):
         return SseFrames(None, named=named, first=position)

@@ -57,6 +57,7 @@ async def to_websocket(
     websocket: WebSocket,
     *,
     after: int | str | None = None,
+    depth: int | None = None,
     types: Iterable[str] | None = None,
     send_timeout: float = SEND_SECONDS,
     on_disconnect: OnDisconnect = "continue",
@@ -79,6 +80,7 @@ async def to_websocket(
         run: the handle.
         websocket: nobody else may receive from it meanwhile.
         after: the position behind which to begin.
+        depth: see `to_sse`.
         types: see `to_sse`.
         send_timeout: how many seconds a client may take nothing before it is let go.
         on_disconnect: what becomes of the run when this client leaves before its end.
@@ -89,6 +91,7 @@ async def to_websocket(
     options = Options(
         "to_websocket()",
         after=after,
+        depth=depth,
         types=types,
         heartbeat=None,  # a WebSocket has pings of its own, which servers send
         send_timeout=send_timeout,
