@@ -15,6 +15,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from millstream.models import provider
+from tests.support.hurry import hurried  # noqa: F401  # a fixture for all
 from tests.support.run_logs import RunLogs
 
 # A run of the suite is repeatable; to look for new counterexamples:

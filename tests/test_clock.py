@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import threading
 from pathlib import Path
 
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
@@ -16,6 +17,9 @@ STRAY = re.compile(
     r"|\basyncio\.(sleep|timeout|timeout_at|wait_for)\(|\bdatetime\.(now|today|utcnow)\("
     r"|\bwait\([^)]*timeout=|\.get\(timeout="
 )
+DEADLINE = 20
+"""Seconds that a thread has, on a machine that has more to do."""
+
 YIELD = "asyncio.sleep(0)"
 """Lets other tasks run, and waits for no time."""
 
@@ -27,10 +31,17 @@ EXCEPTIONS = {
     "tool/threads.py": "how long a thread is kept that has nothing to do",
 }
 
-SLEEP = re.compile(r"\basyncio\.sleep\((?!0[,)])|\btime\.sleep\(|\bfrom (asyncio|time) import [^#]*\bsleep\b")
+SLEEP = re.compile(
+    r"\basyncio\.sleep\((?!0[,)])|\btime\.sleep\(|\bfrom (asyncio|time) import [^#]*\bsleep\b"
+    r"|\bloop\)?\.call_(later|at)\(|\b(timeout|timeout_at|wait_for|wait|get|join|result)\(.*(?<!\d)0?\.\d|\btimeout=0?\.\d"
+)
+"""Also a limit of less than a second: it is there to be waited for. A longer one is a net under a test that hangs."""
+
 SLEEPERS = {
-    "test_clock.py": "the lines that are to be found",
+    "support/hurry.py": "what a thread's clock waits for is over at once",
+    "test_clock.py": "the lines that are to be found, and the clock of the machine, against real time",
     "test_conftest.py": "programs that block their loop, to see that it is noticed",
+    "differential/scenarios/tools.py": "a tool's time limit, in a program for the SDK too, which has no clock to pass in",
 }
 
 
@@ -61,11 +72,47 @@ def test_no_test_sleeps(root: Path) -> None:
 
 @pytest.mark.parametrize(
     "line",
-    ["await asyncio.sleep(0.1)", "await asyncio.sleep(delay)", "time.sleep(1)", "from time import sleep"],
+    [
+        "await asyncio.sleep(0.1)",
+        "await asyncio.sleep(delay)",
+        "time.sleep(1)",
+        "from time import sleep",
+        "loop.call_later(1, f)",
+        "async with asyncio.timeout(0.5):",
+        "await asyncio.wait_for(reading, 0.01)",
+        "done.wait(timeout=.2)",
+    ],
 )
 def test_a_test_that_sleeps_is_found(line: str) -> None:
     assert sleepers(line) == [line]
     assert sleepers("await asyncio.sleep(0)") == []
+
+
+@pytest.mark.usefixtures("hurried")
+def test_a_hurried_program_waits_for_what_a_thread_brings_and_for_no_time() -> None:
+    seen: list[str] = []
+
+    async def after(seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        seen.append(f"{seconds / 3600:g} h")
+
+    async def main() -> None:
+        loop, thread_is_done = asyncio.get_running_loop(), asyncio.Event()
+        begin = current_clock().monotonic()
+        await asyncio.gather(after(7200), after(3600), SYSTEM_CLOCK.sleep(10_000))
+        seen.append(f"{(current_clock().monotonic() - begin) / 3600:.0f} h")
+        held = threading.Event()
+        thread = threading.Thread(target=lambda: (held.wait(), loop.call_soon_threadsafe(thread_is_done.set)))
+        thread.start()
+        late = asyncio.create_task(after(DEADLINE))
+        loop.call_soon(held.set)
+        await thread_is_done.wait()
+        thread.join()
+        late.cancel()
+
+    asyncio.run(main())
+
+    assert seen == ["1 h", "2 h", "3 h"]
 
 
 @pytest.mark.parametrize(

@@ -101,6 +101,7 @@ async def test_an_example_that_serves_answers_without_a_key(name: str) -> None:
         assert await ask(server) == answer
 
 
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize(
     "example", [path for path in EXAMPLES if path.stem not in SERVERS], ids=lambda path: path.stem
 )

@@ -28,6 +28,7 @@ from millstream.errors import NotSupportedError, RunCancelledError
 from millstream.events import RunItemStreamEvent
 from millstream.testing import ModelStep, ScriptedModel, function_call
 from millstream.usage import Usage
+from tests.support.hurry import hurry
 
 OUTPUT = "It is cold."
 DEADLINE = 10
@@ -261,8 +262,9 @@ async def test_a_reader_may_be_asked_again_after_a_timeout() -> None:
     run = silent()
     reader = run.stream_events()
     seen: list[Any] = []
+    hurry(asyncio.get_running_loop())
     with pytest.raises(TimeoutError):
-        await asyncio.wait_for(collect(reader, into=seen), 0.01)
+        await asyncio.wait_for(collect(reader, into=seen), 1)
 
     run.cancel()
     rest = await collect(reader)

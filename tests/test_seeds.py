@@ -30,6 +30,7 @@ from millstream import (
 )
 from millstream.errors import AgentsException
 from millstream.testing import ModelStep, ScriptedModel, assistant_message, final_json, function_call
+from tests.support.hurry import hurry
 
 GREETING = "Hello from Oslo."
 KINDS = ["agent_updated_stream_event", "raw_response_event", "run_item_stream_event"]
@@ -125,7 +126,7 @@ async def give_up_after_a_time(agent: Agent[Any]) -> Any:
     stream = Runner.run_streamed(agent, "Hi")
     timed_out = False
     try:
-        async with asyncio.timeout(0.01):
+        async with asyncio.timeout(1):
             async for _ in stream:
                 pass
     except TimeoutError:
@@ -141,7 +142,7 @@ async def give_up_waiting_for_one_event(agent: Agent[Any]) -> Any:
         seen = []
         while True:
             try:
-                seen.append((await asyncio.wait_for(anext(reader), 0.01)).type)
+                seen.append((await asyncio.wait_for(anext(reader), 1)).type)
             except TimeoutError:
                 return seen
 
@@ -555,6 +556,7 @@ ROWS: list[tuple[Callable[[Agent[Any]], Awaitable[Any]], Any]] = [
 async def test_a_program_of_the_seeds_works_as_it_reads(
     program: Callable[[Agent[Any]], Awaitable[Any]], sees: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
+    hurry(asyncio.get_running_loop())
     async with asyncio.timeout(5):
         seen = await program(greeter())
 

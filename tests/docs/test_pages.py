@@ -23,6 +23,7 @@ LINK = re.compile(r"\]\((?P<page>[^)#:]*)(?:#(?P<heading>[^)]+))?\)")
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_a_block_prints_what_the_page_shows(
     page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]

@@ -28,6 +28,7 @@ $ make demo
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.usefixtures("hurried")
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 def test_what_a_page_shows_runs(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)

@@ -8,7 +8,8 @@ import pytest
 from millstream import MissingKeyError, UnknownModelError, UserError
 from millstream.config.defaults import DEFAULT_MODEL
 from millstream.models.choice import Candidate, choose, list_models, local_servers
-from millstream.testing.faults import CUT, HANG
+from millstream.testing import ManualClock
+from millstream.testing.faults import CUT
 from millstream.testing.model_server import ModelServer
 
 PATIENT = {"MILLSTREAM_PROBE_SECONDS": "20"}
@@ -206,8 +207,12 @@ async def test_a_server_that_lists_no_models_is_passed_over(answer: Callable[[Mo
 
 async def test_a_server_that_says_nothing_costs_no_more_than_its_time() -> None:
     with ModelServer() as server:
-        server.send(HANG)
-        models = await list_models(f"{server.base_url}/models", seconds=0.05)
+        held = server.hold()
+        with ManualClock() as clock:
+            listing = asyncio.create_task(list_models(f"{server.base_url}/models", seconds=20))
+            await asyncio.wrap_future(held)
+            clock.advance(20)
+            models = await listing
 
     assert models is None
 

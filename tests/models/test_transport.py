@@ -26,6 +26,7 @@ from millstream.testing.faults import CUT, HANG, Gate
 from millstream.testing.model_server import ModelServer
 from tests.models.conftest import batches, streamed, types_into, whole
 from tests.support.frames import chat_frames, message, response, text_frames
+from tests.support.hurry import time_flies
 
 ANSWER = text_frames("Hello big world")
 
@@ -380,10 +381,12 @@ async def test_the_http_clients_own_read_timeout_is_a_model_timeout_too(server: 
     server.send(*ANSWER[:5], HANG, always=True)
 
     for http in (None, httpx2.AsyncClient()):
+        stream = batches(model(server, http_client=http), settings=ModelSettings(extra_args={"timeout": 30}))
+        await anext(stream)
+        reading = asyncio.create_task(types_into([], stream))
+        await time_flies(reading)
         with pytest.raises(ModelTimeoutError) as raised:
-            await streamed(
-                model(server, http_client=http), settings=ModelSettings(extra_args={"timeout": 0.05})
-            )
+            await reading
         assert raised.value.idle
     assert "timeout" not in server.last.json
 

@@ -24,6 +24,7 @@ from millstream.testing import ManualClock
 from millstream.testing.faults import HANG, Gate, Piece
 from millstream.testing.model_server import ModelServer
 from tests.support.frames import chat_frames, text_frames
+from tests.support.hurry import time_flies
 
 WORDS = "one two three four five six"
 WIRES: Any = pytest.mark.parametrize(
@@ -168,17 +169,20 @@ async def test_a_reader_that_takes_its_time_costs_the_model_none(
 async def test_the_clients_own_timeout_is_a_model_timeout_and_what_openai_calls_it(
     server: ModelServer, made: Any, frames: list[bytes], streamed: bool
 ) -> None:
-    server.hold()
-    asked = model(server, made, timeout=0.05)  # of the HTTP client, which has its own clock
+    held = server.hold()
+    asked = model(server, made, timeout=30)  # of the HTTP client, which has its own clock
     agent = Agent(name="A", model=asked)
     run = Runner.run_streamed(agent, "Hi")
     run._run.streamed = streamed
 
-    error: Any = await failure(run)
+    failing = asyncio.create_task(failure(run))
+    await asyncio.wrap_future(held)
+    await time_flies(failing)
+    error: Any = await failing
 
     assert openai.APITimeoutError in type(error).__mro__
-    assert (error.idle, error.timeout_seconds) == (False, 0.05)
-    assert str(error) == "The model's server did not answer within 0.05 s, the client's limit."
+    assert (error.idle, error.timeout_seconds) == (False, 30)
+    assert str(error) == "The model's server did not answer within 30 s, the client's limit."
     terminal: Any = [entry async for entry in run.entries()][-1].event
     assert (terminal.code, terminal.retryable) == ("model_timeout", True)
     assert error.run_data.last_agent is agent

@@ -16,6 +16,7 @@ from millstream.events import Entry, Stamp
 from millstream.log import Batch, Cursor, EventLog, LogInfo, MemoryLog
 from millstream.testing import logs
 from millstream.testing.logs import check_log
+from tests.support.hurry import hurry
 
 # --- logs with one fault each ------------------------------------------------------------------
 
@@ -203,9 +204,9 @@ class LetsThemWait(MemoryLog):
     ],
 )
 async def test_a_broken_log_is_found_out_by_the_clause_that_it_breaks(
-    broken: type[EventLog], clause: str, monkeypatch: pytest.MonkeyPatch
+    broken: type[EventLog], clause: str
 ) -> None:
-    monkeypatch.setattr(logs, "PATIENCE", 0.2)
+    hurry(asyncio.get_running_loop())
 
     with pytest.raises(AssertionError, match=f"^{clause}: "):
         await check_log(broken)
@@ -217,7 +218,7 @@ async def test_every_clause_is_broken_by_one_of_these_logs() -> None:
     assert {clause for _, clause in rows} == {clause.__name__ for clause in logs.CLAUSES}
 
 
-async def test_a_log_that_is_silent_is_given_up_on(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_log_that_is_silent_is_given_up_on() -> None:
     class Silent(MemoryLog):
         def cursor(self, run_id: str, after: int = 0) -> Cursor:
             class Never(Filtered):
@@ -226,9 +227,9 @@ async def test_a_log_that_is_silent_is_given_up_on(monkeypatch: pytest.MonkeyPat
 
             return Never(super().cursor(run_id, after))
 
-    monkeypatch.setattr(logs, "PATIENCE", 0.01)
+    hurry(asyncio.get_running_loop())
 
-    with pytest.raises(AssertionError, match=r"what_is_written_can_be_read: .*nothing happened for 0[.]01 s"):
+    with pytest.raises(AssertionError, match=r"what_is_written_can_be_read: .*nothing happened for 30 s"):
         await check_log(Silent)
 
 
