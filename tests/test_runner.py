@@ -27,13 +27,11 @@ from millstream import (
     UserError,
     tool,
 )
-from millstream import (
-    runner as runner_module,
-)
 from millstream.clock import SystemClock
 from millstream.events import RunCompleted, RunFailed
 from millstream.log import Batch
 from millstream.models.promise import ModelProvider
+from millstream.run import start
 from millstream.testing import ModelStep, ScriptedModel, function_call
 
 OUTPUT = "It is cold."
@@ -269,7 +267,7 @@ async def test_a_run_is_kept_alive_by_its_loop_alone_and_let_go_at_its_end() -> 
     while active() is not None:
         await asyncio.sleep(0)
 
-    assert asyncio.get_running_loop() not in runner_module._under_way
+    assert asyncio.get_running_loop() not in start._under_way
 
 
 def test_a_loop_that_is_closed_without_cancelling_leaves_its_runs_to_the_next(
@@ -289,7 +287,7 @@ def test_a_loop_that_is_closed_without_cancelling_leaves_its_runs_to_the_next(
     gc.collect()
 
     assert run.is_cancelled
-    assert loop not in runner_module._under_way
+    assert loop not in start._under_way
     assert not caplog.records
 
 

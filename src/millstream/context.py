@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from millstream.agent import AgentBase
     from millstream.config import RunConfig
     from millstream.items import ToolApprovalItem, TResponseInputItem
+    from millstream.run.link import CallLink
 
 TContext = TypeVar("TContext", default=Any)
 """The type of the object that a program passes to its run as `context`."""
@@ -105,6 +106,8 @@ class ToolContext(RunContextWrapper[TContext]):
     """
     failure: BaseException | None = None
     """What the tool raised, where its error function made text of it for the model."""
+    _link: CallLink | None = field(default=None, repr=False)
+    """The run that made the call; None for a context that was built by hand."""
 
     def __init__(
         self,
@@ -142,6 +145,7 @@ class ToolContext(RunContextWrapper[TContext]):
         self.run_config = run_config
         self.idempotency_key = self.tool_call_id if idempotency_key is None else idempotency_key
         self.failure = None
+        self._link = None
 
     @property
     def qualified_tool_name(self) -> str:

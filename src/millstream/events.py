@@ -481,6 +481,8 @@ class Stamp:
     parent_run_id: str | None = None
     time: float = 0.0
     """Seconds since the epoch, by the clock of the process that wrote the event."""
+    path: tuple[str, ...] = ()
+    """The ids of the tool calls that lead from the root run to this one, `depth` of them."""
 
 
 @functools.lru_cache(maxsize=256)
@@ -491,6 +493,7 @@ def _fields_of(stamp: Stamp) -> bytes:
         "parent_run_id": stamp.parent_run_id,
         "agent": stamp.agent,
         "depth": stamp.depth,
+        "path": stamp.path,
         "turn": stamp.turn,
         "time": stamp.time,
     }
@@ -534,6 +537,11 @@ class Entry:
     def depth(self) -> int:
         """0 for the root run, 1 for a run nested in it, and so on."""
         return self.stamp.depth
+
+    @property
+    def path(self) -> tuple[str, ...]:
+        """The ids of the tool calls that lead from the root run to this one."""
+        return self.stamp.path
 
     @property
     def time(self) -> float:
@@ -590,6 +598,7 @@ def entry_from(plain: Any) -> Entry:
             depth=envelope["depth"],
             parent_run_id=envelope["parent_run_id"],
             time=envelope["time"],
+            path=tuple(envelope.get("path", ())),
         )
         return Entry(envelope["position"], stamp, event_from(envelope["event"]))
     except KeyError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Generator
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
 
 from millstream.config import DEFAULT_MAX_TURNS
 from millstream.context import ToolContext
@@ -327,7 +327,7 @@ class RunResultStreaming(RunResultBase):
 
         Raises at its end what the run failed with.
         """
-        return TextReader(self._run)
+        return TextReader(self._run, self._run.begins_after)
 
     def __await__(self) -> Generator[Any, None, RunResult]:
         return self._result().__await__()
@@ -420,7 +420,7 @@ class _Reader:
 
     def __init__(self, run: ActiveRun, after: int = 0) -> None:
         self._run = run
-        self._cursor = run.log.cursor(run.run_id, after)
+        self._cursor = run.trunk.cursor(after)
         self._ready: list[Any] = []
         self._at = 0
         self._batch: Batch | None = None
@@ -488,13 +488,13 @@ class _Reader:
                 place.taken = batch.last
                 place.taken_bytes += batch.size
                 self._batch = None
+            if run.ends_at is not None and place.taken >= run.ends_at:
+                await self._is_over()
             run.readers.ask(place, holds=self._holds, bound=self._bound)
             task = self._waiting = asyncio.current_task()
             cancelling = 0 if task is None else task.cancelling()
             try:
                 batch = await self._next(cursor)
-                if batch is None:
-                    await run.wait_done()  # the log tells of the end a moment before the run knows it
             except asyncio.CancelledError:
                 if self._woken and task is not None and task.uncancel() <= cancelling:
                     raise StopAsyncIteration from None
@@ -505,11 +505,17 @@ class _Reader:
             if self._cursor is None:  # closed while it waited
                 raise StopAsyncIteration
             if batch is None:
-                self._end()
-                raise StopAsyncIteration
+                await self._is_over()
             self._batch = batch
             self._ready = self._look(batch)
         self._at = 0
+
+    async def _is_over(self) -> NoReturn:
+        """Come to the end."""
+        await self._run.wait_done()  # the log tells of the end a moment before the run knows it
+        if self._cursor is not None:  # not closed while it waited
+            self._end()
+        raise StopAsyncIteration
 
     async def _next(self, cursor: Cursor) -> Batch | None:
         try:
@@ -539,7 +545,7 @@ class EventReader(_Reader):
     _holds = True
 
     def __init__(self, run: ActiveRun, order: EventOrder) -> None:
-        super().__init__(run)
+        super().__init__(run, run.begins_after)
         self._order = order
 
     async def __anext__(self) -> StreamEvent:
@@ -581,8 +587,10 @@ class EntryReader(_Reader):
     def _look(self, batch: Batch) -> list[Entry]:
         entries = list(batch.entries(self._place.taken))
         # What else is written is taken with it: who sends entries on sends them in one piece.
-        cursor = self._cursor
+        cursor, ends_at = self._cursor, self._run.ends_at
         while cursor is not None and len(entries) < ENTRIES_AT_ONCE:
+            if ends_at is not None and entries and entries[-1].position >= ends_at:
+                break  # what comes behind a pause is another handle's
             more = cursor.next_nowait()
             if more is None:
                 break

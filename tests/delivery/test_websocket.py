@@ -182,7 +182,7 @@ async def test_trouble_of_the_stream_is_told_and_closed_with_1011() -> None:
 
 
 def run_log(run: RunResultStreaming) -> Any:
-    return run._run.log
+    return run._run.trunk.log
 
 
 @pytest.mark.parametrize("moment", ["at once", "amid frames", "with a farewell"])

@@ -311,7 +311,7 @@ async def test_events_of_nested_runs_are_entries_and_nothing_else() -> None:
     delta = b'{"type":"response.output_text.delta","delta":"inner","sequence_number":1}'
     nested = Batch(2, Stamp(run_id="run_2", agent="B", parent_run_id="run_1"), [delta], True)
     await log.append("run_1", nested)
-    run.position = 2
+    run.trunk.position = 2
     await run.complete()
     handle = RunResultStreaming(run)
 

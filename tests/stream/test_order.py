@@ -208,7 +208,7 @@ async def test_the_events_of_nested_runs_are_not_in_the_stream() -> None:
     await log.append("run_root", Batch(1, root, [AgentUpdatedStreamEvent(A), MODEL, SAID, MODEL_DONE]))
     await log.append("run_root", Batch(5, nested, [message("nested"), raw(), RunCompleted(output="nested")]))
     await log.append("run_root", Batch(8, nested, [b'{"type":"response.created"}'], raw_only=True))
-    run.position = 8
+    run.trunk.position = 8
     await run.complete()
 
     events = [event async for event in EventReader(run, EventOrder())]

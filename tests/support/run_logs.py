@@ -12,10 +12,11 @@ from typing import Any, TypeVar
 
 import pytest
 
-from millstream import result, runner
+from millstream import result
 from millstream.events import Entry
 from millstream.log import EventLog, MemoryLog
 from millstream.log.promise import live
+from millstream.run import start
 from millstream.run.active import ActiveRun
 from millstream.testing import StreamChecker, StreamReport
 
@@ -36,7 +37,8 @@ class RunLogs:
         class Watched(ActiveRun):
             def __init__(self, *args: Any, **kwargs: Any) -> None:
                 super().__init__(*args, **kwargs)
-                logs.append((self.log, self.run_id))
+                if self.parent is None:  # the log of a run has what is nested in it
+                    logs.append((self.trunk.log, self.run_id))
 
         class WatchedReader(result.EventReader):
             __slots__ = ("_given",)
@@ -51,7 +53,7 @@ class RunLogs:
                 self._given.take(ready, ends=batch.ends(self._run.run_id))
                 return ready
 
-        monkeypatch.setattr(runner, "ActiveRun", Watched)
+        monkeypatch.setattr(start, "ActiveRun", Watched)
         monkeypatch.setattr(result, "EventReader", WatchedReader)
 
     def reports(self) -> Iterator[StreamReport]:

@@ -1,12 +1,15 @@
-"""A run that is under way: its log, its cancellation, its readers. The loop writes, all others look.
+"""A run that is under way: its cancellation, its readers, its end. The loop writes, all others look.
 
 One `ActiveRun` belongs to one task, that of its loop. Everything else (the handle, readers,
 tools that are running) refers to it; it refers to none of them strongly, so that dropping the
-handle and the last reader is noticed at once.
+handle and the last reader is noticed at once. What it writes goes by its `Writer`.
 
 A run ends in its own task, whoever asks for it, with one exception: where that task will take
 no step any more (it was cancelled before its first, or its event loop was closed), `abandon`
-ends it from outside.
+ends it from outside, and the runs nested in it before.
+
+A run that pauses is done as far as this process goes: its task has ended and its readers come
+to their end. Its log stays open, for the run that takes it up.
 """
 
 from __future__ import annotations
@@ -21,8 +24,6 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream import codec
-from millstream.clock import SYSTEM_CLOCK
 from millstream.errors import AgentsException, public_error
 from millstream.event_loops import call_on, wake
 from millstream.events import (
@@ -32,17 +33,18 @@ from millstream.events import (
     RunCancelled,
     RunCompleted,
     RunFailed,
+    RunPaused,
     RunStarted,
-    Stamp,
     TerminalEvent,
 )
-from millstream.log.promise import Batch
-from millstream.run.closing import Opened, keep
+from millstream.run.closing import keep
 from millstream.run.readers import Readers
+from millstream.run.writer import Trunk, Writer
 
 if TYPE_CHECKING:
     from millstream.config import RunConfig
-    from millstream.log.promise import EventLog, Payload
+    from millstream.items import MessageOutputItem
+    from millstream.log.promise import Batch, EventLog, Payload
     from millstream.run.state import RunProgress
 
 logger = logging.getLogger("millstream")
@@ -54,9 +56,13 @@ class ActiveRun:
     Args:
         progress: the state that the loop changes.
         config: how the run was asked to be run.
-        log: where its events go.
+        log: where its events go; a nested run writes the log of its parent.
         streamed: whether the model is asked for a stream or for a response.
         loop: the loop that it runs on.
+        parent: the run that it is nested in.
+        call_id: the tool call of the parent that it answers.
+        position: the last position of that log.
+        goes_on: whether the log has the beginning of this very run.
     """
 
     def __init__(
@@ -67,113 +73,114 @@ class ActiveRun:
         *,
         streamed: bool,
         loop: asyncio.AbstractEventLoop,
+        parent: ActiveRun | None = None,
+        call_id: str = "",
+        position: int = 0,
+        goes_on: bool = False,
     ) -> None:
         self.progress = progress
         self.config = config
-        self.log = log
         self.streamed = streamed
         self.loop = loop
-        nobody_left = weakref.WeakMethod(self.nobody_left)
-        self._opened = Opened()
-        self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
         self.run_id = progress.run_id
-        self.position = 0
-        """The last position written."""
-        self.written_bytes = 0
+        self.parent = parent
+        self.path: tuple[str, ...] = () if parent is None else (*parent.path, call_id)
+        """The ids of the tool calls that lead from the root run to this one."""
+        self.children: set[ActiveRun] = set()
+        """The runs nested in this one that have not ended."""
+        self.trunk = Trunk(log, self.run_id, position) if parent is None else parent.trunk
+        self.writer = Writer(
+            self.trunk, progress, config.clock, None if parent is None else parent.run_id, self.path
+        )
+        if parent is not None:
+            parent.children.add(self)
+        nobody_left = weakref.WeakMethod(self.nobody_left)
+        self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
+        self.goes_on = goes_on
+        self.begins_after = self.trunk.position
+        """The position behind which its events stand, of this time that it runs."""
+        self.ends_at: int | None = None
+        """The position behind which nothing of it comes, of this time; known before it is written."""
         self.terminal: TerminalEvent | None = None
+        self.is_paused = False
+        """Whether it waits for decisions: whoever takes it up is another `ActiveRun`."""
         self.exception: BaseException | None = None
         """What ended the run, where it failed."""
         self.outcome_seen = False
         """Whether anybody was told of that exception."""
-        self.log_error: BaseException | None = None
-        """What the log said last when it did not take something."""
         self.lost_end: Batch | None = None
         """The end of the run, where its log could not take it."""
         self.cancel_mode: CancelMode | None = None
+        self.stop_error: BaseException | None = None
+        """What the run is to fail with, where something beside its loop found that."""
         self.task: asyncio.Task[None] | None = None
         self.began = False
         """Whether that task has taken its first step."""
+        self.is_ending = False
+        """Whether it is over for the loop, and only its end is to be told: that is not interrupted."""
         self._error_id: str | None = None
         """Names that exception in the log and to clients, who are told no more of it."""
         self._traceback: TracebackType | None = None
         self._interrupts: tuple[CancelMode, ...] = ("now",)
         """The modes in which a cancellation interrupts what the loop is doing."""
         self._has_handle = True
-        self._abandoned = False
+        self._is_whole = False
+        """Whether the history was made whole."""
+        self._cut_off: MessageOutputItem | None = None
+        """The text that was cut off, as an item of the history."""
         self._done: set[asyncio.Future[None]] = set()
+
+    @property
+    def root(self) -> ActiveRun:
+        """The run that all others of its tree are nested in: itself, where it is nested in none."""
+        return self if self.parent is None else self.parent.root
 
     # --- writing ---------------------------------------------------------------------------
 
+    @property
+    def position(self) -> int:
+        """The last position of the log that it writes."""
+        return self.trunk.position
+
+    @property
+    def log_error(self) -> BaseException | None:
+        """What the log said last when it did not take something."""
+        return self.writer.error
+
     async def write(self, *events: Event) -> None:
         """Append `events` under one stamp. What a program could still change in them is encoded here."""
-        payloads: list[Payload] = list(events)
-        self._seal(payloads)
-        await self._append(payloads, raw_only=False, size=0)
+        await self.writer.write(events)
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
-        """Append what one read of the model's socket brought."""
+        """Append what one read of the model's socket brought, and wait for readers that are too far behind."""
         size = sum([len(p) for p in payloads if p.__class__ is bytes])  # noqa: C419 (the faster form, per token)  # pyright: ignore[reportArgumentType]
         limit = self.config.ahead
         if isinstance(limit, int):
             # Typed events of a model of the user's own are encoded to be counted, and only here.
             size += sum(len(p.json) for p in payloads if isinstance(p, RawResponsesStreamEvent))
-        await self._append(payloads, raw_only=raw_only, size=size)
+        await self.writer.write_model_events(payloads, raw_only=raw_only, size=size)
         if isinstance(limit, int):
-            await self.readers.have_taken_bytes(self.written_bytes - limit)
-
-    async def _append(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
-        if not payloads or self._abandoned:
-            return
-        batch = Batch(self.position + 1, self._stamp(), payloads, raw_only, size)
-        self.position = batch.last
-        self.written_bytes += size
-        try:
-            await self.log.append(self.run_id, batch)
-        except asyncio.CancelledError:
-            # Written or not? Appends are idempotent by position: to repeat it is to know.
-            await self.log.append(self.run_id, batch)
-            self._written(batch)
-            raise
-        except BaseException as error:
-            self.position = min(self.position, batch.first - 1)  # it was not written: the place is free
-            self.log_error = error
-            raise
-        self._written(batch)
-
-    def _written(self, batch: Batch) -> None:
-        if not batch.raw_only:
-            self._opened.see(batch.payloads, batch.stamp.time)
-
-    def _seal(self, payloads: Sequence[Payload]) -> None:
-        """Encode what a program could still change."""
-        for event in payloads:
-            if not isinstance(event, bytes) and event.type in _MUTABLE:
-                codec.log_bad_fields(logger, event.seal(), event.type, self.run_id)
-
-    def _stamp(self) -> Stamp:
-        progress = self.progress
-        return Stamp(
-            run_id=self.run_id,
-            agent=progress.current_agent.name,
-            turn=progress.current_turn,
-            time=self.config.clock.time(),
-        )
-
-    def _last_stamp(self) -> Stamp:
-        """The stamp of the end, which is written whatever the clock does."""
-        try:
-            return self._stamp()
-        except Exception:
-            agent, turn = self.progress.current_agent.name, self.progress.current_turn
-            time = SYSTEM_CLOCK.time() if self._opened.time is None else self._opened.time
-            return Stamp(run_id=self.run_id, agent=agent, turn=turn, time=time)
+            await self.root.readers.have_taken_bytes(self.trunk.written_bytes - limit)
 
     # --- the end ---------------------------------------------------------------------------
 
     @property
     def is_done(self) -> bool:
-        """Whether the run has ended: its terminal event is written, or lost with its log."""
-        return self.terminal is not None
+        """Whether nothing more comes of it: its terminal event is written, or lost with its log, or it is paused."""
+        return self.terminal is not None or self.is_paused
+
+    def make_whole(self) -> None:
+        """Leave a history that can be gone on with, for a run that ends. Does nothing the second time."""
+        if self._is_whole:
+            return
+        try:
+            self._cut_off = keep(self.progress, self.writer.opened.answers)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # the interpreter's own; whoever ends the run then comes by here again
+        except BaseException:
+            # What ended the run is what it ends with, however broken what it leaves behind.
+            logger.exception("run %s: what it had said at its end could not be kept whole", self.run_id)
+        self._is_whole = True
 
     async def complete(self) -> None:
         """Write that the run has its output."""
@@ -182,6 +189,25 @@ class ActiveRun:
     async def fail(self, error: BaseException) -> None:
         """Write that the run failed, and keep `error` for whoever asks for the result."""
         await self._end(partial(self._failed, error))
+
+    async def end_cancelled(self) -> None:
+        """Write that the run was stopped."""
+        await self._end(self._cancelled)
+
+    async def pause(self) -> None:
+        """Write that the run waits for decisions on its `interruptions`. Its history keeps what is open.
+
+        Raises:
+            LogError: the log does not take it: the run is not paused.
+        """
+        self.ends_at = self.trunk.position + 1
+        try:
+            await self.writer.write([RunPaused(interruptions=tuple(self.progress.interruptions))])
+        except BaseException:
+            self.ends_at = None
+            raise
+        self.is_paused = True
+        self._tell_all()
 
     def _completed(self) -> RunCompleted:
         return RunCompleted(output=self.progress.final_output, usage=self._usage())
@@ -199,34 +225,33 @@ class ActiveRun:
             message=public.message,
             retryable=public.retryable,
             error_id=self._error_id,
-            partial=self.progress.partial_text,
+            partial=self._partial(),
             usage=self._usage(),
         )
 
-    async def end_cancelled(self) -> None:
-        """Write that the run was stopped."""
-        await self._end(self._cancelled)
-
     def abandon(self, error: BaseException | None = None) -> None:
-        """End a run whose task will take no step any more. Does nothing to one that has ended.
+        """End a run whose task will take no step any more, and those nested in it. Does nothing to one that is done.
 
         Args:
             error: what the run fails with; None for a run that is cancelled.
         """
-        if self.terminal is not None:
+        if self.is_done:
             return
-        self._abandoned = True  # what the task still writes while it is destroyed comes too late
+        for child in self.children.copy():
+            child.abandon()
+        self.writer.closed = True  # what the task still writes while it is destroyed comes too late
         self._close_task()
         event, batch = self._last_batch(self._cancelled if error is None else partial(self._failed, error))
         try:
-            self._seal(batch.payloads)
-            append = self.log.append(self.run_id, batch)
+            self.writer.seal(batch.payloads)
+            append = self.trunk.log.append(self.trunk.run_id, batch)
             # Nothing can be awaited here. A log that takes its time will be without this end,
             # as after a crash.
             append.send(None)
             append.close()
+            self.trunk.give_back(batch)
         except StopIteration:
-            self.position = batch.last
+            pass
         except BaseException as failure:
             self._lose_end(batch)
             if isinstance(failure, KeyboardInterrupt | SystemExit):
@@ -246,24 +271,21 @@ class ActiveRun:
 
     def look_after(self) -> None:
         """End the run if its loop was closed under it; for whoever is about to wait for something."""
-        if self.terminal is None and self.loop.is_closed():
+        if not self.is_done and self.loop.is_closed():
             self.abandon()
 
     def _cancelled(self) -> RunCancelled:
-        return RunCancelled(
-            mode=self.cancel_mode or "now", partial=self.progress.partial_text, usage=self._usage()
-        )
+        return RunCancelled(mode=self.cancel_mode or "now", partial=self._partial(), usage=self._usage())
 
     async def _end(self, make: Callable[[], TerminalEvent]) -> None:
-        if self._abandoned:
+        if self.writer.closed:
             return
         event, batch = self._last_batch(make)
         while True:
             try:
-                self._seal(batch.payloads)
+                self.writer.seal(batch.payloads)
                 # Idempotent by position, so an append that was interrupted is simply repeated.
-                await self.log.append(self.run_id, batch)
-                self.position = batch.last
+                await self.trunk.log.append(self.trunk.run_id, batch)
                 break
             except asyncio.CancelledError:
                 continue
@@ -274,38 +296,49 @@ class ActiveRun:
 
     def _last_batch(self, make: Callable[[], TerminalEvent]) -> tuple[TerminalEvent, Batch]:
         """The end of the run, and how it goes into the log: behind its beginning, or what closes what is open."""
-        progress, opened, stamp = self.progress, self._opened, self._last_stamp()
-        cut_off = None
-        try:
-            cut_off = keep(progress, opened.answers)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise  # the interpreter's own; whoever ends the run then comes by here again
-        except BaseException:
-            # What ended the run is what it ends with, however broken what it leaves behind.
-            logger.exception("run %s: what it had said at its end could not be kept whole", self.run_id)
-        event = make()
+        progress, writer = self.progress, self.writer
+        self.make_whole()
+        was_held = writer.holds
         events: list[Payload] = []
-        if self.position == 0:
+        stamp = writer.last_stamp()
+        if not (writer.has_written or self.goes_on):
             events.append(RunStarted(agent=progress.current_agent.name, input=progress.input))
+        events += writer.drop()
+        event = make()
         cancelled = event.type == "run.cancelled"
-        events += [*opened.closing(progress, cut_off, cancelled=cancelled, time=stamp.time), event]
-        return event, Batch(self.position + 1, stamp, events)
+        cut_off = None if was_held else self._cut_off
+        events += [*writer.opened.closing(progress, cut_off, cancelled=cancelled, time=stamp.time), event]
+        batch = self.trunk.take(stamp, events)
+        self.ends_at = batch.last
+        return event, batch
+
+    def _partial(self) -> str:
+        """The text that was cut off, as far as it may be known."""
+        return "" if self.writer.was_dropped else self.progress.partial_text
 
     def _lose_end(self, batch: Batch) -> None:
         """The end cannot be written: readers in this process get it all the same, from `lost_end`."""
         logger.exception("run %s: its end could not be written to its log", self.run_id)
+        self.trunk.give_back(batch)
         self.lost_end = batch
-        with contextlib.suppress(Exception):
-            self.log.break_off(self.run_id)
+        if self.parent is None:
+            with contextlib.suppress(Exception):
+                self.trunk.log.break_off(self.run_id)
 
     def _ended(self, event: TerminalEvent) -> None:
         self.terminal = event
         self.progress.turn = None
+        self._tell_all()
+        self.log_unseen_failure()
+
+    def _tell_all(self) -> None:
+        """Tell whoever waits that it is done."""
+        if self.parent is not None:
+            self.parent.children.discard(self)
         self.readers.moved()
         for future in self._done.copy():
             with contextlib.suppress(RuntimeError):  # a loop that is closed takes no calls
                 future.get_loop().call_soon_threadsafe(wake, future)
-        self.log_unseen_failure()
 
     def raise_failure(self) -> None:
         """Raise what the run failed with, if it failed.
@@ -325,12 +358,12 @@ class ActiveRun:
             return {}
 
     async def wait_done(self) -> None:
-        """Return when the run has ended. May be called from any loop."""
+        """Return when the run is done. May be called from any loop."""
         self.look_after()
         future = asyncio.get_running_loop().create_future()
         self._done.add(future)  # before looking: an end that another thread writes meanwhile is not missed
         try:
-            if self.terminal is None:
+            if not self.is_done:
                 await future
         finally:
             self._done.discard(future)
@@ -338,12 +371,20 @@ class ActiveRun:
     # --- cancelling ------------------------------------------------------------------------
 
     def cancel(self, mode: CancelMode) -> None:
-        """Ask the run to stop. A second call may only make it stop sooner; after the end it does nothing."""
-        if self.terminal is not None:
+        """Ask the run to stop. A second call may only make it stop sooner; when it is done it does nothing."""
+        if self.is_done:
             return
         if self.cancel_mode is None or _SOONER.index(mode) < _SOONER.index(self.cancel_mode):
             self.cancel_mode = mode
         call_on(self.loop, self._stop_if_due)
+
+    def stop_with(self, error: BaseException) -> None:
+        """End the run with `error`, whatever its loop is doing. For what goes on beside it, on the same event loop."""
+        if self.is_done or self.stop_error is not None or self.cancel_mode == "now":
+            return
+        self.stop_error = error
+        if self.began and self.task is not None and not self.is_ending:
+            self.task.cancel()
 
     def stops_after(self, *modes: CancelMode) -> bool:
         """Whether the run was asked to stop in one of `modes`."""
@@ -364,7 +405,12 @@ class ActiveRun:
         self.readers.moved()
         # A task that has not taken its first step would never take it: it looks at
         # `cancel_mode` when it begins.
-        if self.began and self.task is not None and self.cancel_mode in self._interrupts:
+        if (
+            self.began
+            and self.task is not None
+            and not self.is_ending
+            and self.cancel_mode in self._interrupts
+        ):
             self.task.cancel()
 
     # --- who is there ----------------------------------------------------------------------
@@ -378,7 +424,7 @@ class ActiveRun:
         """Apply `when_unread` if neither a handle nor a reader is left, and tell of an unseen failure."""
         if self._has_handle or len(self.readers):
             return
-        if self.terminal is None:
+        if not self.is_done:
             if self.config.when_unread == "cancel":
                 self.cancel("now")
         else:
@@ -404,19 +450,5 @@ class ActiveRun:
             self.run_id, code, self._error_id, exc_info=self.exception,
         )  # fmt: skip
 
-
-_MUTABLE = frozenset(
-    {
-        "run.started",
-        "run.completed",
-        "run_item_stream_event",
-        "tool.progress",
-        "tool.partial",
-        "guardrail.result",
-        "input.added",
-        "user.event",
-    }
-)
-"""Events that carry values of the program's own; all others are made here and never change."""
 
 _SOONER: tuple[CancelMode, ...] = ("now", "after_tool", "after_turn")

@@ -13,7 +13,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.agent import Agent, ToolsToFinalOutputResult, refuse_unsupported
-from millstream.clock import CURRENT_CLOCK
+from millstream.clock import CURRENT_CLOCK, time_limit
 from millstream.context import settle
 from millstream.errors import (
     AgentsException,
@@ -56,6 +56,11 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("millstream")
 
+END_GRACE = 10.0
+"""Seconds that those who take part in a run have for its end, where it failed or was cancelled."""
+
+_TOO_LATE = f"What takes part in the run was not done with its end after {END_GRACE:g} s."
+
 IGNORED_HANDOFF = "Multiple handoffs detected, ignoring this one."
 """What the history says of a second handoff in one response."""
 
@@ -84,28 +89,60 @@ class Loop:
         self._progress = run.progress
 
     async def main(self) -> None:
-        """Run to the end. Returns when the terminal event is written, and never raises."""
+        """Run to the end. Returns when the terminal event is written, or the pause, and never raises."""
         run = self._run
         run.began = True
         CURRENT_CLOCK.set(run.config.clock)  # in this task, and in those that are started here
+        error = await self._to_the_end()
+        if isinstance(error, asyncio.CancelledError):
+            await run.end_cancelled()
+        elif error is not None:
+            await run.fail(error)
+        elif not run.progress.interruptions:
+            await run.complete()
+        else:
+            try:
+                await run.pause()
+            except Exception as refused:
+                await run.fail(refused)
+
+    async def _to_the_end(self) -> BaseException | None:
+        """All but the last event; what the run fails with, a `CancelledError` where it was cancelled."""
+        run, error = self._run, None
         try:
             async with self._seams.run_span(run):
                 try:
                     await self._main()
-                finally:
-                    await self._seams.run_end(run)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise  # the interpreter's own: no time for anything
-        except BaseException as error:
-            # Cancelled by `cancel`, or by a loop that shuts down; whatever else was raised then
-            # came of the cancellation.
-            cancelled = _uncancel() or (run.cancel_mode is not None and _is_cancellation(error))
-            if cancelled:
-                await run.end_cancelled()
-            else:
-                await run.fail(_named(error))
-        else:
-            await run.complete()
+                except BaseException as raised:
+                    error = self._outcome(raised)
+                if error is None:
+                    error = run.stop_error
+                run.is_ending = True
+                if error is not None or not run.progress.interruptions:
+                    run.make_whole()
+                limit = None if error is None else END_GRACE
+                async with time_limit(run.config.clock, limit, TimeoutError(_TOO_LATE)):
+                    await self._seams.run_end(run, error)
+        except BaseException as raised:
+            late = self._outcome(raised)
+            if error is None or run.stop_error is late:
+                return late
+            logger.error("run %s: after it had ended: %r", run.run_id, late, exc_info=late)
+        return error
+
+    def _outcome(self, raised: BaseException) -> BaseException:
+        """What the run fails with, of which `raised` tells; a `CancelledError` where it was cancelled."""
+        if isinstance(raised, KeyboardInterrupt | GeneratorExit):
+            raise raised  # the interpreter's own: no time for anything
+        # Cancelled by `cancel`, or by a loop that shuts down; whatever else was raised then
+        # came of the cancellation.
+        run = self._run
+        cancelled = _uncancel()
+        if run.stop_error is not None:
+            return run.stop_error
+        if cancelled or (run.cancel_mode is not None and _is_cancellation(raised)):
+            return asyncio.CancelledError()
+        return _named(raised)
 
     async def _main(self) -> None:
         run, progress = self._run, self._progress
@@ -122,7 +159,9 @@ class Loop:
                 await self._handle("max_turns", error)
                 return
             progress.current_turn += 1
-            if await self._take_turn():
+            async with self._seams.turn_span(run):
+                is_over = await self._take_turn()
+            if is_over:
                 return
             await self._seams.turn_end(run)
             if run.cancel_mode is not None:

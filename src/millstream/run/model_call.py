@@ -254,12 +254,15 @@ class ModelCaller:
 
     async def _stream(self, turn: Turn, stream: Any) -> None:
         run = self._run
+        reads_answers = self._seams.reads_answers
         now = run.loop.time  # how busy this process is, which a test's clock cannot tell
         due = now() + _SLICE
         try:
             async for batch in stream:
                 payloads = turn.feed(batch)
                 await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
+                if reads_answers:
+                    await self._seams.model_read(run, turn)
                 if now() > due:
                     await asyncio.sleep(0)
                     due = now() + _SLICE

@@ -33,6 +33,7 @@ from millstream.event_loops import wake
 from millstream.events import RunItemStreamEvent, ToolFinished, ToolStarted
 from millstream.items import ItemHelpers, ToolCallOutputItem
 from millstream.output import text_of
+from millstream.run.link import CallLink
 from millstream.tool import FunctionTool, FunctionToolResult, invoke_function_tool
 
 if TYPE_CHECKING:
@@ -238,7 +239,7 @@ class ToolRunner:
 
     def _context(self, call: ToolCall) -> ToolContext[Any]:
         run, raw = self._run, call.raw
-        return ToolContext.from_agent_context(
+        context = ToolContext.from_agent_context(
             run.progress.context_wrapper,
             raw.call_id,
             tool_call=raw,
@@ -247,6 +248,8 @@ class ToolRunner:
             # Not the call id alone: some servers count it anew in every response.
             idempotency_key=f"{run.run_id}/{run.progress.current_turn}/{call.place}/{raw.call_id}",
         )
+        context._link = CallLink(run, call)  # pyright: ignore[reportPrivateUsage]
+        return context
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]], calls: Sequence[ToolCall]) -> None:
         """Cancel what still runs, and wait for it, but not for ever."""

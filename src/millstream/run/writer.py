@@ -1,0 +1,224 @@
+"""What a run writes: sealed, stamped, placed in the log of its run tree, and held back where it has to be.
+
+Rules of this file:
+
+1. A root run and all runs nested in it write one log, that of the root: positions count over
+   them all (`Trunk`). A place is taken before the append, so that appends follow in order.
+2. What a program could still change is encoded here, before anything is awaited.
+3. An append that was interrupted is repeated: appends are idempotent by position, so to
+   repeat one is to know.
+4. What is held back has no position. It is written in its order, or it never was.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from millstream import codec
+from millstream.clock import SYSTEM_CLOCK
+from millstream.events import RawResponsesStreamEvent, RunItemStreamEvent, Stamp
+from millstream.log.promise import Batch
+from millstream.run.closing import Opened
+
+if TYPE_CHECKING:
+    from millstream.clock import Clock
+    from millstream.events import Event
+    from millstream.log.promise import Cursor, EventLog, Payload
+    from millstream.run.state import RunProgress
+
+logger = logging.getLogger("millstream")
+
+
+class Trunk:
+    """The log of a root run, as that run and those nested in it write it.
+
+    Args:
+        log: where it is kept.
+        run_id: the root run's.
+        position: the last one that is written there.
+    """
+
+    def __init__(self, log: EventLog, run_id: str, position: int = 0) -> None:
+        self.log = log
+        self.run_id = run_id
+        self.position = position
+        self.written_bytes = 0
+
+    def take(self, stamp: Stamp, payloads: list[Payload], *, raw_only: bool = False, size: int = 0) -> Batch:
+        """The next places in the log, for what is appended there at once."""
+        batch = Batch(self.position + 1, stamp, payloads, raw_only, size)
+        self.position = batch.last
+        self.written_bytes += size
+        return batch
+
+    def give_back(self, batch: Batch) -> None:
+        """Free the places of `batch`, which was not written."""
+        self.position = min(self.position, batch.first - 1)
+
+    def cursor(self, after: int) -> Cursor:
+        """A cursor in the log, behind position `after`."""
+        return self.log.cursor(self.run_id, after)
+
+
+class _Held(NamedTuple):
+    """What waits to be written."""
+
+    stamp: Stamp
+    payloads: list[Payload]
+    raw_only: bool
+    size: int
+
+
+class Writer:
+    """Writes the events of one run.
+
+    Args:
+        trunk: the log of the run tree.
+        progress: the state of the run.
+        clock: tells the time of what is written.
+        parent_run_id: the run that it is nested in.
+        path: the ids of the tool calls that lead from the root run to this one.
+    """
+
+    def __init__(
+        self,
+        trunk: Trunk,
+        progress: RunProgress,
+        clock: Clock,
+        parent_run_id: str | None = None,
+        path: tuple[str, ...] = (),
+    ) -> None:
+        self.trunk = trunk
+        self.opened = Opened()
+        self.error: BaseException | None = None
+        """What the log said last when it did not take something."""
+        self.has_written = False
+        """Whether anything of the run stands in the log, of this time that it runs."""
+        self.closed = False
+        """Whether what comes now comes too late."""
+        self._progress = progress
+        self._clock = clock
+        self._parent_run_id = parent_run_id
+        self._path = path
+        self._held: list[_Held] | None = None
+        self.was_dropped = False
+        """Whether something that the model said was held back, and then forgotten."""
+
+    async def write(self, events: Sequence[Event]) -> None:
+        """Append `events` under one stamp."""
+        payloads: list[Payload] = list(events)
+        self.seal(payloads)
+        await self._append(payloads, raw_only=False, size=0)
+
+    async def write_model_events(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
+        """Append what one read of the model's socket brought, `size` bytes of it."""
+        await self._append(payloads, raw_only=raw_only, size=size)
+
+    async def _append(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
+        if not payloads or self.closed:
+            return
+        if self._held is not None:
+            self._held.append(_Held(self.stamp(), payloads, raw_only, size))
+            return
+        await self._put(self.stamp(), payloads, raw_only=raw_only, size=size)
+
+    async def _put(self, stamp: Stamp, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
+        trunk = self.trunk
+        batch = trunk.take(stamp, payloads, raw_only=raw_only, size=size)
+        try:
+            await trunk.log.append(trunk.run_id, batch)
+        except asyncio.CancelledError:
+            await trunk.log.append(trunk.run_id, batch)
+            self._written(batch)
+            raise
+        except BaseException as error:
+            trunk.give_back(batch)
+            self.error = error
+            raise
+        self._written(batch)
+
+    def _written(self, batch: Batch) -> None:
+        self.has_written = True
+        if not batch.raw_only:
+            self.opened.see(batch.payloads, batch.stamp.time)
+
+    # --- holding back ----------------------------------------------------------------------
+
+    @property
+    def holds(self) -> bool:
+        """Whether what is written waits."""
+        return self._held is not None
+
+    def hold(self) -> None:
+        """From here on what is written waits, in its order, until `release` or `drop`."""
+        if self._held is None:
+            self._held = []
+
+    async def release(self) -> None:
+        """Write what waits; what is written from here on no longer does."""
+        while self._held:
+            stamp, payloads, raw_only, size = self._held.pop(0)
+            await self._put(stamp, payloads, raw_only=raw_only, size=size)
+        self._held = None
+
+    def drop(self) -> list[Event]:
+        """Forget what the model said of what waits, and hold no longer; the other events that waited."""
+        held, self._held = self._held or [], None
+        self.was_dropped = self.was_dropped or bool(held)
+        return [
+            payload
+            for each in held
+            for payload in each.payloads
+            if not isinstance(payload, bytes | RawResponsesStreamEvent | RunItemStreamEvent)
+        ]
+
+    # --- the form --------------------------------------------------------------------------
+
+    def seal(self, payloads: Sequence[Payload]) -> None:
+        """Encode what a program could still change."""
+        for event in payloads:
+            if not isinstance(event, bytes) and event.type in _MUTABLE:
+                codec.log_bad_fields(logger, event.seal(), event.type, self._progress.run_id)
+
+    def stamp(self) -> Stamp:
+        """The envelope of what is written now."""
+        return self._stamp(self._clock.time())
+
+    def last_stamp(self) -> Stamp:
+        """The stamp of the end, which is written whatever the clock does."""
+        try:
+            return self.stamp()
+        except Exception:
+            known = self.opened.time
+            return self._stamp(SYSTEM_CLOCK.time() if known is None else known)
+
+    def _stamp(self, time: float) -> Stamp:
+        progress = self._progress
+        return Stamp(
+            run_id=progress.run_id,
+            agent=progress.current_agent.name,
+            turn=progress.current_turn,
+            depth=len(self._path),
+            parent_run_id=self._parent_run_id,
+            path=self._path,
+            time=time,
+        )
+
+
+_MUTABLE = frozenset(
+    {
+        "run.started",
+        "run.paused",
+        "run.completed",
+        "run_item_stream_event",
+        "tool.progress",
+        "tool.partial",
+        "guardrail.result",
+        "input.added",
+        "user.event",
+    }
+)
+"""Events that carry values of the program's own; all others are made here and never change."""
