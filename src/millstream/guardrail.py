@@ -1,12 +1,17 @@
-"""Guardrails: checks on what goes into and comes out of agents and tools, as plain descriptions."""
+"""Guardrails: checks on what goes into and comes out of agents and tools, as plain descriptions.
+
+A guardrail judges one thing when it is asked (`run`). When it is asked, and what becomes of a
+run that it stops, is the run's to know: `run/guardrails.py` and `run/hold.py`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, overload
+from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, overload
 
-from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, ToolContext
+from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, ToolContext, settle
+from millstream.errors import UserError
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -42,6 +47,29 @@ class OutputGuardrailResult:
     output: GuardrailFunctionOutput
 
 
+@dataclass(frozen=True)
+class HoldChunks:
+    """Hold streamed output, and let it out in pieces that the guardrail has passed.
+
+    Whenever so much new text has come, the guardrail is asked about all the text of the answer so
+    far. What it passes is let out; where it trips, what is held is forgotten.
+    """
+
+    characters: int = 200
+    """How much new text is waited for: the guardrail is asked when there is this much, or more."""
+
+    def __post_init__(self) -> None:
+        characters: Any = self.characters
+        if isinstance(characters, bool) or not isinstance(characters, int) or characters < 1:
+            raise UserError(
+                f"HoldChunks(characters={characters!r}): a whole number of characters, 1 or more."
+            )
+
+
+Hold: TypeAlias = Literal["pass", "verdict"] | HoldChunks
+"""What becomes of streamed output until a guardrail has judged it: it passes, or it is held."""
+
+
 InputGuardrailFunction: TypeAlias = Callable[
     [RunContextWrapper[TContext], "Agent[Any]", "str | list[TResponseInputItem]"],
     MaybeAwaitable[GuardrailFunctionOutput],
@@ -64,6 +92,21 @@ class InputGuardrail(Generic[TContext]):
         """The given name, else the function's."""
         return self.name or _name_of(self.guardrail_function)
 
+    async def run(
+        self,
+        agent: Agent[Any],
+        input: str | list[TResponseInputItem],
+        context: RunContextWrapper[TContext],
+    ) -> InputGuardrailResult:
+        """Judge `input`. A function that is not async runs on the event loop.
+
+        Raises:
+            UserError: the guardrail is not a function, or gave no `GuardrailFunctionOutput`.
+            Exception: what the function raised.
+        """
+        output = await _judge(self, GuardrailFunctionOutput, context, agent, input)
+        return InputGuardrailResult(guardrail=self, output=output)
+
 
 @dataclass
 class OutputGuardrail(Generic[TContext]):
@@ -71,10 +114,37 @@ class OutputGuardrail(Generic[TContext]):
 
     guardrail_function: OutputGuardrailFunction[TContext]
     name: str | None = None
+    hold: Hold = "pass"
+    """What becomes of what the agent's model writes until this guardrail has judged it.
+
+    "pass": readers see it at once; where the guardrail trips, `text.retracted` takes it back.
+    "verdict": nobody sees it before the guardrail has passed it. `HoldChunks(...)`: it comes in
+    pieces, each of which the guardrail has passed. What is held is not in the log.
+    """
+
+    def __post_init__(self) -> None:
+        hold: Any = self.hold
+        if not isinstance(hold, HoldChunks) and hold not in ("pass", "verdict"):
+            raise UserError(
+                f"Output guardrail {self.get_name()!r}: hold is 'pass', 'verdict' or HoldChunks(...), "
+                f"not {hold!r}."
+            )
 
     def get_name(self) -> str:
         """The given name, else the function's."""
         return self.name or _name_of(self.guardrail_function)
+
+    async def run(
+        self, context: RunContextWrapper[TContext], agent: Agent[Any], agent_output: Any
+    ) -> OutputGuardrailResult:
+        """Judge `agent_output`. A function that is not async runs on the event loop.
+
+        Raises:
+            UserError: the guardrail is not a function, or gave no `GuardrailFunctionOutput`.
+            Exception: what the function raised.
+        """
+        output = await _judge(self, GuardrailFunctionOutput, context, agent, agent_output)
+        return OutputGuardrailResult(guardrail=self, agent_output=agent_output, agent=agent, output=output)
 
 
 @overload
@@ -101,13 +171,15 @@ def input_guardrail(
 def output_guardrail(func: OutputGuardrailFunction[TContext], /) -> OutputGuardrail[TContext]: ...
 @overload
 def output_guardrail(
-    *, name: str | None = None
+    *, name: str | None = None, hold: Hold = "pass"
 ) -> Callable[[OutputGuardrailFunction[TContext]], OutputGuardrail[TContext]]: ...
-def output_guardrail(func: OutputGuardrailFunction[Any] | None = None, *, name: str | None = None) -> Any:
+def output_guardrail(
+    func: OutputGuardrailFunction[Any] | None = None, *, name: str | None = None, hold: Hold = "pass"
+) -> Any:
     """Make a function (sync or async) of context, agent and output an `OutputGuardrail`."""
 
     def decorate(func: OutputGuardrailFunction[Any]) -> OutputGuardrail[Any]:
-        return OutputGuardrail(func, name)
+        return OutputGuardrail(func, name, hold)
 
     return decorate if func is None else decorate(func)
 
@@ -195,6 +267,15 @@ class ToolInputGuardrail(Generic[TContext]):
         """The given name, else the function's."""
         return self.name or _name_of(self.guardrail_function)
 
+    async def run(self, data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
+        """Judge a call. A function that is not async runs on the event loop.
+
+        Raises:
+            UserError: the guardrail is not a function, or gave no `ToolGuardrailFunctionOutput`.
+            Exception: what the function raised.
+        """
+        return await _judge(self, ToolGuardrailFunctionOutput, data)
+
 
 @dataclass
 class ToolOutputGuardrail(Generic[TContext]):
@@ -206,6 +287,15 @@ class ToolOutputGuardrail(Generic[TContext]):
     def get_name(self) -> str:
         """The given name, else the function's."""
         return self.name or _name_of(self.guardrail_function)
+
+    async def run(self, data: ToolOutputGuardrailData) -> ToolGuardrailFunctionOutput:
+        """Judge a call. A function that is not async runs on the event loop.
+
+        Raises:
+            UserError: the guardrail is not a function, or gave no `ToolGuardrailFunctionOutput`.
+            Exception: what the function raised.
+        """
+        return await _judge(self, ToolGuardrailFunctionOutput, data)
 
 
 @dataclass
@@ -252,6 +342,23 @@ def tool_output_guardrail(func: ToolOutputGuardrailFunction | None = None, *, na
         return ToolOutputGuardrail(func, name)
 
     return decorate if func is None else decorate(func)
+
+
+TOutput = TypeVar("TOutput")
+
+
+async def _judge(guardrail: Any, output_type: type[TOutput], *given: Any) -> TOutput:
+    """What the function of `guardrail` makes of what it is given."""
+    function: Any = guardrail.guardrail_function
+    if not callable(function):
+        raise UserError(f"Guardrail function must be callable, got {function!r}")
+    output: Any = await settle(function(*given))
+    if not isinstance(output, output_type):
+        raise UserError(
+            f"{type(guardrail).__name__} {guardrail.get_name()!r} returned {type(output).__name__}, "
+            f"not a {output_type.__name__}."
+        )
+    return output
 
 
 def _name_of(func: Callable[..., Any]) -> str:

@@ -89,11 +89,8 @@ NAMES: list[str] = [
 ]
 
 LATER: dict[str, str] = {
-    **dict.fromkeys(TRACING.split(), "tracing"),
     **dict.fromkeys(SESSIONS.split(), "sessions and paused runs"),
     "AgentToolStreamEvent": "agents as tools",
-    "*Guardrail.run": "guardrails",
-    "OutputGuardrailBlockedMessage*": "guardrails",
     "MCPToolCancellationError": "MCP servers",
     "FunctionTool.mcp_annotations": "MCP servers",
     "*.get_approval_status(*)": "approvals",

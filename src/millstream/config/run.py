@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_args
@@ -71,12 +72,31 @@ ToolErrorFormatter: TypeAlias = Callable[[ToolErrorFormatterArgs[Any]], MaybeAwa
 
 
 @dataclass
+class OutputGuardrailBlockedMessageArgs(Generic[TContext]):
+    """What an `output_guardrail_blocked_message` is called with: nothing of what was blocked."""
+
+    default_message: str
+    guardrail_name: str
+    agent: Agent[Any]
+    run_context: RunContextWrapper[TContext]
+
+
+OutputGuardrailBlockedMessageFormatter: TypeAlias = Callable[
+    [OutputGuardrailBlockedMessageArgs[Any]], str | None
+]
+"""Makes the text that stands for a tool's output that was blocked; None keeps the default. Not async."""
+
+
+@dataclass
 class ToolExecutionConfig:
     """How the tools of one turn run."""
 
     max_function_tool_concurrency: int | None = None
     """How many run at once; None for all of them."""
     pre_approval_tool_input_guardrails: bool = False
+    """Whether a tool's input guardrails judge a call before somebody is asked to approve it, too."""
+    wait_for_input_guardrails: bool = False
+    """Whether no tool runs before every input guardrail of the run has given its verdict."""
 
     def __post_init__(self) -> None:
         limit = self.max_function_tool_concurrency
@@ -124,7 +144,8 @@ class RunConfig:
     """What becomes of a call of a tool that the agent does not have."""
     tool_name_collision_policy: ToolNameCollisionPolicy = "error"
     """What becomes of a run in which two tools answer to one name. (The SDK only warns.)"""
-    output_guardrail_blocked_message: str | Callable[..., Any] | None = None
+    output_guardrail_blocked_message: str | OutputGuardrailBlockedMessageFormatter | None = None
+    """Stands in the history for a tool's output that was to be the run's, and that an output guardrail blocked."""
     ahead: Literal["turn", "free"] | int = "turn"
     """How far the run may get ahead of its readers in this process.
 
@@ -149,6 +170,7 @@ class RunConfig:
                 ToolExecutionConfig, self.tool_execution, "RunConfig.tool_execution"
             )
         _check_objects(self)
+        _check_blocked_message(self.output_guardrail_blocked_message)
         one_of(
             "RunConfig.tool_not_found_behavior",
             self.tool_not_found_behavior,
@@ -242,3 +264,13 @@ def _check_objects(config: RunConfig) -> None:
         function: Any = getattr(config, name)
         if function is not None and not callable(function):
             raise UserError(f"RunConfig.{name} is a function or None, not {type(function).__name__}.")
+
+
+def _check_blocked_message(given: Any) -> None:
+    if given is None or (isinstance(given, str) and given):
+        return
+    if not callable(given) or inspect.iscoroutinefunction(given):
+        raise UserError(
+            "RunConfig.output_guardrail_blocked_message is a text that is not empty, a function that is not "
+            f"async, or None, not {given!r}."
+        )
