@@ -7,9 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 import millstream
-from millstream import Agent, Runner, enable_verbose_stdout_logging, set_tracing_disabled
+from millstream import enable_verbose_stdout_logging
 from millstream.about import logger
-from millstream.testing import ScriptedModel
 
 
 @pytest.fixture
@@ -48,12 +47,3 @@ def test_verbose_logging_leaves_the_handlers_of_the_program_alone() -> None:
 
     assert own in logger.handlers
     assert len(logger.handlers) == len({id(handler) for handler in logger.handlers})
-
-
-@pytest.mark.parametrize("disabled", [True, False])
-def test_a_run_is_the_same_whatever_is_said_of_tracing(disabled: bool) -> None:
-    set_tracing_disabled(disabled)
-
-    result = Runner.run_sync(Agent(name="A", model=ScriptedModel(["Hi."])), "Hello")
-
-    assert result.final_output == "Hi."

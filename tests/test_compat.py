@@ -138,6 +138,7 @@ def test_a_program_that_looks_at_the_library_itself_finds_it() -> None:
     assert agents.__version__ == __version__ == millstream.__version__
     assert agents.enable_verbose_stdout_logging is millstream.enable_verbose_stdout_logging
     assert agents.set_tracing_disabled is set_tracing_disabled
+    assert agents.tracing.span_data.SpanData is millstream.SpanData
     assert logger.name == "millstream"
 
 
@@ -174,8 +175,11 @@ def test_an_sdk_that_is_imported_already_is_told_of(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("statement", "name", "says"),
     [
-        ("from agents import trace", "agents.trace", "traces and spans, which are not in this version"),
-        ("from agents.tracing import Span", "agents.tracing.Span", "traces and spans, which are not in this"),
+        (
+            "from agents.tracing.processors import BackendSpanExporter",
+            "agents.tracing.processors",
+            "exporting traces to OpenAI.*, which are not planned",
+        ),
         (
             "from agents import SQLiteSession",
             "agents.SQLiteSession",

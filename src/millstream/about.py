@@ -1,4 +1,4 @@
-"""What a program may ask of the library itself, in the whole process: its version, what it logs, whether it traces."""
+"""What a program may ask of the library itself, in the whole process: its version, and what it logs."""
 
 from __future__ import annotations
 
@@ -29,11 +29,3 @@ def enable_verbose_stdout_logging() -> None:
         logger.removeHandler(earlier)
     logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
-
-
-def set_tracing_disabled(disabled: bool) -> None:
-    """Accepted for compatibility, like `RunConfig.tracing_disabled`: this version traces nothing.
-
-    Args:
-        disabled: has no effect.
-    """

@@ -71,7 +71,16 @@ PATHS: dict[str, tuple[str, ...]] = {
     "tool": ("millstream.tool",),
     "tool_context": ("millstream.context",),
     "tool_guardrails": ("millstream.guardrail",),
-    "tracing": ("millstream.about",),
+    "tracing": ("millstream.tracing",),
+    "tracing.config": ("millstream.tracing.traces",),
+    "tracing.create": ("millstream.tracing.create",),
+    "tracing.processor_interface": ("millstream.tracing.processors",),
+    "tracing.provider": ("millstream.tracing.provider",),
+    "tracing.setup": ("millstream.tracing.provider",),
+    "tracing.span_data": ("millstream.tracing.data",),
+    "tracing.spans": ("millstream.tracing.spans",),
+    "tracing.traces": ("millstream.tracing.traces",),
+    "tracing.util": ("millstream.tracing.ids",),
     "usage": ("millstream.usage",),
     "version": ("millstream.about",),
 }
@@ -112,16 +121,10 @@ ABSENT = [
     ),
     Absent(
         "exporting traces to OpenAI, and registering agents there",
-        "set_tracing_export_api_key tracing.processors *AgentRegistration* *_agent_registration "
+        "set_tracing_export_api_key tracing.processors BackendSpanExporter default_exporter default_processor *AgentRegistration* *_agent_registration "
         "models.openai_agent_registration set_default_openai_harness",
         "leave it out",
         planned=False,
-    ),
-    Absent(
-        "traces and spans",
-        "tracing trace Trace Span* *SpanData *_span TracingProcessor add_trace_processor set_trace_* "
-        "flush_traces get_current_trace gen_*_id",
-        "leave it out; run.entries() tells what happened",
     ),
     Absent(
         "sessions",
@@ -131,7 +134,6 @@ ABSENT = [
     Absent("agents as tools", "AgentTool* agent_tool_*", "a tool that calls Runner.run"),
     Absent("approvals and paused runs", "RunState", "a tool that asks"),
     Absent("MCP servers", "mcp MCP*", "HostedMCPTool"),
-    Absent("guardrails", "OutputGuardrailBlocked*", "checks in your own code, around the run"),
     Absent(
         "stored prompts", "prompts Prompt DynamicPromptFunction GenerateDynamicPromptData", "instructions"
     ),
