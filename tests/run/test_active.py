@@ -12,8 +12,8 @@ import pytest
 from millstream import Agent, MemoryLog, RunConfig, Runner, RunResultStreaming, Usage, tool
 from millstream.clock import SystemClock
 from millstream.context import RunContextWrapper
-from millstream.errors import LogError, RunCancelledError
-from millstream.events import ModelStarted, RunCancelled, RunCompleted, RunStarted, Stamp
+from millstream.errors import LogError, ModelBehaviorError, RunCancelledError
+from millstream.events import ModelStarted, RunCancelled, RunCompleted, RunStarted, Stamp, UserEvent
 from millstream.log import Batch, Cursor, EventLog
 from millstream.run.active import ActiveRun
 from millstream.run.state import RunProgress
@@ -302,6 +302,91 @@ def active(log: EventLog | None = None, *, loop: asyncio.AbstractEventLoop | Non
         streamed=True,
         loop=loop or asyncio.get_running_loop(),
     )
+
+
+def nested(parent: ActiveRun) -> ActiveRun:
+    progress = RunProgress("run_2", "Hi", Agent(name="B"), RunContextWrapper(None), max_turns=None)
+    log = parent.trunk.log
+    return ActiveRun(
+        progress, RunConfig(), log, streamed=True, loop=parent.loop, parent=parent, call_id="call_1"
+    )
+
+
+async def ends(run: ActiveRun) -> list[tuple[str, str]]:
+    entries = await collect(RunResultStreaming(run).entries())
+    return [(entry.run_id, entry.type) for entry in entries if entry.is_terminal]
+
+
+@pytest.mark.breaks_grammar("runs that are driven by hand")
+async def test_a_nested_run_that_would_not_stop_ends_before_the_run_that_it_is_nested_in() -> None:
+    run = active()
+    child, grandchild = (first := nested(run)), nested(first)
+    grandchild.run_id = grandchild.progress.run_id = "run_3"
+    for each in (run, child, grandchild):
+        await each.write(RunStarted(agent="A"))
+
+    await run.complete()
+    await child.write(UserEvent(name="too late"))
+    await child.end_cancelled()
+
+    assert await ends(run) == [
+        ("run_3", "run.cancelled"),
+        ("run_2", "run.cancelled"),
+        ("run_1", "run.completed"),
+    ]
+    assert run.children == child.children == set()
+
+
+@pytest.mark.breaks_grammar("runs that are driven by hand")
+def test_a_loop_that_is_closed_ends_the_nested_runs_first() -> None:
+    loop = asyncio.new_event_loop()
+
+    async def begin() -> ActiveRun:
+        run = active(loop=loop)
+        nested(run)
+        return run
+
+    run = loop.run_until_complete(begin())
+    loop.close()
+    run.look_after()
+
+    assert asyncio.run(ends(run)) == [("run_2", "run.cancelled"), ("run_1", "run.cancelled")]
+
+
+async def test_a_run_that_pauses_lets_its_readers_go_and_its_log_stays_open() -> None:
+    run = active()
+    handle = RunResultStreaming(run)
+    early = asyncio.create_task(collect(handle.entries()))
+    await run.write(RunStarted(agent="A"))
+
+    await run.pause()
+
+    assert [entry.type for entry in await early] == ["run.started", "run.paused"]
+    assert [entry.type for entry in await collect(handle.entries())] == ["run.started", "run.paused"]
+    assert await collect(handle) == []
+    assert (handle.is_complete, handle.is_cancelled, run.terminal) == (True, False, None)
+    assert (await handle).final_output is None
+    assert not (await run.trunk.log.info("run_1")).sealed
+    handle.cancel()  # there is nothing to stop
+    assert (await run.trunk.log.info("run_1")).last == 2
+
+
+async def test_what_goes_on_beside_a_run_may_end_it_with_an_error() -> None:
+    async def never(_: Any) -> ModelStep:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    model = ScriptedModel([ModelStep.respond(never)])
+    error = ModelBehaviorError("no more of this")
+    handle = Runner.run_streamed(Agent(name="A", model=model), "Hi")
+    await anext(handle.entries())
+
+    handle._run.stop_with(error)
+    handle._run.stop_with(ValueError("a second is not heard"))
+
+    with pytest.raises(ModelBehaviorError) as raised:
+        await handle
+    assert raised.value is error
 
 
 async def test_events_of_nested_runs_are_entries_and_nothing_else() -> None:

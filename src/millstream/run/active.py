@@ -278,6 +278,8 @@ class ActiveRun:
         return RunCancelled(mode=self.cancel_mode or "now", partial=self._partial(), usage=self._usage())
 
     async def _end(self, make: Callable[[], TerminalEvent]) -> None:
+        for child in self.children.copy():  # of a tool that would not stop and was left behind
+            await child._end_with_parent()
         if self.writer.closed:
             return
         event, batch = self._last_batch(make)
@@ -293,6 +295,14 @@ class ActiveRun:
                 self._lose_end(batch)
                 break
         self._ended(event)
+
+    async def _end_with_parent(self) -> None:
+        """End as cancelled, as the parent ends: what its own loop still makes comes too late."""
+        self.cancel_mode = "now"
+        await self._end(self._cancelled)
+        self.writer.closed = True
+        if self.task is not None:
+            self.task.cancel()
 
     def _last_batch(self, make: Callable[[], TerminalEvent]) -> tuple[TerminalEvent, Batch]:
         """The end of the run, and how it goes into the log: behind its beginning, or what closes what is open."""
