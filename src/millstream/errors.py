@@ -31,6 +31,8 @@
     │   ├── LogBrokenError                 the log of a run broke off before its terminal event
     │   ├── LogFullError                   a run went over the cap of its log
     │   └── UnknownRunError                no run of that id in this log
+    ├── SessionError                       the store of a conversation
+    │   └── SessionClosedError             a session used after its close() (also RuntimeError)
     └── DecodeError                        bytes that are not an event or entry of ours
 
 `ModelScriptError` and its children (`UnexpectedModelCall`, `InvalidModelStep`, `UnconsumedModelSteps`)
@@ -375,6 +377,28 @@ class UnknownRunError(LogError):
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         super().__init__(f"No run {run_id!r} in this log.")
+
+
+class SessionError(_MessageError):
+    """The store of a conversation cannot be reached, read or written.
+
+    Attributes:
+        session_id: the conversation.
+    """
+
+    code = "session"
+    public = "The conversation could not be read or kept."
+    retryable = True
+
+    def __init__(self, message: str, *, session_id: str | None = None) -> None:
+        super().__init__(message)
+        self.session_id = session_id
+
+
+class SessionClosedError(SessionError, RuntimeError):
+    """A session was used after its `close()`."""
+
+    retryable = False
 
 
 class DecodeError(_MessageError):
