@@ -14,6 +14,7 @@ from millstream.errors import (
     InputGuardrailTripwireTriggered,
     LogBrokenError,
     LogGapError,
+    MCPServerError,
     MissingExtraError,
     ModelBehaviorError,
     ModelRefusalError,
@@ -49,6 +50,7 @@ MADE_OTHERWISE: dict[type[AgentsException], tuple[Any, ...]] = {
     ToolInputGuardrailTripwireTriggered: (GUARDRAIL, CANARY),
     ToolOutputGuardrailTripwireTriggered: (GUARDRAIL, CANARY),
     LogGapError: (CANARY, 3, 7),
+    MCPServerError: (CANARY, CANARY),
 }
 FAMILY: list[type[AgentsException]] = [
     cls

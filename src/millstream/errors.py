@@ -9,6 +9,10 @@
     │   ├── MissingKeyError                no API key, and no way to guess one
     │   ├── MissingExtraError              a part whose extra is not installed (also ImportError)
     │   ├── InputItemError                 an input item the models cannot take
+    │   ├── MCPServerError                 an MCP server cannot be reached, or does not answer as one
+    │   ├── ApprovalError                  a decision over a call that does not wait, or was decided over before
+    │   ├── RunStateError                  a state that cannot be read, or not be run on from
+    │   │   └── RunStateVersionError       it was written by a newer version
     │   ├── NestedLoopError                a synchronous door used inside a running loop (also RuntimeError)
     │   ├── NoRunningLoopError             an asynchronous door used outside any loop (also RuntimeError)
     │   └── NotSupportedError              a part of the API that this version does not have
@@ -19,6 +23,7 @@
     ├── ModelRefusalError                  the model refused to answer
     ├── ModelTimeoutError                  the model took too long, or fell silent
     ├── ToolTimeoutError                   a tool took longer than it may
+    ├── MCPToolCancellationError           a call of an MCP server's tool was cancelled, by nobody who made it
     ├── InputGuardrailTripwireTriggered    a guardrail stopped the run
     ├── OutputGuardrailTripwireTriggered
     ├── ToolInputGuardrailTripwireTriggered
@@ -160,6 +165,50 @@ class InputItemError(UserError):
     """An input item is not of a type that models take."""
 
 
+class ApprovalError(UserError):
+    """A decision that cannot be taken: the call does not wait for one, or was decided over before."""
+
+
+class RunStateError(UserError):
+    """The state of a run that cannot be read, or that the run cannot go on from."""
+
+
+class RunStateVersionError(RunStateError):
+    """A state that a newer version has written.
+
+    Attributes:
+        version: the version of its schema.
+        known: the newest version that this one reads.
+    """
+
+    def __init__(self, version: int, known: int) -> None:
+        self.version = version
+        self.known = known
+        super().__init__(
+            f"The state of this run has version {version} of its schema, and this version of Millstream reads "
+            f"versions 1 to {known}: resume it where a Millstream of that age or newer is installed, or upgrade here."
+        )
+
+
+class MCPServerError(UserError):
+    """An MCP server cannot be reached, did not answer in time, or answered what is not MCP.
+
+    Where it is raised by a call of a tool, the model is told that the tool failed; where the
+    server was asked for its tools, it ends the run.
+
+    Attributes:
+        server_name: which server.
+    """
+
+    code = "mcp_server"
+    public = "A tool server is not available just now."
+    retryable = True
+
+    def __init__(self, server_name: str, message: str) -> None:
+        self.server_name = server_name
+        super().__init__(message)
+
+
 class NestedLoopError(UserError, RuntimeError):
     """A synchronous door (`run_sync`) was used while an event loop runs in this thread."""
 
@@ -263,6 +312,13 @@ class ToolTimeoutError(AgentsException):
         self.tool_name = tool_name
         self.timeout_seconds = timeout_seconds
         super().__init__(f"Tool '{tool_name}' timed out after {timeout_seconds:g} seconds.")
+
+
+class MCPToolCancellationError(_MessageError):
+    """A call of an MCP server's tool was cancelled, but not by whoever made it."""
+
+    code = "tool_failed"
+    public = "A tool failed."
 
 
 class _TripwireError(AgentsException):
