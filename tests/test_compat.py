@@ -181,11 +181,15 @@ def test_an_sdk_that_is_imported_already_is_told_of(monkeypatch: pytest.MonkeyPa
             "exporting traces to OpenAI.*, which are not planned",
         ),
         (
-            "from agents import SQLiteSession",
-            "agents.SQLiteSession",
-            "sessions, which are not in this version",
+            "from agents.memory import OpenAIConversationsSession",
+            "agents.memory.OpenAIConversationsSession",
+            "other stores of conversations, which are not planned",
         ),
-        ("from agents.extensions.memory import RedisSession", "agents.extensions.memory", "sessions, which"),
+        (
+            "from agents.extensions.memory.dapr_session import DaprSession",
+            "agents.extensions.memory.dapr_session",
+            "other stores of conversations, which",
+        ),
         ("import agents.mcp.server", "agents.mcp", "MCP servers, which are not in this version"),
         (
             "from agents.tool import ShellTool",

@@ -62,7 +62,8 @@ class Runner:
             previous_response_id: go on from a response that the model's server keeps.
             auto_previous_response_id: let the server keep the history of this run.
             conversation_id: go on with a conversation that the model's server keeps.
-            session: not in this version.
+            session: keeps the conversation: what it has goes before the input, and the run stores there
+                what is new.
 
         Raises:
             UserError: the agent or the input cannot work; before any model is asked.

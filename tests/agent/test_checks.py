@@ -55,8 +55,6 @@ def test_an_agent_that_asks_for_too_much_is_refused(agent: Agent[Any], message: 
     [
         {"input_guardrails": [input_guardrail(check)]},
         {"output_guardrails": [output_guardrail(check)]},
-        {"session_input_callback": check},
-        {"session_settings": object()},
         {"sandbox": object()},
         {"output_guardrail_blocked_message": "no"},
         {"tool_execution": {"pre_approval_tool_input_guardrails": True}},
@@ -69,7 +67,7 @@ def test_a_configuration_that_asks_for_too_much_is_refused(option: dict[str, Any
         refuse_unsupported(Agent(name="a"), RunConfig(**option))
 
 
-@pytest.mark.parametrize("option", [{"hooks": RunHooks()}, {"session": object()}])
+@pytest.mark.parametrize("option", [{"hooks": RunHooks()}])
 def test_a_run_that_asks_for_too_much_is_refused(option: dict[str, Any]) -> None:
     with pytest.raises(NotSupportedError, match=f"Runner: {next(iter(option))}"):
         refuse_unsupported(Agent(name="a"), **option)

@@ -89,7 +89,7 @@ NAMES: list[str] = [
 ]
 
 LATER: dict[str, str] = {
-    **dict.fromkeys(SESSIONS.split(), "sessions and paused runs"),
+    "RunState": "paused runs",
     "AgentToolStreamEvent": "agents as tools",
     "MCPToolCancellationError": "MCP servers",
     "FunctionTool.mcp_annotations": "MCP servers",

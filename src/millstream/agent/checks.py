@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
 
 def refuse_unsupported(
-    agent: Agent[Any], run_config: RunConfig | None = None, *, hooks: Any = None, session: Any = None
+    agent: Agent[Any], run_config: RunConfig | None = None, *, hooks: Any = None
 ) -> None:
     """Refuse what this version would have to ignore.
 
     Raises:
         NotSupportedError: the agent, its tools, the configuration or the call asks for it; names the field.
     """
-    _refuse("Runner", {"hooks": hooks, "session": session}, ("hooks", "session"))
+    _refuse("Runner", {"hooks": hooks}, ("hooks",))
     _refuse(f"Agent {agent.name!r}", vars(agent), _OF_AGENTS)
     # What is no tool and no handoff is somebody else's to complain about: see `get_all_tools`.
     for tool in agent.tools:
@@ -89,8 +89,6 @@ _OF_TOOL_EXECUTION = ("pre_approval_tool_input_guardrails",)
 _OF_RUN_CONFIGS = (
     "input_guardrails",
     "output_guardrails",
-    "session_input_callback",
-    "session_settings",
     "sandbox",
     "output_guardrail_blocked_message",
 )

@@ -13,6 +13,7 @@ from millstream.config.coerce import from_dict, one_of
 from millstream.config.settings import ModelSettings
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
 from millstream.errors import UserError
+from millstream.sessions import SessionSettings
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from millstream.items import TResponseInputItem
     from millstream.log.promise import EventLog
     from millstream.models.promise import Model, ModelProvider
+    from millstream.sessions import SessionInputCallback
 
 DEFAULT_MAX_TURNS = 10
 """How often a run asks models where nobody says otherwise."""
@@ -132,10 +134,12 @@ class RunConfig:
     trace_id: str | None = None
     group_id: str | None = None
     trace_metadata: dict[str, Any] | None = None
-    session_input_callback: Callable[..., Any] | None = None
+    session_input_callback: SessionInputCallback | None = None
+    """Makes of the session's history and the new input what the model is given; None for one behind the other."""
     call_model_input_filter: CallModelInputFilter | None = None
     tool_error_formatter: ToolErrorFormatter | None = None
-    session_settings: Any | None = None
+    session_settings: SessionSettings | None = None
+    """How the session is read, where these are set; else as the session's own settings say."""
     reasoning_item_id_policy: ReasoningItemIdPolicy | None = None
     """Whether the run's own reasoning keeps its ids where it becomes input again; None keeps them."""
     sandbox: Any | None = None
@@ -169,6 +173,8 @@ class RunConfig:
             self.tool_execution = from_dict(
                 ToolExecutionConfig, self.tool_execution, "RunConfig.tool_execution"
             )
+        if self.session_settings is not None:
+            self.session_settings = SessionSettings.of(self.session_settings, "RunConfig.session_settings")
         _check_objects(self)
         _check_blocked_message(self.output_guardrail_blocked_message)
         one_of(
@@ -245,6 +251,7 @@ _FUNCTIONS = (
     "tool_error_formatter",
     "handoff_input_filter",
     "handoff_history_mapper",
+    "session_input_callback",
 )
 
 

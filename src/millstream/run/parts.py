@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from millstream.run.seams import Seams, Together
+from millstream.run.session import SessionPart
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -22,4 +23,6 @@ def parts_of(agent: Agent[Any], config: RunConfig, *, hooks: Any = None, session
     """
     parts: list[Seams] = []
     # In the order in which they are asked: spans, session, budget, guardrails, hooks.
+    if session is not None:
+        parts.append(SessionPart(session, config))
     return Together(parts) if parts else Seams()

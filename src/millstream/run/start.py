@@ -17,6 +17,7 @@ from millstream.run.input import check_input
 from millstream.run.loop import Loop
 from millstream.run.parts import parts_of
 from millstream.run.prepare import model_of
+from millstream.run.session import check_session
 from millstream.run.state import RunProgress, new_run_id
 
 if TYPE_CHECKING:
@@ -69,7 +70,8 @@ def start_run(
         _check_max_turns(max_turns)
         config = RunConfig.of(run_config)
         progress.omits_reasoning_ids = config.reasoning_item_id_policy == "omit"
-        refuse_unsupported(agent, config, hooks=hooks, session=session)
+        refuse_unsupported(agent, config, hooks=hooks)
+        check_session(session, server_keeps_history=conversation.tracks)
         check_agent(agent, config.tool_name_collision_policy)
         for each in reachable(agent)[0]:
             model_of(each, config)

@@ -38,6 +38,8 @@ class RunProgress(Releasable):
     """What the model has said in that turn, in the try that counts; None before the first, and when the run is over."""
     final_output: Any = None
     interruptions: list[Any] = field(default_factory=list[Any])
+    stored_items: int | None = None
+    """How many of `new_items` the session has, behind the input; None where it has not even that, or there is none."""
     partial_text: str = ""
     omits_reasoning_ids: bool = False
     """Whether reasoning loses its id where it becomes input again."""
