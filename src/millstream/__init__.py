@@ -78,8 +78,6 @@ from millstream.errors import (
     RunClosedError,
     RunErrorDetails,
     SchemaError,
-    SessionClosedError,
-    SessionError,
     ToolFailedError,
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
@@ -171,7 +169,7 @@ from millstream.models import (
 from millstream.repl import run_demo_loop
 from millstream.result import AgentToolInvocation, RunResult, RunResultBase, RunResultStreaming
 from millstream.runner import Runner
-from millstream.sessions import Session, SessionABC, SessionSettings, SQLiteSession
+from millstream.stream.partial import Partial
 from millstream.sync import SyncStream
 from millstream.tool import (
     CodeInterpreterTool,
@@ -321,6 +319,7 @@ __all__ = [
     "OutputGuardrailBlockedMessageFormatter",
     "OutputGuardrailResult",
     "OutputGuardrailTripwireTriggered",
+    "Partial",
     "PositionConflictError",
     "RawResponsesStreamEvent",
     "ReasoningItem",
@@ -351,13 +350,7 @@ __all__ = [
     "RunResultStreaming",
     "RunStarted",
     "Runner",
-    "SQLiteSession",
     "SchemaError",
-    "Session",
-    "SessionABC",
-    "SessionClosedError",
-    "SessionError",
-    "SessionSettings",
     "Span",
     "SpanData",
     "SpanError",

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Generator
 from dataclasses import InitVar, dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
 from millstream.config import DEFAULT_MAX_TURNS
 from millstream.context import ToolContext
@@ -21,6 +21,7 @@ from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, Stream
 from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
 from millstream.run.state import RunProgress
 from millstream.stream.order import EventOrder
+from millstream.stream.partial import Partial, PartialOutput
 from millstream.stream.text import text_delta
 
 if TYPE_CHECKING:
@@ -329,6 +330,22 @@ class RunResultStreaming(RunResultBase):
         """
         return TextReader(self._run, self._run.begins_after)
 
+    @overload
+    def partial_output(self) -> AsyncIterator[Any]: ...
+    @overload
+    def partial_output(self, output_type: type[T]) -> AsyncIterator[Partial[T] | T]: ...
+    def partial_output(self, output_type: type[Any] | None = None) -> AsyncIterator[Any]:
+        """The output as it forms: `Partial`s, each with more of it, and at last the output itself.
+
+        The last is `final_output`, validated. Where the model starts over, a `Partial` without a
+        value says that what came before is void. Raises at its end what the run failed with; a
+        cancelled run just ends, without an output.
+
+        Args:
+            output_type: the type of the output, for type checkers. It changes nothing.
+        """
+        return PartialReader(self._run)
+
     def __await__(self) -> Generator[Any, None, RunResult]:
         return self._result().__await__()
 
@@ -615,6 +632,26 @@ class TextReader(_Reader):
         if batch.stamp.run_id != self._run.run_id:
             return []
         return [delta for payload in batch.payloads if (delta := text_delta(payload))]
+
+
+class PartialReader(_Reader):
+    """Gives the output of the run itself as it forms, and at last as it is."""
+
+    __slots__ = ("_output",)
+
+    def __init__(self, run: ActiveRun) -> None:
+        super().__init__(run, run.begins_after)
+        self._output = PartialOutput(run.progress.current_agent)
+
+    async def __anext__(self) -> Any:
+        if self._at >= len(self._ready):
+            await self._refill()
+        value = self._ready[self._at]
+        self._at += 1
+        return value
+
+    def _look(self, batch: Batch) -> list[Any]:
+        return [] if batch.stamp.run_id != self._run.run_id else self._output.feed(batch.payloads)
 
 
 def _describe(result: RunResultBase) -> str:

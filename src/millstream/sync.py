@@ -9,13 +9,14 @@ import functools
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
 from concurrent.futures import CancelledError, Future
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 from millstream.run.readers import PATIENCE
 
 if TYPE_CHECKING:
     from millstream.events import CancelMode, Entry, StreamEvent
     from millstream.result import RunResult, RunResultStreaming
+    from millstream.stream.partial import Partial
 
 T = TypeVar("T")
 
@@ -68,6 +69,15 @@ class SyncStream:
         """See `RunResultStreaming.text`."""
         self._take_first()
         return self._iterate(self._handle.text())
+
+    @overload
+    def partial_output(self) -> Iterator[Any]: ...
+    @overload
+    def partial_output(self, output_type: type[T]) -> Iterator[Partial[T] | T]: ...
+    def partial_output(self, output_type: type[Any] | None = None) -> Iterator[Any]:
+        """See `RunResultStreaming.partial_output`."""
+        self._take_first()
+        return self._iterate(self._handle.partial_output())
 
     def result(self) -> RunResult:
         """Wait for the end of the run.

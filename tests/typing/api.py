@@ -14,6 +14,7 @@ from millstream import (
     AgentUpdatedStreamEvent,
     FunctionTool,
     ModelSettings,
+    Partial,
     RawResponsesStreamEvent,
     RunConfig,
     RunContextWrapper,
@@ -109,6 +110,14 @@ async def text(stream: RunResultStreaming) -> AsyncIterator[str]:
     async for piece in stream.text():
         assert_type(piece, str)
         yield piece
+
+
+async def growing(stream: RunResultStreaming) -> None:
+    async for order in stream.partial_output(Order):
+        if isinstance(order, Partial):
+            assert_type(order, Partial[Order])
+        else:
+            assert_type(order, Order)
 
 
 def on_a_thread() -> None:

@@ -99,6 +99,11 @@ class AgentOutputSchema(AgentOutputSchemaBase):
         """Whether the answer is text, and there is no schema."""
         return self.output_type is None or self.output_type is str
 
+    @property
+    def is_wrapped(self) -> bool:
+        """Whether the answer travels as `{"response": ...}`."""
+        return self._is_wrapped
+
     def is_strict_json_schema(self) -> bool:
         """Whether the model's API shall guarantee that the answer keeps to the schema."""
         return self._strict
