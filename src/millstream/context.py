@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Generator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, cast
 
@@ -147,6 +147,19 @@ class ToolContext(RunContextWrapper[TContext]):
         self.failure = None
         self._link = None
 
+    def progress(self, data: Any) -> Awaitable[None]:
+        """Tell whoever watches the run how far the tool is: a `tool.progress` with `data` in the log.
+
+        `data` may be anything, and is told as it is now; what of it has no JSON is marked in its
+        place. May be called in an async tool and in the thread of any other one, and returns at
+        once, except that a thread far ahead of the log waits for it. Await it to be no faster
+        than the log.
+
+        What is told stands in its order before the call's `tool.finished`; what comes after the
+        end of the call is dropped. A context that was built by hand tells nobody.
+        """
+        return _SILENCE if self._link is None else self._link.progress(data)
+
     @property
     def qualified_tool_name(self) -> str:
         """The tool's name with its namespace, where it has one: `namespace.name`."""
@@ -193,6 +206,16 @@ class ToolContext(RunContextWrapper[TContext]):
 
 def _no_approvals(method: str) -> NoReturn:
     raise NotSupportedError(f"RunContextWrapper.{method}(): tools ask for no approval in this version.")
+
+
+class _Silence:
+    """What is told to nobody is told at once."""
+
+    def __await__(self) -> Generator[Any, None, None]:
+        yield from ()
+
+
+_SILENCE = _Silence()
 
 
 def _given(name: str, value: str | None) -> str:

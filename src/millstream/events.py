@@ -74,8 +74,10 @@ class _Event:
         return codec.encode(event_fields(self)) if sealed is None else sealed
 
     def seal(self) -> list[codec.BadField]:
-        """Fix what `to_json` gives as of now, whatever becomes of the values; the fields that have no JSON."""
+        """Fix what `to_json` gives as of now, once, whatever becomes of the values; the fields that have no JSON."""
         bad: list[codec.BadField] = []
+        if self._sealed is not None:
+            return bad
         object.__setattr__(self, "_sealed", codec.encode(event_fields(self), bad=bad))
         return bad
 

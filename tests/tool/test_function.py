@@ -6,7 +6,7 @@ import functools
 import inspect
 import json
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import openai.types.responses  # noqa: F401  # as in a run: imported before the loop starts
@@ -133,18 +133,6 @@ def test_a_tool_is_not_decorated_twice() -> None:
 
     with pytest.raises(UserError, match="one is a tool already"):
         decorate(decorate(lambda: 1))
-
-
-def test_a_function_that_yields_is_refused() -> None:
-    def parts() -> Iterator[int]:
-        yield 1
-
-    async def more() -> AsyncIterator[int]:
-        yield 1
-
-    for func in (parts, more, functools.partial(more)):
-        with pytest.raises(NotSupportedError, match="yields: return the whole result"):
-            tool(func)
 
 
 @pytest.mark.parametrize(

@@ -40,6 +40,7 @@ from millstream.events import (
 from millstream.run.closing import keep
 from millstream.run.readers import Readers
 from millstream.run.writer import Trunk, Writer
+from millstream.usage import Usage
 
 if TYPE_CHECKING:
     from millstream.config import RunConfig
@@ -86,6 +87,8 @@ class ActiveRun:
         self.parent = parent
         self.path: tuple[str, ...] = () if parent is None else (*parent.path, call_id)
         """The ids of the tool calls that lead from the root run to this one."""
+        self.used = Usage()
+        """What a nested run has used, with those nested in it."""
         self.children: set[ActiveRun] = set()
         """The runs nested in this one that have not ended."""
         self.trunk = Trunk(log, self.run_id, position) if parent is None else parent.trunk
@@ -360,9 +363,18 @@ class ActiveRun:
             self.outcome_seen = True
             raise self.exception.with_traceback(self._traceback)
 
+    def use(self, usage: Usage) -> None:
+        """Count what a model call has used: for this run, and for those that it is nested in."""
+        self.progress.context_wrapper.usage.add(usage)  # which a nested run shares with its root
+        run = self
+        while run.parent is not None:
+            run.used.add(usage)
+            run = run.parent
+
     def _usage(self) -> dict[str, Any]:
         try:
-            return self.progress.context_wrapper.usage.to_dict()
+            usage = self.progress.context_wrapper.usage if self.parent is None else self.used
+            return usage.to_dict()
         except Exception:  # a program may have put anything there
             logger.exception("run %s: its usage cannot be told", self.run_id)
             return {}

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from millstream.events import ToolPartial, ToolProgress
+from millstream.run.talk import Said, Talk
 
 if TYPE_CHECKING:
     from millstream.run.active import ActiveRun
@@ -20,3 +23,25 @@ class CallLink:
     def __init__(self, run: ActiveRun, call: ToolCall) -> None:
         self.run = run
         self.call = call
+        self.agent_run_result: Any = None
+        """The result of the run, where the tool is an agent that has run."""
+        self._talk = Talk(run)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether the call is over: what its tool still does comes too late."""
+        return self._talk.is_over
+
+    def progress(self, data: Any) -> Said:
+        """Tell how far the tool is. See `ToolContext.progress`."""
+        return self._talk.say(
+            ToolProgress(call_id=self.call.raw.call_id, name=self.call.tool.name, data=data)
+        )
+
+    def partial(self, data: Any) -> Said:
+        """Tell a piece of the tool's result, as `progress` does."""
+        return self._talk.say(ToolPartial(call_id=self.call.raw.call_id, name=self.call.tool.name, data=data))
+
+    async def end(self) -> None:
+        """The tool has ended: returns when everything that it said is written."""
+        await self._talk.end()

@@ -131,7 +131,7 @@ class ModelCaller:
         if turn.response is not None:
             self._take(turn, turn.response)
         elif turn.usage is not None:
-            run.progress.context_wrapper.usage.add(turn.usage)
+            run.use(turn.usage)
         if is_whole:
             await close(run, turn.completed(run.progress.current_turn, status="completed"))
 
@@ -147,7 +147,7 @@ class ModelCaller:
         self._is_taken = True
         progress = self._run.progress
         progress.raw_responses.append(response)
-        progress.context_wrapper.usage.add(response.usage)
+        self._run.use(response.usage)
         for item in turn.items:
             progress.add(item)
             if isinstance(item, ToolCallItem | HandoffCallItem):
@@ -205,7 +205,7 @@ class ModelCaller:
             usage = turn.usage or Usage(requests=1)
             # Nothing else of it is kept, whatever becomes of the next.
             self._begin_try([*turn.earlier, usage])
-            run.progress.context_wrapper.usage.add(usage)
+            run.use(usage)
             await self._wait_for(retry)
 
     async def _wait_for(self, retry: Retry) -> None:

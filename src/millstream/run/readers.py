@@ -99,7 +99,8 @@ class Readers:
         self._places: dict[weakref.ref[object], Place] = {}
         self._waiting: dict[object, tuple[Place, ...]] = {}
         """Those who await the result, each with the readers that it may have left for that."""
-        self._moved: asyncio.Future[None] | None = None
+        self._moved: set[asyncio.Future[None]] = set()
+        """One for each that waits to go on: the run, and those nested in it."""
 
     def attach(self, reader: object, after: int = 0) -> Place:
         """Take in a reader that was made. It is not waited for before it asks for something."""
@@ -161,12 +162,12 @@ class Readers:
 
     def moved(self) -> None:
         """Look again whether the run may go on. May be called from any thread."""
-        if self._moved is None:
-            return
-        call_on(self._loop, self._release)
+        if self._moved:
+            call_on(self._loop, self._release)
 
     def _release(self, _: object = None) -> None:
-        wake(self._moved)
+        for moved in self._moved.copy():
+            wake(moved)
 
     def _collected(self, ref: weakref.ref[object]) -> None:
         # The collector may run in any thread, and at interpreter exit when the loop is closed.
@@ -190,10 +191,12 @@ class Readers:
     async def _until(self, reached: Callable[[Place], bool]) -> None:
         while self._places:
             # Made before looking: what another thread changes after the look is not missed.
-            moved = self._moved = self._loop.create_future()
+            moved = self._loop.create_future()
+            self._moved.add(moved)
             behind = [place for place in self._holding() if not reached(place)]
             if not behind:
-                break
+                self._moved.discard(moved)
+                return
             # Callbacks on tasks only while they are needed: a task may read many runs in its life.
             tasks = {task for place in behind if (task := place.task) is not None}
             for task in tasks:
@@ -202,11 +205,10 @@ class Readers:
             try:
                 await moved
             finally:
-                self._moved = None
+                self._moved.discard(moved)
                 timer.cancel()
                 for task in tasks:
                     task.remove_done_callback(self._release)
-        self._moved = None
 
     def _holding(self) -> list[Place]:
         """The readers that the run waits for, by the rules above."""

@@ -8,7 +8,8 @@ Rules of this file:
 2. Items stand in the log in the order in which tools end; the history has them in the order
    of the calls.
 3. The first error that ends the run cancels the other tools. A tool that will not be
-   cancelled is waited for `GRACE` seconds, then left behind with a warning.
+   cancelled is waited for `GRACE` seconds, then left behind with a warning; one that runs an
+   agent as much longer as that agent's own tools are waited for.
 4. After `cancel("after_tool")` no tool begins; those that run end by themselves.
 """
 
@@ -198,7 +199,7 @@ class ToolRunner:
 
     async def _call(self, call: ToolCall) -> FunctionToolResult:
         run, raw, tool = self._run, call.raw, call.tool
-        context = self._context(call)
+        context, link = self._context(call)
         await run.write(ToolStarted(call_id=raw.call_id, name=tool.name))
         self._began[call.place] = run.config.clock.monotonic()
         failure: BaseException | None = None
@@ -213,10 +214,12 @@ class ToolRunner:
             raise
         except BaseException as error:
             if isinstance(error, asyncio.CancelledError) and self._is_cancelled():
+                await link.end()
                 raise
             # Whatever else it is: also a cancellation that nobody but the tool asked for.
             failure = error
             item = output_item(self._agent, raw, FAILED_OUTPUT, tool)
+        await link.end()
         if self._stopped:  # it would not be cancelled, was answered for, and comes too late
             raise asyncio.CancelledError
         status, code = _status(failure or context.failure)
@@ -224,7 +227,9 @@ class ToolRunner:
         await close(run, self._finished(call, status, code), RunItemStreamEvent(item=item))
         if failure is not None:
             raise ToolFailure(_as_run_error(tool, failure)) from failure
-        return FunctionToolResult(tool=tool, output=output, run_item=item)
+        result = link.agent_run_result
+        interruptions = [] if result is None else list(result.interruptions)
+        return FunctionToolResult(tool, output, item, interruptions, result)
 
     def _is_cancelled(self) -> bool:
         """Whether somebody wants the tools to stop: the run, or whoever cancels the run's own task."""
@@ -237,7 +242,8 @@ class ToolRunner:
             call_id=call.raw.call_id, name=call.tool.name, status=status, code=code, ms=round(ms, 3)
         )
 
-    def _context(self, call: ToolCall) -> ToolContext[Any]:
+    def _context(self, call: ToolCall) -> tuple[ToolContext[Any], CallLink]:
+        """The context of `call`, and what ties it to the run."""
         run, raw = self._run, call.raw
         context = ToolContext.from_agent_context(
             run.progress.context_wrapper,
@@ -248,15 +254,16 @@ class ToolRunner:
             # Not the call id alone: some servers count it anew in every response.
             idempotency_key=f"{run.run_id}/{run.progress.current_turn}/{call.place}/{raw.call_id}",
         )
-        context._link = CallLink(run, call)  # pyright: ignore[reportPrivateUsage]
-        return context
+        link = context._link = CallLink(run, call)  # pyright: ignore[reportPrivateUsage]
+        return context, link
 
     async def _stop(self, tasks: Sequence[asyncio.Task[Any]], calls: Sequence[ToolCall]) -> None:
         """Cancel what still runs, and wait for it, but not for ever."""
         self._stopping = True
         for task in tasks:
             task.cancel()
-        pending = await _wait_bounded(tasks, GRACE, self._run.config.clock)
+        # A run that is nested in this one waits for its own tools, and is waited for.
+        pending = await _wait_bounded(tasks, GRACE * _levels(self._run), self._run.config.clock)
         self._stopped = True
         for task, call in zip(tasks, calls, strict=True):
             if task in pending:
@@ -265,6 +272,11 @@ class ToolRunner:
                     self._run.run_id,
                     call.tool.name,
                 )
+
+
+def _levels(run: ActiveRun) -> int:
+    """How many runs deep `run` is as it stands: 1 where no run is nested in it."""
+    return 1 + max(map(_levels, run.children), default=0)
 
 
 def _status(failure: BaseException | None) -> tuple[str, str | None]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import logging
 import math
 import re
@@ -20,9 +19,11 @@ from millstream.context import MaybeAwaitable, RunContextWrapper, ToolContext, s
 from millstream.errors import ModelBehaviorError, NotSupportedError, SchemaError, ToolTimeoutError, UserError
 from millstream.items import ToolOrigin, ToolOriginType
 from millstream.schema import DocstringStyle, FuncSchema, ensure_strict_json_schema, function_schema, problems
-from millstream.tool.threads import in_thread
+from millstream.tool.calling import way_of_calling
 
 if TYPE_CHECKING:
+    from mcp.types import ToolAnnotations
+
     from millstream.agent import AgentBase
     from millstream.guardrail import ToolInputGuardrail, ToolOutputGuardrail
     from millstream.items import RunItem
@@ -69,6 +70,10 @@ class FunctionTool:
     output_json_schema: dict[str, Any] | None = None
     tool_origin: ToolOrigin = field(default=ToolOrigin(ToolOriginType.FUNCTION), repr=False)
     """What its calls say of where it comes from."""
+    title: str | None = field(default=None, repr=False)
+    """A name for people to read. Calls of it carry it."""
+    mcp_annotations: ToolAnnotations | None = field(default=None, repr=False)
+    """What an MCP server says of the tool: whether it only reads, say."""
 
     def __post_init__(self) -> None:
         if not _TAKEN.fullmatch(self.name):
@@ -153,7 +158,7 @@ async def invoke_function_tool(tool: FunctionTool, context: ToolContext[Any], ar
         return await _timed_out(tool, context, over)
     except asyncio.CancelledError as error:
         task = asyncio.current_task()
-        if (task is not None and task.cancelling()) or not isinstance(tool.on_invoke_tool, _Invoker):
+        if (task is not None and task.cancelling()) or not isinstance(tool.on_invoke_tool, Invoker):
             raise
         # Nobody cancelled this call: something that the tool awaited was. That is its failure.
         return await tool.on_invoke_tool.failed(context, error)
@@ -168,39 +173,26 @@ async def _timed_out(tool: FunctionTool, context: ToolContext[Any], error: ToolT
     return str(error)
 
 
-class _Invoker:
-    """Calls a Python function with the arguments that a model wrote."""
+class Invoker:
+    """Runs a tool, and makes text of its failure where that is wished.
 
-    def __init__(
-        self, func: ToolFunction, schema: FuncSchema, failure_error_function: ToolErrorFunction | None
-    ) -> None:
-        self._func = func
-        self._schema = schema
+    Args:
+        failure_error_function: makes the text that the model is told; None lets failures end the run.
+    """
+
+    def __init__(self, failure_error_function: ToolErrorFunction | None) -> None:
         self._failure_error_function = failure_error_function
-        self._is_async = _is_async(func)
-        # Bound here, so that a call costs one validation and nothing else.
-        self._validate = schema.params_pydantic_model.__pydantic_validator__.validate_json
 
     async def __call__(self, context: ToolContext[Any], arguments: str) -> Any:
+        """What comes of one call, or what the model is told of its failure."""
         try:
-            args, kwargs = self._schema.to_call_args(self._parse(arguments))
-            if self._schema.takes_context:
-                args.insert(0, context)
-            if self._is_async:
-                return await self._func(*args, **kwargs)
-            result = await in_thread(functools.partial(self._func, *args, **kwargs), self._schema.name)
-            # A plain function may return a coroutine: one that a decorator wrapped, say.
-            return await settle(result)
+            return await self.invoke(context, arguments)
         except Exception as error:
             return await self.failed(context, error)
 
-    def _parse(self, arguments: str) -> Any:
-        try:
-            return self._validate(arguments if arguments.strip() else "{}")
-        except ValidationError as error:
-            problem = problems(error)
-        # Neither raised from the error nor while it is handled: it carries the arguments themselves.
-        raise ModelBehaviorError(f"Invalid JSON input for tool {self._schema.name}: {problem}")
+    async def invoke(self, context: ToolContext[Any], arguments: str) -> Any:
+        """What comes of one call with `arguments`, as the model wrote them."""
+        raise NotImplementedError
 
     async def failed(self, context: ToolContext[Any], error: BaseException) -> Any:
         """What the model is told of `error`; raises it where it is to end the run."""
@@ -220,6 +212,37 @@ class _Invoker:
             run_context=context,
             error=cast("Exception", error),
         )
+
+
+class _FunctionInvoker(Invoker):
+    """Calls a Python function with the arguments that a model wrote."""
+
+    def __init__(
+        self, func: ToolFunction, schema: FuncSchema, failure_error_function: ToolErrorFunction | None
+    ) -> None:
+        super().__init__(failure_error_function)
+        self._func = func
+        self._schema = schema
+        self._call = way_of_calling(func)
+        # Bound here, so that a call costs one validation and nothing else.
+        self._validate = schema.params_pydantic_model.__pydantic_validator__.validate_json
+
+    async def invoke(self, context: ToolContext[Any], arguments: str) -> Any:
+        """What the function returns, or yields last."""
+        args, kwargs = self._schema.to_call_args(self._parse(arguments))
+        if self._schema.takes_context:
+            args.insert(0, context)
+        # A test of a tool may call it with less than a `ToolContext`.
+        link = getattr(context, "_link", None)
+        return await self._call(functools.partial(self._func, *args, **kwargs), self._schema.name, link)
+
+    def _parse(self, arguments: str) -> Any:
+        try:
+            return self._validate(arguments if arguments.strip() else "{}")
+        except ValidationError as error:
+            problem = problems(error)
+        # Neither raised from the error nor while it is handled: it carries the arguments themselves.
+        raise ModelBehaviorError(f"Invalid JSON input for tool {self._schema.name}: {problem}")
 
 
 class ToolOptions(TypedDict, total=False):
@@ -324,7 +347,7 @@ def function_tool(
             name=schema.name,
             description=schema.description or "",
             params_json_schema=schema.params_json_schema,
-            on_invoke_tool=_Invoker(func, schema, failure_error_function),
+            on_invoke_tool=_FunctionInvoker(func, schema, failure_error_function),
             strict_json_schema=strict_mode,
             is_enabled=is_enabled,
             tool_input_guardrails=tool_input_guardrails,
@@ -347,23 +370,6 @@ def _check_function(func: Any) -> None:
         raise UserError(f"{func.name} is a tool already: decorate it once.")
     if not callable(func):
         raise UserError(f"tool() takes a function, not {type(func).__name__}.")
-    target = func.func if isinstance(func, functools.partial) else func
-    if any(map(inspect.isgeneratorfunction, _bodies(target))) or any(
-        map(inspect.isasyncgenfunction, _bodies(target))
-    ):
-        raise NotSupportedError(
-            f"Tool {getattr(target, '__name__', target)!r} yields: return the whole result instead, as a list say."
-        )
-
-
-def _is_async(func: Any) -> bool:
-    target = func.func if isinstance(func, functools.partial) else func
-    return any(map(inspect.iscoroutinefunction, _bodies(target)))
-
-
-def _bodies(func: Any) -> tuple[Any, Any]:
-    """The function itself and, of a callable object, the method that runs when it is called."""
-    return func, cast("Any", type(func)).__call__
 
 
 def _checked_timeout(timeout: Any) -> float | None:
