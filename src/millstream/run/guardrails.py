@@ -1,0 +1,180 @@
+"""Guardrails on the input of a run, and on the calls of its tools. Those on its output: `run/hold.py`.
+
+Rules of this file:
+
+1. The input is judged once: by the guardrails of the run's first agent and those of the run, and
+   not again where a run is taken up after a pause, or handed over.
+2. Blocking guardrails judge before anything else; the parallel ones begin behind them, beside
+   the first model call. One that trips or raises ends the run at once, whatever it is doing.
+3. No run has its output, and none pauses, before every parallel guardrail has passed its input.
+4. A call that a guardrail of its tool rejects is answered with the guardrail's words. The tool
+   does not begin.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from millstream.errors import (
+    AgentsException,
+    InputGuardrailTripwireTriggered,
+    ToolInputGuardrailTripwireTriggered,
+    ToolOutputGuardrailTripwireTriggered,
+)
+from millstream.guardrail import (
+    InputGuardrail,
+    InputGuardrailResult,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrailData,
+    ToolInputGuardrailResult,
+    ToolOutputGuardrailData,
+    ToolOutputGuardrailResult,
+)
+from millstream.run.retract import take_back
+from millstream.run.seams import Seams
+from millstream.run.tools import as_run_error
+from millstream.run.verdicts import Verdicts, tell
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.context import ToolContext
+    from millstream.run.active import ActiveRun
+    from millstream.run.tools import ToolCall
+    from millstream.tool import FunctionTool
+
+
+class InputGuardrails(Seams):
+    """Judges the input of a run.
+
+    Args:
+        guardrails: those of the first agent, then those of the run.
+    """
+
+    def __init__(self, guardrails: Sequence[InputGuardrail[Any]]) -> None:
+        self._guardrails = guardrails
+        self._parallel: Verdicts[InputGuardrailResult] | None = None
+
+    async def run_input(self, run: ActiveRun) -> None:
+        """Blocking guardrails judge, parallel ones begin."""
+        if run.progress.current_turn:  # taken up again: judged when it began
+            return
+        blocking = self._verdicts(run)
+        blocking.ask(self._judging(run, parallel=False))
+        await blocking.given()
+        self._parallel = self._verdicts(run, background=True)
+        self._parallel.ask(self._judging(run, parallel=True))
+        await asyncio.sleep(0)  # those that know at once keep the model from being asked
+
+    async def before_tools(self, run: ActiveRun, calls: Sequence[ToolCall]) -> None:
+        """Tools wait for the verdicts, where that is wished."""
+        execution = run.config.tool_execution
+        if execution is not None and execution.wait_for_input_guardrails:
+            await self._all_have_passed()
+
+    async def final_output(self, run: ActiveRun, agent: Agent[Any], output: Any) -> None:
+        """No run has its output before its input has passed."""
+        await self._all_have_passed()
+
+    async def run_end(self, run: ActiveRun, error: BaseException | None) -> None:
+        """None is left running. What was said in answer to an input that tripped is taken back."""
+        try:
+            if error is None:
+                await self._all_have_passed()
+        finally:
+            if self._parallel is not None:
+                await self._parallel.stop()
+        if isinstance(error, InputGuardrailTripwireTriggered):
+            await take_back(run, run.begins_after)
+
+    async def _all_have_passed(self) -> None:
+        if self._parallel is not None:
+            await self._parallel.given()
+
+    def _judging(self, run: ActiveRun, *, parallel: bool) -> Any:
+        progress = run.progress
+        return [
+            (
+                f"input guardrail {guardrail.get_name()!r}",
+                guardrail.run(progress.current_agent, _copied(progress.input), progress.context_wrapper),
+            )
+            for guardrail in self._guardrails
+            if guardrail.run_in_parallel is parallel
+        ]
+
+    def _verdicts(self, run: ActiveRun, *, background: bool = False) -> Verdicts[InputGuardrailResult]:
+        async def heard(result: InputGuardrailResult) -> None:
+            output = result.output
+            run.progress.input_guardrail_results.append(result)
+            await tell(
+                run,
+                "input",
+                result.guardrail.get_name(),
+                tripped=output.tripwire_triggered,
+                info=output.output_info,
+            )
+            if output.tripwire_triggered:
+                raise InputGuardrailTripwireTriggered(result)
+
+        return Verdicts(run, heard, run.stop_with) if background else Verdicts(run, heard)
+
+
+class ToolGuardrails(Seams):
+    """Judges the calls of tools that have guardrails, and what such a tool gave."""
+
+    async def tool_input(self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool) -> str | None:
+        """The words of the first guardrail that rejects the call; those behind it are not asked."""
+        for guardrail in tool.tool_input_guardrails or ():
+            data = ToolInputGuardrailData(context, _agent_of(run, context))
+            output = await _judge(tool, guardrail.run(data))
+            run.progress.tool_input_guardrail_results.append(ToolInputGuardrailResult(guardrail, output))
+            rejection = await _told(run, "tool_input", guardrail.get_name(), output)
+            if output.behavior["type"] == "raise_exception":
+                raise ToolInputGuardrailTripwireTriggered(guardrail, output)
+            if rejection is not None:
+                return rejection
+        return None
+
+    async def tool_output(
+        self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
+    ) -> Any:
+        """What the tool gave, or the words of the first guardrail that rejects it."""
+        for guardrail in tool.tool_output_guardrails or ():
+            data = ToolOutputGuardrailData(context, _agent_of(run, context), output)
+            found = await _judge(tool, guardrail.run(data))
+            run.progress.tool_output_guardrail_results.append(ToolOutputGuardrailResult(guardrail, found))
+            rejection = await _told(run, "tool_output", guardrail.get_name(), found)
+            if found.behavior["type"] == "raise_exception":
+                raise ToolOutputGuardrailTripwireTriggered(guardrail, found)
+            if rejection is not None:
+                return rejection
+        return output
+
+
+async def _judge(
+    tool: FunctionTool, verdict: Awaitable[ToolGuardrailFunctionOutput]
+) -> ToolGuardrailFunctionOutput:
+    """The verdict; what a guardrail of a tool raises counts as raised by the tool, as in the SDK."""
+    try:
+        return await verdict
+    except AgentsException:
+        raise
+    except Exception as error:
+        raise as_run_error(tool, error) from error
+
+
+async def _told(run: ActiveRun, stage: str, name: str, output: ToolGuardrailFunctionOutput) -> str | None:
+    """Write the verdict of a tool's guardrail; what the call is answered with, where it rejects it."""
+    behavior = output.behavior
+    await tell(run, stage, name, tripped=behavior["type"] != "allow", info=output.output_info)
+    return behavior["message"] if behavior["type"] == "reject_content" else None
+
+
+def _agent_of(run: ActiveRun, context: ToolContext[Any]) -> Any:
+    return run.progress.current_agent if context.agent is None else context.agent
+
+
+def _copied(input: Any) -> Any:
+    """The input as a guardrail is given it: what it changes there changes nothing."""
+    return input if isinstance(input, str) else [dict(item) for item in input]
