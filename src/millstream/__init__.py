@@ -78,6 +78,8 @@ from millstream.errors import (
     RunClosedError,
     RunErrorDetails,
     SchemaError,
+    SessionClosedError,
+    SessionError,
     ToolFailedError,
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
@@ -169,6 +171,7 @@ from millstream.models import (
 from millstream.repl import run_demo_loop
 from millstream.result import AgentToolInvocation, RunResult, RunResultBase, RunResultStreaming
 from millstream.runner import Runner
+from millstream.sessions import Session, SessionABC, SessionSettings, SQLiteSession
 from millstream.stream.partial import Partial
 from millstream.sync import SyncStream
 from millstream.tool import (
@@ -350,7 +353,13 @@ __all__ = [
     "RunResultStreaming",
     "RunStarted",
     "Runner",
+    "SQLiteSession",
     "SchemaError",
+    "Session",
+    "SessionABC",
+    "SessionClosedError",
+    "SessionError",
+    "SessionSettings",
     "Span",
     "SpanData",
     "SpanError",
