@@ -5,8 +5,9 @@ from typing import Any
 import pytest
 from openai.types.responses import ResponseFunctionToolCall
 
+from millstream import Agent
 from millstream.context import RunContextWrapper, ToolContext, settle
-from millstream.errors import NotSupportedError
+from millstream.items import ToolApprovalItem
 from millstream.usage import Usage
 
 
@@ -93,16 +94,39 @@ async def test_settling_awaits_only_what_has_to_be_awaited() -> None:
     assert (await settle(later()), await settle(2)) == (1, 2)
 
 
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda context: context.approve_tool(None, always_approve=True),
-        lambda context: context.reject_tool(None, rejection_message="no"),
-        lambda context: context.is_tool_approved("t", "c"),
-        lambda context: context.get_approval_status("t", "c", tool_namespace="n"),
-        lambda context: context.get_rejection_message("t", "c"),
-    ],
-)
-def test_approvals_are_refused(ask: Any) -> None:
-    with pytest.raises(NotSupportedError, match="no approval in this version"):
-        ask(RunContextWrapper(None))
+def waiting(arguments: str = "{}", call_id: str = "c") -> ToolApprovalItem:
+    call = ResponseFunctionToolCall(name="t", arguments=arguments, call_id=call_id, type="function_call")
+    return ToolApprovalItem(Agent(name="A"), call)
+
+
+def test_a_decision_over_a_call_can_be_looked_up_by_tool_and_call() -> None:
+    context = RunContextWrapper(None)
+
+    context.approve_tool(waiting(call_id="yes"))
+    context.reject_tool(waiting(call_id="no"), rejection_message="Not now.")
+
+    assert [context.is_tool_approved("t", each) for each in ("yes", "no", "open")] == [True, False, None]
+    assert [context.get_rejection_message("t", each) for each in ("yes", "no")] == [None, "Not now."]
+    assert context.get_approval_status("other", "yes", tool_namespace="n") is None
+
+
+def test_a_decision_for_always_counts_for_every_call_of_the_tool() -> None:
+    context = RunContextWrapper(None)
+
+    context.reject_tool(waiting(), always_reject=True, rejection_message="Never.")
+
+    assert context.get_approval_status("t", "any other") is False
+    assert context.get_rejection_message("t", "any other") == "Never."
+
+
+def test_a_copy_of_a_context_has_the_same_object_and_decisions_of_its_own() -> None:
+    context = RunContextWrapper([])
+    context.approve_tool(waiting(call_id="before"))
+    copy = context.copy()
+
+    copy.approve_tool(waiting(call_id="after"))
+    copy.usage.requests += 1
+
+    assert copy.context is context.context
+    assert [context.is_tool_approved("t", each) for each in ("before", "after")] == [True, None]
+    assert context.usage.requests == 0

@@ -25,6 +25,7 @@ from millstream.errors import (
     OutputGuardrailTripwireTriggered,
     PublicError,
     RunErrorDetails,
+    RunStateVersionError,
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
     ToolTimeoutError,
@@ -50,6 +51,7 @@ MADE_OTHERWISE: dict[type[AgentsException], tuple[Any, ...]] = {
     ToolInputGuardrailTripwireTriggered: (GUARDRAIL, CANARY),
     ToolOutputGuardrailTripwireTriggered: (GUARDRAIL, CANARY),
     LogGapError: (CANARY, 3, 7),
+    RunStateVersionError: (3, 1),
     MCPServerError: (CANARY, CANARY),
 }
 FAMILY: list[type[AgentsException]] = [

@@ -24,7 +24,7 @@ from millstream import (
     UserError,
     tool,
 )
-from millstream.errors import NotSupportedError, RunCancelledError
+from millstream.errors import RunCancelledError, RunStateError
 from millstream.events import RunItemStreamEvent
 from millstream.testing import ModelStep, ScriptedModel, function_call
 from millstream.usage import Usage
@@ -148,10 +148,10 @@ async def test_the_output_can_be_had_as_its_type() -> None:
         run.final_output_as(int, raise_if_incorrect_type=True)
 
 
-async def test_states_of_paused_runs_are_not_in_this_version() -> None:
+async def test_a_run_that_goes_on_has_no_state_yet() -> None:
     run = start()
 
-    with pytest.raises(NotSupportedError):
+    with pytest.raises(RunStateError, match="goes on"):
         run.to_state()
     await run
 

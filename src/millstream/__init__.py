@@ -53,6 +53,7 @@ from millstream.context import AgentHookContext, RunContextWrapper, TContext, To
 from millstream.delivery import to_sse, to_websocket
 from millstream.errors import (
     AgentsException,
+    ApprovalError,
     DecodeError,
     DuplicateToolError,
     InputGuardrailTripwireTriggered,
@@ -77,6 +78,8 @@ from millstream.errors import (
     RunCancelledError,
     RunClosedError,
     RunErrorDetails,
+    RunStateError,
+    RunStateVersionError,
     SchemaError,
     SessionClosedError,
     SessionError,
@@ -170,6 +173,7 @@ from millstream.models import (
 )
 from millstream.repl import run_demo_loop
 from millstream.result import AgentToolInvocation, RunResult, RunResultBase, RunResultStreaming
+from millstream.run_state import RunState
 from millstream.runner import Runner
 from millstream.sessions import Session, SessionABC, SessionSettings, SQLiteSession
 from millstream.stream.partial import Partial
@@ -247,6 +251,7 @@ __all__ = [
     "AgentToolInvocation",
     "AgentUpdatedStreamEvent",
     "AgentsException",
+    "ApprovalError",
     "CallModelData",
     "CodeInterpreterTool",
     "CustomSpanData",
@@ -352,6 +357,9 @@ __all__ = [
     "RunResultBase",
     "RunResultStreaming",
     "RunStarted",
+    "RunState",
+    "RunStateError",
+    "RunStateVersionError",
     "Runner",
     "SQLiteSession",
     "SchemaError",

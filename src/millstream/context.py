@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Awaitable, Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, cast
 
 from typing_extensions import TypeVar
 
-from millstream.errors import NotSupportedError
+from millstream.approval import Decision, Decisions, key_of_item
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
@@ -50,31 +51,64 @@ class RunContextWrapper(Generic[TContext]):
     """The input of the run, as handoff filters have left it."""
     tool_input: Any | None = None
     """The structured input of a run that was started as a tool."""
+    decisions: Decisions = field(default_factory=Decisions, repr=False)
+    """What was decided over tool calls of the run, and of runs nested in it."""
 
-    def approve_tool(self, approval_item: ToolApprovalItem, always_approve: bool = False) -> NoReturn:
-        """Not supported by this version. Raises `NotSupportedError`."""
-        _no_approvals("approve_tool")
+    def approve_tool(self, approval_item: ToolApprovalItem, always_approve: bool = False) -> None:
+        """Let a call run without waiting, as a hook may; of a run that waits, decide on its `RunState`."""
+        self.decisions.decide(key_of_item(approval_item), Decision(approved=True), always=always_approve)
 
     def reject_tool(
         self,
         approval_item: ToolApprovalItem,
         always_reject: bool = False,
         rejection_message: str | None = None,
-    ) -> NoReturn:
-        """Not supported by this version. Raises `NotSupportedError`."""
-        _no_approvals("reject_tool")
+    ) -> None:
+        """Answer a call without running it; of a run that waits, decide on its `RunState`."""
+        decision = Decision(approved=False, message=rejection_message)
+        self.decisions.decide(key_of_item(approval_item), decision, always=always_reject)
 
-    def is_tool_approved(self, tool_name: str, call_id: str) -> NoReturn:
-        """Not supported by this version. Raises `NotSupportedError`."""
-        _no_approvals("is_tool_approved")
+    def is_tool_approved(self, tool_name: str, call_id: str) -> bool | None:
+        """What was decided over a call: True, False, or None where nobody has. See `get_approval_status`."""
+        return self.get_approval_status(tool_name, call_id)
 
-    def get_approval_status(self, tool_name: str, call_id: str, **kwargs: Any) -> NoReturn:
-        """Not supported by this version. Raises `NotSupportedError`."""
-        _no_approvals("get_approval_status")
+    def get_approval_status(
+        self,
+        tool_name: str,
+        call_id: str,
+        *,
+        tool_namespace: str | None = None,
+        existing_pending: ToolApprovalItem | None = None,
+        tool_lookup_key: Any = None,
+        current_invocation: ToolApprovalItem | None = None,
+    ) -> bool | None:
+        """What was decided over a call, whether it has run by now or not; None where nobody has.
 
-    def get_rejection_message(self, tool_name: str, call_id: str, **kwargs: Any) -> NoReturn:
-        """Not supported by this version. Raises `NotSupportedError`."""
-        _no_approvals("get_rejection_message")
+        A decision for always counts for every call of the tool. The other arguments are the SDK's,
+        and have no effect.
+        """
+        decision = self.decisions.known(tool_name, call_id)
+        return None if decision is None else decision.approved
+
+    def get_rejection_message(
+        self,
+        tool_name: str,
+        call_id: str,
+        *,
+        tool_namespace: str | None = None,
+        existing_pending: ToolApprovalItem | None = None,
+        tool_lookup_key: Any = None,
+    ) -> str | None:
+        """What was said with the rejection of a call; None where nothing was, or it was not rejected."""
+        decision = self.decisions.known(tool_name, call_id)
+        return None if decision is None or decision.approved else decision.message
+
+    def copy(self) -> RunContextWrapper[TContext]:
+        """A wrapper of the same context object whose usage and decisions are its own from here on."""
+        new = copy.copy(self)
+        new.usage = copy.deepcopy(self.usage)
+        new.decisions = self.decisions.copy()
+        return new
 
 
 @dataclass(eq=False)
@@ -188,7 +222,7 @@ class ToolContext(RunContextWrapper[TContext]):
             tool_arguments = tool_call.arguments if tool_arguments is None else tool_arguments
             # Nothing of a server's payload was checked: it may lack the field.
             tool_namespace = tool_namespace or getattr(tool_call, "namespace", None)
-        return cls(
+        made = cls(
             context.context,
             context.usage,
             tool_name,
@@ -202,10 +236,8 @@ class ToolContext(RunContextWrapper[TContext]):
             tool_input=context.tool_input,
             idempotency_key=idempotency_key,
         )
-
-
-def _no_approvals(method: str) -> NoReturn:
-    raise NotSupportedError(f"RunContextWrapper.{method}(): tools ask for no approval in this version.")
+        made.decisions = context.decisions
+        return made
 
 
 class _Silence:

@@ -227,12 +227,20 @@ class RunPaused(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunDecided(_Event):
-    """Somebody decided over a call that waited for approval."""
+    """Somebody decided over a call that waited for approval: `decision` is approved or rejected.
+
+    `message` is what the model is told of a call that was rejected, where something was said;
+    `arguments` what the tool gets in place of the model's own, where they were edited. With
+    `always`, later calls of that tool by that agent are decided too.
+    """
 
     type: ClassVar[str] = "run.decided"
     call_id: str
     decision: str
     message: str | None = None
+    tool: str | None = None
+    arguments: str | None = None
+    always: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,7 +367,11 @@ class ToolPartial(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolFinished(_Event):
-    """A tool is done: `status` is ok, error, timeout or cancelled, `ms` its time in milliseconds."""
+    """A tool is done: `status` is ok, error, timeout, cancelled or paused, `ms` its time in milliseconds.
+
+    It is paused where the tool is an agent whose run waits for a decision: it has no output yet,
+    and is started again when that run goes on.
+    """
 
     type: ClassVar[str] = "tool.finished"
     call_id: str
@@ -628,7 +640,7 @@ def event_from(plain: Any) -> Event:
     if cls is AgentUpdatedStreamEvent:
         return AgentUpdatedStreamEvent(cast("Any", _agent_from(data.get("new_agent"))))
     if cls is RunItemStreamEvent:
-        return RunItemStreamEvent(data.get("name", ""), _item_from(data.get("item")))
+        return RunItemStreamEvent(data.get("name", ""), item_from(data.get("item")))
     # A later version may have added fields; what is unknown here is left out.
     known = {f.name for f in fields(cls)}
     try:
@@ -637,7 +649,12 @@ def event_from(plain: Any) -> Event:
         raise DecodeError(f"{kind}: {error}") from None
 
 
-def _item_from(plain: Any) -> RunItem:
+def item_from(plain: Any) -> RunItem:
+    """The item that `plain`, the decoded JSON of one, stands for. Agents come back as `AgentRef`s.
+
+    Raises:
+        DecodeError: it is not an item of ours.
+    """
     data = dict(_object(plain, "an item"))
     kind = data.pop("type", None)
     cls = ITEM_TYPES.get(kind) if isinstance(kind, str) else None

@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overloa
 
 from millstream.config import DEFAULT_MAX_TURNS
 from millstream.context import ToolContext
-from millstream.errors import AgentsException, LogBrokenError, NotSupportedError, RunCancelledError, UserError
+from millstream.errors import AgentsException, LogBrokenError, RunCancelledError, UserError
 from millstream.event_loops import call_on
 from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
 from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
 from millstream.run.state import RunProgress
+from millstream.run_state import RunState
 from millstream.stream.order import EventOrder
 from millstream.stream.partial import Partial, PartialOutput
 from millstream.stream.text import text_delta
@@ -27,8 +28,15 @@ from millstream.stream.text import text_delta
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.context import RunContextWrapper
+    from millstream.guardrail import (
+        InputGuardrailResult,
+        OutputGuardrailResult,
+        ToolInputGuardrailResult,
+        ToolOutputGuardrailResult,
+    )
     from millstream.log.promise import Batch, Cursor, Payload
     from millstream.run.active import ActiveRun
+    from millstream.tracing import Trace
 
 T = TypeVar("T")
 
@@ -57,10 +65,11 @@ class RunResultBase:
     final_output: Any
     """The output; None while there is none."""
     context_wrapper: RunContextWrapper[Any]
-    input_guardrail_results: list[Any]
-    output_guardrail_results: list[Any]
-    tool_input_guardrail_results: list[Any]
-    tool_output_guardrail_results: list[Any]
+    input_guardrail_results: list[InputGuardrailResult]
+    """The verdicts of guardrails, as the three below, in the order in which they came."""
+    output_guardrail_results: list[OutputGuardrailResult]
+    tool_input_guardrail_results: list[ToolInputGuardrailResult]
+    tool_output_guardrail_results: list[ToolOutputGuardrailResult]
     interruptions: list[Any]
     """Tool calls that wait for approval."""
     max_turns: int | None
@@ -141,9 +150,15 @@ class RunResultBase:
         if getattr(self, "is_complete", True):  # a run that goes on keeps the agent that is acting
             self._progress.release("current_agent")
 
-    def to_state(self) -> Any:
-        """Not in this version: the state of a run that waits for approval."""
-        raise NotSupportedError("to_state() is not supported in this version: runs cannot be paused yet.")
+    def to_state(self) -> RunState[Any, Any]:
+        """Where the run stands that waits for decisions (`interruptions`), or has failed or was stopped: to go on there.
+
+        Every call gives a state of its own, with what was decided by then; one of them can be run on from, once.
+
+        Raises:
+            RunStateError: the run goes on.
+        """
+        return RunState.of(self._progress)
 
 
 @dataclass
@@ -154,10 +169,10 @@ class RunResult(RunResultBase):
     new_items: list[RunItem]
     raw_responses: list[ModelResponse]
     final_output: Any
-    input_guardrail_results: list[Any]
-    output_guardrail_results: list[Any]
-    tool_input_guardrail_results: list[Any]
-    tool_output_guardrail_results: list[Any]
+    input_guardrail_results: list[InputGuardrailResult]
+    output_guardrail_results: list[OutputGuardrailResult]
+    tool_input_guardrail_results: list[ToolInputGuardrailResult]
+    tool_output_guardrail_results: list[ToolOutputGuardrailResult]
     context_wrapper: RunContextWrapper[Any]
     _last_agent: InitVar[Agent[Any]]
     _progress: RunProgress = field(default=cast("RunProgress", None), repr=False, compare=False)
@@ -185,10 +200,10 @@ class RunResult(RunResultBase):
             new_items=progress.new_items,
             raw_responses=progress.raw_responses,
             final_output=progress.final_output,
-            input_guardrail_results=[],
-            output_guardrail_results=[],
-            tool_input_guardrail_results=[],
-            tool_output_guardrail_results=[],
+            input_guardrail_results=progress.input_guardrail_results,
+            output_guardrail_results=progress.output_guardrail_results,
+            tool_input_guardrail_results=progress.tool_input_guardrail_results,
+            tool_output_guardrail_results=progress.tool_output_guardrail_results,
             context_wrapper=progress.context_wrapper,
             _last_agent=progress.current_agent,
             _progress=progress,
@@ -215,10 +230,6 @@ class RunResultStreaming(RunResultBase):
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
         self._progress = run.progress
-        self.input_guardrail_results = []
-        self.output_guardrail_results = []
-        self.tool_input_guardrail_results = []
-        self.tool_output_guardrail_results = []
 
     # --- looking ---------------------------------------------------------------------------
 
@@ -241,6 +252,26 @@ class RunResultStreaming(RunResultBase):
     def final_output(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
         """The output; None until the run has one."""
         return self._progress.final_output
+
+    @property
+    def input_guardrail_results(self) -> list[InputGuardrailResult]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The verdicts of input guardrails so far, in the order in which they came."""
+        return self._progress.input_guardrail_results
+
+    @property
+    def output_guardrail_results(self) -> list[OutputGuardrailResult]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The verdicts of output guardrails so far."""
+        return self._progress.output_guardrail_results
+
+    @property
+    def tool_input_guardrail_results(self) -> list[ToolInputGuardrailResult]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The verdicts on arguments of tool calls so far."""
+        return self._progress.tool_input_guardrail_results
+
+    @property
+    def tool_output_guardrail_results(self) -> list[ToolOutputGuardrailResult]:  # pyright: ignore[reportIncompatibleVariableOverride]
+        """The verdicts on outputs of tools so far."""
+        return self._progress.tool_output_guardrail_results
 
     @property
     def context_wrapper(self) -> RunContextWrapper[Any]:  # pyright: ignore[reportIncompatibleVariableOverride]
@@ -291,9 +322,9 @@ class RunResultStreaming(RunResultBase):
         return run.exception
 
     @property
-    def trace(self) -> None:
-        """Always None in this version: nothing is traced."""
-        return
+    def trace(self) -> Trace | None:
+        """The trace of the run: its own, or the one that was current where it was started."""
+        return self._run.trace
 
     # --- reading ---------------------------------------------------------------------------
 

@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from millstream.config import DEFAULT_MAX_TURNS
 from millstream.errors import NestedLoopError, NoRunningLoopError
 from millstream.result import RunResult, RunResultStreaming, result_of
-from millstream.run.model_call import Conversation
-from millstream.run.start import start_run
+from millstream.run.conversation import Conversation
+from millstream.run.start import resume_run, start_run
+from millstream.run_state import RunState
 from millstream.sync import SyncStream
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.config import RunConfig, RunErrorHandlers
     from millstream.items import TResponseInputItem
+    from millstream.run.active import ActiveRun
 
 T = TypeVar("T")
 
@@ -37,7 +39,7 @@ class Runner:
     async def run(
         cls,
         starting_agent: Agent[Any],
-        input: str | list[TResponseInputItem],
+        input: str | list[TResponseInputItem] | RunState[Any, Any],
         *,
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
@@ -53,9 +55,13 @@ class Runner:
 
         Args:
             starting_agent: the agent that acts first.
-            input: a message of the user, or a list of input items.
+            input: a message of the user, or a list of input items; or the state of a run that was
+                paused or has failed, to go on with it. Configuration, hooks, session and error
+                handlers are passed again then; a state does not have them.
             context: an object of the program's own for tools and callbacks; models never see it.
-            max_turns: how often a model may be asked; None for no limit.
+                With a state, None keeps the context that it has.
+            max_turns: how often a model may be asked; None for no limit. With a state, the limit
+                that the run began with holds, over all its parts.
             hooks: not in this version.
             run_config: settings for the whole run, also as a dict.
             error_handlers: turn an error of a kind into an output.
@@ -67,13 +73,14 @@ class Runner:
 
         Raises:
             UserError: the agent or the input cannot work; before any model is asked.
+            RunStateError: the state was run on from already, or its run is complete.
             MaxTurnsExceeded: the run took more turns than it may.
             AgentsException: see `millstream.errors`. Every exception that this raises, of whatever
                 class, has `run_data`, which tells how far the run came (one that allows no new
                 attributes aside, and `NestedLoopError` and `NoRunningLoopError` of the other
                 doors: where they are raised there is no run).
         """
-        run = start_run(
+        run = _start(
             starting_agent,
             input,
             context=context,
@@ -91,7 +98,7 @@ class Runner:
     def run_sync(
         cls,
         starting_agent: Agent[Any],
-        input: str | list[TResponseInputItem],
+        input: str | list[TResponseInputItem] | RunState[Any, Any],
         *,
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
@@ -135,7 +142,7 @@ class Runner:
     def run_streamed(
         cls,
         starting_agent: Agent[Any],
-        input: str | list[TResponseInputItem],
+        input: str | list[TResponseInputItem] | RunState[Any, Any],
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
         hooks: Any = None,
@@ -162,7 +169,7 @@ class Runner:
                 "Runner.run_streamed() needs a running event loop: call it in an async function, "
                 "or use `for event in Runner.run_streamed_sync(...)`."
             )
-        run = start_run(
+        run = _start(
             starting_agent,
             input,
             context=context,
@@ -180,7 +187,7 @@ class Runner:
     def run_streamed_sync(
         cls,
         starting_agent: Agent[Any],
-        input: str | list[TResponseInputItem],
+        input: str | list[TResponseInputItem] | RunState[Any, Any],
         context: Any = None,
         max_turns: int | None = DEFAULT_MAX_TURNS,
         hooks: Any = None,
@@ -214,6 +221,21 @@ class Runner:
             )
 
         return SyncStream(start)
+
+
+def _start(
+    agent: Agent[Any],
+    input: str | list[TResponseInputItem] | RunState[Any, Any],
+    *,
+    context: Any,
+    max_turns: int | None,
+    conversation: Conversation,
+    **options: Any,
+) -> ActiveRun:
+    """Start a run, or go on with one."""
+    if isinstance(input, RunState):
+        return resume_run(agent, input.to_go_on(context, conversation), **options)
+    return start_run(agent, input, context=context, max_turns=max_turns, conversation=conversation, **options)
 
 
 def _loop_runs() -> bool:

@@ -169,8 +169,16 @@ GOOD: dict[str, tuple[Event | Entry, ...]] = {
     ),
     "a run that never began": (RunStarted(agent="A"), RunCancelled()),
     "a pause": (
-        *START, ASKED, called(), SAID, RunPaused(), RunDecided(call_id="c1", decision="approve"), RunResumed(),
-        BEGINS, ENDS, answered(), DONE,
+        *START, ASKED, called(), SAID, RunPaused(), RunDecided(call_id="c1", decision="approved"), RunResumed(),
+        acts(), BEGINS, ENDS, answered(), DONE,
+    ),
+    "a pause inside of a tool": (
+        *START, ASKED, called(), SAID, BEGINS, ToolFinished(call_id="c1", name="t", status="paused"), RunPaused(),
+        RunResumed(), acts(), BEGINS, ENDS, answered(), DONE,
+    ),
+    "another run's going on": (
+        RunStarted(agent="A"), RunDecided(call_id="c1", decision="rejected"), RunResumed(of="run_0"), acts(),
+        answered(), ASKED, SAID, DONE,
     ),
     "a pause that lasts": (*START, RunPaused(), InputAdded(input="x")),
     "another owner": (*START, ASKED, CREATED, RunAttempt(number=2, resumed_from=2), acts(), ASKED, SAID, DONE),
@@ -189,6 +197,9 @@ def test_what_a_run_may_write_passes(events: tuple[Any, ...]) -> None:
 
 BROKEN: list[tuple[str, list[Any]]] = [
     ("everything_is_an_event", [*log(*START), '{"type": "no.such"}']),
+    ("values_are_valid", log(*START, RunPaused(), RunDecided(call_id="c1", decision="perhaps"))),
+    ("a_handoff_is_requested_then_takes_place", log(*START, RunPaused(), RunResumed(), acts("B"))),
+    ("a_handoff_is_requested_then_takes_place", log(*START, RunPaused(), RunResumed(), ASKED)),
     ("everything_is_an_event", [*log(*START), b"no JSON"]),
     ("everything_is_an_event", [*log(*START), {"position": 3, "event": {"type": "user.event"}}]),
     ("everything_is_an_event", [*log(*START), UserEvent(name="x")]),

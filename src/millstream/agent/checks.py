@@ -15,16 +15,12 @@ if TYPE_CHECKING:
     from millstream.config.run import ToolNameCollisionPolicy
 
 
-def refuse_unsupported(
-    agent: Agent[Any], run_config: RunConfig | None = None, *, hooks: Any = None
-) -> None:
+def refuse_unsupported(agent: Agent[Any], run_config: RunConfig | None = None) -> None:
     """Refuse what this version would have to ignore.
 
     Raises:
         NotSupportedError: the agent, its tools, the configuration or the call asks for it; names the field.
     """
-    _refuse("Runner", {"hooks": hooks}, ("hooks",))
-    _refuse(f"Agent {agent.name!r}", vars(agent), _OF_AGENTS)
     # What is no tool and no handoff is somebody else's to complain about: see `get_all_tools`.
     for tool in agent.tools:
         _refuse(f"Tool {getattr(tool, 'name', '?')!r}", getattr(tool, "__dict__", {}), _OF_TOOLS)
@@ -74,11 +70,7 @@ def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:
 
 
 # What is not supported yet: these must be empty, false or None.
-_OF_AGENTS = ("mcp_servers", "input_guardrails", "output_guardrails", "hooks")
 _OF_TOOLS = (
-    "needs_approval",
-    "tool_input_guardrails",
-    "tool_output_guardrails",
     "on_approval_request",
     "defer_loading",
     "custom_data_extractor",
@@ -87,10 +79,7 @@ _OF_TOOLS = (
 )
 _OF_TOOL_EXECUTION = ("pre_approval_tool_input_guardrails",)
 _OF_RUN_CONFIGS = (
-    "input_guardrails",
-    "output_guardrails",
     "sandbox",
-    "output_guardrail_blocked_message",
 )
 
 

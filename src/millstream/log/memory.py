@@ -82,10 +82,15 @@ class MemoryLog(EventLog):
 
     async def info(self, run_id: str) -> LogInfo:
         """How far the log reaches."""
-        run = self._runs.get(run_id)
-        if run is None or run.last == 0:
+        known = self.info_nowait(run_id)
+        if known is None:
             raise UnknownRunError(run_id)
-        return LogInfo(run.first, run.last, run.sealed)
+        return known
+
+    def info_nowait(self, run_id: str) -> LogInfo | None:
+        """How far the log reaches; None where it has nothing of that run."""
+        run = self._runs.get(run_id)
+        return None if run is None or run.last == 0 else LogInfo(run.first, run.last, run.sealed)
 
     async def trim(self, run_id: str, first: int) -> None:
         """Forget the positions before `first`."""

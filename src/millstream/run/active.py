@@ -39,6 +39,7 @@ from millstream.events import (
 )
 from millstream.run.closing import keep
 from millstream.run.readers import Readers
+from millstream.run.state import Left, Outcome
 from millstream.run.writer import Trunk, Writer
 from millstream.usage import Usage
 
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from millstream.items import MessageOutputItem
     from millstream.log.promise import Batch, EventLog, Payload
     from millstream.run.state import RunProgress
+    from millstream.tracing import Trace
 
 logger = logging.getLogger("millstream")
 
@@ -97,6 +99,8 @@ class ActiveRun:
         )
         if parent is not None:
             parent.children.add(self)
+        if progress.turn is not None:  # it goes on in the middle of a turn
+            self.writer.opened.take_up(progress)
         nobody_left = weakref.WeakMethod(self.nobody_left)
         self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
         self.goes_on = goes_on
@@ -116,6 +120,10 @@ class ActiveRun:
         self.cancel_mode: CancelMode | None = None
         self.stop_error: BaseException | None = None
         """What the run is to fail with, where something beside its loop found that."""
+        self.takes_back = False
+        """Whether what its model said last was taken back: its end tells nothing of that."""
+        self.trace: Trace | None = None
+        """The trace that its spans go into: its own, or one that its caller had open."""
         self.task: asyncio.Task[None] | None = None
         self.began = False
         """Whether that task has taken its first step."""
@@ -209,6 +217,7 @@ class ActiveRun:
         except BaseException:
             self.ends_at = None
             raise
+        self._leave("paused")
         self.is_paused = True
         self._tell_all()
 
@@ -319,7 +328,7 @@ class ActiveRun:
         events += writer.drop()
         event = make()
         cancelled = event.type == "run.cancelled"
-        cut_off = None if was_held else self._cut_off
+        cut_off = None if was_held or self.takes_back else self._cut_off
         events += [*writer.opened.closing(progress, cut_off, cancelled=cancelled, time=stamp.time), event]
         batch = self.trunk.take(stamp, events)
         self.ends_at = batch.last
@@ -327,7 +336,7 @@ class ActiveRun:
 
     def _partial(self) -> str:
         """The text that was cut off, as far as it may be known."""
-        return "" if self.writer.was_dropped else self.progress.partial_text
+        return "" if self.writer.was_dropped or self.takes_back else self.progress.partial_text
 
     def _lose_end(self, batch: Batch) -> None:
         """The end cannot be written: readers in this process get it all the same, from `lost_end`."""
@@ -339,10 +348,19 @@ class ActiveRun:
                 self.trunk.log.break_off(self.run_id)
 
     def _ended(self, event: TerminalEvent) -> None:
+        self._leave(cast("Outcome", event.state))
         self.terminal = event
         self.progress.turn = None
         self._tell_all()
         self.log_unseen_failure()
+
+    def _leave(self, outcome: Outcome) -> None:
+        """Note in the run's progress, which a state is made of, how and where it was left."""
+        if outcome != "paused":
+            self.progress.waiting, self.progress.nested, self.progress.interruptions = {}, {}, []
+        self.progress.left = Left(
+            outcome, self.trunk.position, self.trunk.log if self.parent is None else None
+        )
 
     def _tell_all(self) -> None:
         """Tell whoever waits that it is done."""

@@ -55,6 +55,12 @@ class Opened:
         self._calls: list[RunItem] = []
         self._tools: list[tuple[ToolStarted, float]] = []
 
+    def take_up(self, progress: RunProgress) -> None:
+        """Begin with what a turn had said before its run was paused: its calls that have no answer are open."""
+        turn = progress.turn
+        for item in () if turn is None else (*turn.items, *_answers(progress)):
+            self._item(item)
+
     def see(self, payloads: Iterable[Payload], time: float) -> None:
         """Take in what was written at `time`."""
         self.time = time

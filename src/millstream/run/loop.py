@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
 from functools import partial
+from operator import itemgetter
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.agent import Agent, ToolsToFinalOutputResult, refuse_unsupported
@@ -22,19 +22,19 @@ from millstream.errors import (
     ModelRefusalError,
     UserError,
 )
-from millstream.events import AgentUpdatedStreamEvent, RunItemStreamEvent, RunStarted
+from millstream.events import AgentUpdatedStreamEvent, RunItemStreamEvent, RunResumed, RunStarted
 from millstream.handoff import Handoff, HandoffInputData
 from millstream.handoff_history import nest_handoff_history
 from millstream.items import (
     HandoffCallItem,
     HandoffOutputItem,
+    InputItem,
     ItemHelpers,
     MessageOutputItem,
     ReasoningItem,
-    ToolCallItem,
-    is_function_call,
 )
 from millstream.output import text_of
+from millstream.run.approvals import decided, judge, wait
 from millstream.run.closing import message_item
 from millstream.run.error_handlers import ErrorHandlers, as_written
 from millstream.run.model_call import ModelCaller
@@ -43,13 +43,11 @@ from millstream.run.tools import ToolRunner, answer, resolve
 from millstream.tool import FunctionToolResult
 
 if TYPE_CHECKING:
-    from openai.types.responses import ResponseFunctionToolCall
-
     from millstream.agent import StopAtTools
     from millstream.config import RunErrorHandlers
+    from millstream.events import Event
     from millstream.handoff import HandoffInputFilter
     from millstream.run.active import ActiveRun
-    from millstream.run.model_call import Conversation
     from millstream.run.prepare import PreparedAgent
     from millstream.run.seams import Seams
     from millstream.run.turn import Turn
@@ -71,7 +69,6 @@ class Loop:
     Args:
         run: where it writes, and what tells it to stop.
         seams: who takes part.
-        conversation: what the model's server remembers.
         error_handlers: the caller's handlers for errors that may become an output.
     """
 
@@ -79,14 +76,15 @@ class Loop:
         self,
         run: ActiveRun,
         seams: Seams,
-        conversation: Conversation,
         error_handlers: RunErrorHandlers[Any] | None = None,
     ) -> None:
         self._run = run
         self._seams = seams
-        self._conversation = conversation
+        self._conversation = run.progress.conversation
         self._error_handlers = ErrorHandlers(error_handlers)
+        seams.starting(run)
         self._progress = run.progress
+        self._agent_has_started = False
 
     async def main(self) -> None:
         """Run to the end. Returns when the terminal event is written, or the pause, and never raises."""
@@ -146,22 +144,25 @@ class Loop:
 
     async def _main(self) -> None:
         run, progress = self._run, self._progress
-        await run.write(
-            RunStarted(agent=progress.current_agent.name, input=progress.input),
-            AgentUpdatedStreamEvent(progress.current_agent),
-        )
+        await self._begin()
         if run.cancel_mode is not None:
             raise asyncio.CancelledError
-        await self._seams.run_input(run)
+        await (self._seams.run_input(run) if progress.goes_on_with is None else self._seams.run_resumed(run))
+        said = progress.turn  # what the model said before a pause: that turn is not over
         while True:
-            if progress.current_turn == progress.max_turns:
-                error = MaxTurnsExceeded(f"Max turns ({progress.max_turns}) exceeded")
-                await self._handle("max_turns", error)
-                return
-            progress.current_turn += 1
+            if said is None:
+                if progress.current_turn == progress.max_turns:
+                    error = MaxTurnsExceeded(f"Max turns ({progress.max_turns}) exceeded")
+                    await self._handle("max_turns", error)
+                    return
+                progress.current_turn += 1
             async with self._seams.turn_span(run):
-                is_over = await self._take_turn()
-            if is_over:
+                is_over = await self._take_turn(said)
+            said = None
+            if progress.interruptions and run.cancel_mode is not None:
+                progress.interruptions = []  # to be stopped is not to wait
+                raise asyncio.CancelledError
+            if is_over or progress.interruptions:
                 return
             await self._seams.turn_end(run)
             if run.cancel_mode is not None:
@@ -170,53 +171,86 @@ class Loop:
                 with run.stoppable(by=("now", "after_tool", "after_turn")):
                     await run.readers.have_taken(run.position)
 
+    async def _begin(self) -> None:
+        """Write how the run begins, or how it goes on."""
+        run, progress = self._run, self._progress
+        events: list[Event] = []
+        if not run.goes_on:
+            events.append(RunStarted(agent=progress.current_agent.name, input=progress.input))
+        before = progress.goes_on_with
+        if before is not None:
+            if run.parent is None:  # what was decided is one for all runs of the tree
+                events += decided(progress.context_wrapper.decisions)
+            events.append(RunResumed(of=None if run.goes_on else before))
+        await run.write(*events, AgentUpdatedStreamEvent(progress.current_agent))
+
     # --- one turn --------------------------------------------------------------------------
 
-    async def _take_turn(self) -> bool:
-        """Ask the model once and do what it says. True when the run has its output."""
+    async def _take_turn(self, said: Turn | None) -> bool:
+        """Ask the model once, unless it has `said` what it has to say, and do that. True when the run has its output."""
         run, progress = self._run, self._progress
         agent = progress.current_agent
         refuse_unsupported(agent)
-        if progress.current_turn == 1:
+        progress.context_wrapper.turn_input = ItemHelpers.input_to_new_input_list(progress.input)
+        if said is None and not self._agent_has_started:
+            self._agent_has_started = True
             await self._seams.agent_start(run, agent)
         ready = await prepare(agent, run)
-        with run.stoppable(by=("now", "after_tool")):
-            turn = await ModelCaller(run, self._seams, self._conversation, ready).call()
-        calls: list[Any] = [
-            item.raw_item
-            for item in turn.items
-            if isinstance(item, ToolCallItem) and is_function_call(item.raw_item)
-        ]
-        handoffs = [item for item in turn.items if isinstance(item, HandoffCallItem)]
-
-        results = await self._run_tools(ready, calls)
+        turn = said if said is not None else await self._ask(ready)
+        results = await self._run_tools(ready, turn)
+        if progress.interruptions:
+            return False
+        handoffs = turn.handoffs()
         if handoffs:
             await self._hand_over(ready, turn, handoffs)
             return False
         if results and await self._tools_decide(ready, results):
             return True
-        return not calls and await self._final_output(ready, turn)
+        return not turn.calls() and await self._final_output(ready, turn)
+
+    async def _ask(self, ready: PreparedAgent) -> Turn:
+        """What the model says, given what there is by now."""
+        run, progress = self._run, self._progress
+        while progress.pending_input:
+            item = InputItem(ready.agent, progress.pending_input.pop(0))
+            progress.add(item)
+            await run.write(RunItemStreamEvent(item=item))
+        with run.stoppable(by=("now", "after_tool")):
+            return await ModelCaller(run, self._seams, self._conversation, ready).call()
 
     # --- tools and handoffs ----------------------------------------------------------------
 
-    async def _run_tools(
-        self, ready: PreparedAgent, raw_calls: Sequence[ResponseFunctionToolCall]
-    ) -> list[FunctionToolResult]:
+    async def _run_tools(self, ready: PreparedAgent, turn: Turn) -> list[FunctionToolResult]:
+        """Run what the model called and nobody has answered yet; what waits for a decision is in `interruptions` then."""
         run, progress = self._run, self._progress
-        calls, answers = await resolve(run, raw_calls, ready.by_name)
+        raw_calls = turn.calls()
         if not raw_calls:
             return []
+        answered = progress.answers_of(turn)
+        open_calls = [(place, raw) for place, raw in enumerate(raw_calls) if place not in answered]
+        calls, answers = await resolve(run, open_calls, ready.by_name)
         if run.cancel_mode is not None and run.cancel_mode != "after_turn":
             raise asyncio.CancelledError
         await self._seams.before_tools(run, calls)
+        judged = await judge(run, ready.agent, calls)
         runner = ToolRunner(run, ready.agent, self._seams)
+        results = {
+            place: FunctionToolResult(tool, item.output, item)
+            for place, item in answered.items()
+            if (tool := ready.by_name.get(raw_calls[place].name)) is not None
+        }
         try:
             for place, text in answers.items():
                 runner.items[place] = await answer(run, raw_calls[place], text)
-            return await runner.run_all(calls)
+            for call, text in judged.rejected:
+                results[call.place] = await runner.reject(call, text)
+            ran = await runner.run_all(judged.ready)
         finally:
-            for item in runner.answers(calls):
+            for item in runner.answers(judged.ready):
                 progress.add(item)
+        wait(run, ready.agent, judged.waiting, runner.paused)
+        results |= {call.place: result for call, result in zip(judged.ready, ran, strict=True)}
+        return [result for _, result in sorted(results.items(), key=itemgetter(0))]
 
     async def _tools_decide(self, ready: PreparedAgent, results: list[FunctionToolResult]) -> bool:
         """Whether the tools' results are the output already (`Agent.tool_use_behavior`)."""
@@ -254,8 +288,8 @@ class Loop:
         if input_filter is not None:
             await self._filter_handoff(input_filter, turn)
         progress.current_agent = target
+        self._agent_has_started = False  # it does in the next turn, also where it is the same agent
         await run.write(AgentUpdatedStreamEvent(target))
-        await self._seams.agent_start(run, target)
 
     def _handoff_filter(self, handoff: Handoff[Any, Any]) -> HandoffInputFilter | None:
         """What changes what the next agent sees: the handoff's filter, the run's, or nesting."""
@@ -343,11 +377,12 @@ class Loop:
             return False
         agent = progress.current_agent
         text = as_written(agent, result.final_output)
+        await self._seams.final_output(self._run, agent, result.final_output)
         if result.include_in_history:
             item = message_item(agent, text)
             progress.add(item)
             await self._run.write(RunItemStreamEvent(item=item))
-        await self._set_output(agent, result.final_output)
+        progress.final_output = result.final_output
         return True
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, cast
 
@@ -35,8 +34,10 @@ from millstream.run.turn import Turn
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
+    from millstream.config import RunConfig
     from millstream.items import ModelResponse, TResponseInputItem
     from millstream.run.active import ActiveRun
+    from millstream.run.conversation import Conversation
     from millstream.run.prepare import PreparedAgent
     from millstream.run.seams import Seams
 
@@ -44,38 +45,6 @@ logger = logging.getLogger("millstream")
 
 _SLICE = 0.005
 """Seconds after which a stream that always has more at hand lets the event loop serve others."""
-
-
-@dataclass
-class Conversation:
-    """What the model's server remembers of earlier calls, where it is asked to.
-
-    With `tracks`, a call sends only what the server has not seen.
-    """
-
-    previous_response_id: str | None = None
-    conversation_id: str | None = None
-    auto: bool = False
-    known_items: int = 0
-    """How many of the run's items the server has seen."""
-    knows_input: bool = False
-    """Whether it has seen the run's input."""
-
-    @property
-    def tracks(self) -> bool:
-        """Whether the server keeps the history."""
-        return self.auto or self.previous_response_id is not None or self.conversation_id is not None
-
-    def answered(self, response_id: str | None, items: int) -> None:
-        """The model answered what it was sent; with what it said, the run has `items` items."""
-        if not self.tracks:
-            return
-        if self.conversation_id is None:
-            if response_id is None:
-                return  # nothing to go on from: what it was sent is sent again
-            self.previous_response_id = response_id
-        self.known_items = items
-        self.knows_input = True
 
 
 class ModelCaller:
@@ -98,6 +67,8 @@ class ModelCaller:
         self._instructions: str | None = None
         self._input: list[TResponseInputItem] = []
         self._is_taken = False
+        self._seams_error: Exception | None = None
+        """What somebody raised who takes part in the run, of what the model says."""
 
     async def call(self) -> Turn:
         """Call the model, and again where its settings say so; what it said is in the run's items and usage.
@@ -109,10 +80,10 @@ class ModelCaller:
         run, progress, ready = self._run, self._run.progress, self._ready
         self._begin_try()
         self._instructions, self._input = await self._model_input()
-        await run.write(ModelStarted(turn=progress.current_turn, model=_model_name(ready.model)))
+        await run.write(ModelStarted(turn=progress.current_turn, model=model_name(ready.model)))
         is_whole = False
         try:
-            async with self._seams.model_span(run, ready.agent):
+            async with self._seams.model_span(run, ready):
                 await self._seams.model_start(run, ready.agent, self._instructions, self._input)
                 turn, response = await self._answer()
                 is_whole = True
@@ -151,7 +122,7 @@ class ModelCaller:
         for item in turn.items:
             progress.add(item)
             if isinstance(item, ToolCallItem | HandoffCallItem):
-                progress.have_used_tools.add(id(turn.agent))
+                progress.have_used_tools[id(turn.agent)] = turn.agent.name
         self._conversation.answered(response.response_id, len(progress.model_items))
 
     # --- what it is given ------------------------------------------------------------------
@@ -193,8 +164,9 @@ class ModelCaller:
             try:
                 return turn, await self._try(turn)
             except Exception as error:
-                # A log that takes no more is no failure of the model, and what has ended is not begun again.
-                if error is run.log_error or turn.response is not None:
+                # A log that takes no more is no failure of the model, nor is what another part of the run
+                # found in its answer; and what has ended is not begun again.
+                if error is run.log_error or error is self._seams_error or turn.response is not None:
                     raise
                 retry = await retries.after(
                     error, output_started=turn.output_started, now=run.config.clock.time()
@@ -212,6 +184,7 @@ class ModelCaller:
         """Say that the model is asked again, and wait until it is."""
         run = self._run
         turn = run.progress.current_turn
+        run.writer.drop_try()
         await run.write(
             ModelRetried(turn=turn, attempt=retry.attempt, reason=retry.reason, delay=retry.delay)
         )
@@ -229,7 +202,7 @@ class ModelCaller:
             "tools": ready.tools,
             "output_schema": ready.output_schema,
             "handoffs": list(ready.handoffs.values()),
-            "tracing": ModelTracing.DISABLED,
+            "tracing": _tracing(run.config),
         }
         also = {
             "previous_response_id": conversation.previous_response_id,
@@ -262,7 +235,7 @@ class ModelCaller:
                 payloads = turn.feed(batch)
                 await run.write_model_events(payloads, raw_only=len(payloads) == len(batch.events))
                 if reads_answers:
-                    await self._seams.model_read(run, turn)
+                    await self._read(turn)
                 if now() > due:
                     await asyncio.sleep(0)
                     due = now() + _SLICE
@@ -270,6 +243,13 @@ class ModelCaller:
             # The model's socket closes here and now, not when the collector finds the generator.
             if hasattr(stream, "aclose"):
                 await stream.aclose()
+
+    async def _read(self, turn: Turn) -> None:
+        try:
+            await self._seams.model_read(self._run, turn)
+        except Exception as error:
+            self._seams_error = error
+            raise
 
     def _estimate(self, turn: Turn) -> None:
         """Count what a try has used, where its server did not tell, or did not come to it."""
@@ -292,6 +272,14 @@ class ModelCaller:
             turn.tell(usage)
 
 
-def _model_name(model: Model) -> str:
+def _tracing(config: RunConfig) -> ModelTracing:
+    """What a model is told that opens spans itself, as those do that were written for the SDK."""
+    if config.tracing_disabled:
+        return ModelTracing.DISABLED
+    return ModelTracing.ENABLED if config.trace_include_sensitive_data else ModelTracing.ENABLED_WITHOUT_DATA
+
+
+def model_name(model: Model) -> str:
+    """What a model is called, where it says so; else its class."""
     name = getattr(model, "model", None)
     return name if isinstance(name, str) else type(model).__name__

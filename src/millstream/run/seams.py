@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from millstream.context import ToolContext
     from millstream.items import ModelResponse, TResponseInputItem
     from millstream.run.active import ActiveRun
+    from millstream.run.prepare import PreparedAgent
     from millstream.run.tools import ToolCall
     from millstream.run.turn import Turn
     from millstream.tool import FunctionTool
@@ -24,8 +25,13 @@ if TYPE_CHECKING:
 class Seams:
     """What a run asks others at each of its moments, in the order of the loop. What one raises ends the run."""
 
-    reads_answers = False
-    """Whether `model_read` is to be called."""
+    @property
+    def reads_answers(self) -> bool:
+        """Whether `model_read` is to be called for the answer that is about to begin."""
+        return False
+
+    def starting(self, run: ActiveRun) -> None:
+        """The run is about to start: not in its own task yet, but where its caller is."""
 
     def run_span(self, run: ActiveRun) -> AbstractAsyncContextManager[Any]:
         """Held open from the first event of the run to the last but one, in the run's own task.
@@ -37,6 +43,9 @@ class Seams:
     async def run_input(self, run: ActiveRun) -> None:
         """Before the first turn: sessions add history, blocking input guardrails judge, parallel ones begin."""
 
+    async def run_resumed(self, run: ActiveRun) -> None:
+        """In place of `run_input`, where the run goes on with one that was paused or had ended: nothing begins anew."""
+
     def turn_span(self, run: ActiveRun) -> AbstractAsyncContextManager[Any]:
         """Held open for one turn, its tools and handoffs included."""
         return nullcontext()
@@ -44,7 +53,7 @@ class Seams:
     async def agent_start(self, run: ActiveRun, agent: Agent[Any]) -> None:
         """An agent begins to act."""
 
-    def model_span(self, run: ActiveRun, agent: Agent[Any]) -> AbstractAsyncContextManager[Any]:
+    def model_span(self, run: ActiveRun, ready: PreparedAgent) -> AbstractAsyncContextManager[Any]:
         """Held open for one model call, from behind its `model.started` to before its `model.completed`."""
         return nullcontext()
 
@@ -66,14 +75,23 @@ class Seams:
         """Held open for one tool call, in the task of that call. It sees what the tool raises."""
         return nullcontext()
 
+    async def tool_input(self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool) -> str | None:
+        """A tool may begin with its arguments: None; or what the call is answered with instead of that."""
+        return None
+
     async def tool_start(self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool) -> None:
         """A tool is about to run."""
 
-    async def tool_end(
+    async def tool_output(
         self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
     ) -> Any:
         """A tool has run; what is returned is its output from here on."""
         return output
+
+    async def tool_end(
+        self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
+    ) -> None:
+        """A tool has run, and that is its output, whatever is raised here."""
 
     async def handoff(self, run: ActiveRun, source: Agent[Any], target: Agent[Any]) -> None:
         """An agent hands over to another."""
@@ -107,7 +125,16 @@ class Together(Seams):
 
     def __init__(self, parts: Sequence[Seams]) -> None:
         self.parts = tuple(parts)
-        self.reads_answers = any(part.reads_answers for part in parts)
+
+    @property
+    def reads_answers(self) -> bool:
+        """Whether any of them wants it."""
+        return any(part.reads_answers for part in self.parts)
+
+    def starting(self, run: ActiveRun) -> None:
+        """Each."""
+        for part in self.parts:
+            part.starting(run)
 
     def run_span(self, run: ActiveRun) -> AbstractAsyncContextManager[Any]:
         """All of theirs."""
@@ -118,6 +145,11 @@ class Together(Seams):
         for part in self.parts:
             await part.run_input(run)
 
+    async def run_resumed(self, run: ActiveRun) -> None:
+        """Each."""
+        for part in self.parts:
+            await part.run_resumed(run)
+
     def turn_span(self, run: ActiveRun) -> AbstractAsyncContextManager[Any]:
         """All of theirs."""
         return self._spans(lambda part: part.turn_span(run))
@@ -127,9 +159,9 @@ class Together(Seams):
         for part in self.parts:
             await part.agent_start(run, agent)
 
-    def model_span(self, run: ActiveRun, agent: Agent[Any]) -> AbstractAsyncContextManager[Any]:
+    def model_span(self, run: ActiveRun, ready: PreparedAgent) -> AbstractAsyncContextManager[Any]:
         """All of theirs."""
-        return self._spans(lambda part: part.model_span(run, agent))
+        return self._spans(lambda part: part.model_span(run, ready))
 
     async def model_start(
         self, run: ActiveRun, agent: Agent[Any], instructions: str | None, input: Sequence[TResponseInputItem]
@@ -158,18 +190,33 @@ class Together(Seams):
         """All of theirs."""
         return self._spans(lambda part: part.tool_span(run, context))
 
+    async def tool_input(self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool) -> str | None:
+        """Each, until one answers in the tool's place."""
+        for part in self.parts:
+            answer = await part.tool_input(run, context, tool)
+            if answer is not None:
+                return answer
+        return None
+
     async def tool_start(self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool) -> None:
         """Each."""
         for part in self.parts:
             await part.tool_start(run, context, tool)
 
-    async def tool_end(
+    async def tool_output(
         self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
     ) -> Any:
         """Each, with what the one before made of the output."""
         for part in self.parts:
-            output = await part.tool_end(run, context, tool, output)
+            output = await part.tool_output(run, context, tool, output)
         return output
+
+    async def tool_end(
+        self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
+    ) -> None:
+        """Each."""
+        for part in self.parts:
+            await part.tool_end(run, context, tool, output)
 
     async def handoff(self, run: ActiveRun, source: Agent[Any], target: Agent[Any]) -> None:
         """Each."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.agent import Agent, check_agent, reachable, refuse_unsupported
 from millstream.config import RunConfig
 from millstream.context import RunContextWrapper
-from millstream.errors import UserError
+from millstream.errors import RunStateError, UserError
 from millstream.log.memory import MemoryLog
 from millstream.run.active import ActiveRun
 from millstream.run.input import check_input
@@ -23,7 +24,10 @@ from millstream.run.state import RunProgress, new_run_id
 if TYPE_CHECKING:
     from millstream.config import RunErrorHandlers
     from millstream.items import TResponseInputItem
-    from millstream.run.model_call import Conversation
+    from millstream.log.promise import EventLog
+    from millstream.run.conversation import Conversation
+    from millstream.run.seams import Seams
+    from millstream.run.state import Left
 
 logger = logging.getLogger("millstream")
 
@@ -56,35 +60,159 @@ def start_run(
     """
     if not isinstance(context, RunContextWrapper):
         context = RunContextWrapper(context=context)
-    loop = asyncio.get_running_loop()
     progress = RunProgress(
         run_id=new_run_id(),
         input=input,
         current_agent=agent,
         context_wrapper=cast("RunContextWrapper[Any]", context),
         max_turns=max_turns,
+        conversation=conversation,
     )
-    try:
-        if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
+    with _telling_how_far(progress):
         _check_max_turns(max_turns)
-        config = RunConfig.of(run_config)
+        config = _checked(agent, run_config, hooks=hooks)
+        check_session(session, server_keeps_history=progress.conversation.tracks)
         progress.omits_reasoning_ids = config.reasoning_item_id_policy == "omit"
-        refuse_unsupported(agent, config, hooks=hooks)
-        check_session(session, server_keeps_history=conversation.tracks)
-        check_agent(agent, config.tool_name_collision_policy)
-        for each in reachable(agent)[0]:
-            model_of(each, config)
         progress.input = check_input(input)
         log = config.log if config.log is not None else MemoryLog()
-        seams = parts_of(agent, config, hooks=hooks, session=session)
-        run = ActiveRun(progress, config, log, streamed=streamed, loop=loop, parent=parent, call_id=call_id)
-        steps = Loop(run, seams, conversation, error_handlers)
+        run = ActiveRun(
+            progress,
+            config,
+            log,
+            streamed=streamed,
+            loop=asyncio.get_running_loop(),
+            parent=parent,
+            call_id=call_id,
+        )
+        return _launch(run, parts_of(agent, config, hooks=hooks, session=session), error_handlers)
+
+
+def resume_run(
+    agent: Agent[Any],
+    progress: RunProgress,
+    *,
+    run_config: RunConfig | dict[str, Any] | None,
+    error_handlers: RunErrorHandlers[Any] | None,
+    streamed: bool,
+    hooks: Any,
+    session: Any,
+    parent: ActiveRun | None = None,
+    call_id: str = "",
+) -> ActiveRun:
+    """As `start_run`, for a run that goes on from where another one was left.
+
+    It goes on as that run and in its log, where that was paused and its log is at hand; else as
+    a run of its own, whose log names the one that it goes on with.
+
+    Args as of `start_run`, and:
+        agent: the agent that the run was started with.
+        progress: the state of the run that was left: a copy, which changes from here on.
+
+    Raises:
+        RunStateError: the run is complete, or went on already.
+        UserError: as of `start_run`.
+    """
+    left = progress.left
+    with _telling_how_far(progress):
+        config = _checked(agent, run_config, hooks=hooks)
+        check_session(session, server_keeps_history=progress.conversation.tracks)
+        _checked(progress.current_agent, config)
+        if left is None:  # a state that no run has come to
+            log = config.log if config.log is not None else MemoryLog()
+            goes_on = False
+        else:
+            _check_may_go_on(progress.run_id, left)
+            log = config.log or left.log or MemoryLog()
+            goes_on = parent is not None or _is_at_hand(progress.run_id, left, log)
+            progress.goes_on_with = progress.run_id
+            if not goes_on:
+                progress.run_id = new_run_id()
+        progress.interruptions = []
+        run = ActiveRun(
+            progress,
+            config,
+            log,
+            streamed=streamed,
+            loop=asyncio.get_running_loop(),
+            parent=parent,
+            call_id=call_id,
+            position=left.position if left is not None and goes_on else 0,
+            goes_on=goes_on,
+        )
+        _launch(run, parts_of(agent, config, hooks=hooks, session=session), error_handlers)
+        if left is not None:
+            left.resumed_by = run.run_id
+            progress.left = None
+        return run
+
+
+def _check_may_go_on(run_id: str, left: Left) -> None:
+    """Raise where nobody can go on with the run that was left so."""
+    if left.resumed_by is not None:
+        raise RunStateError(
+            f"This state of run {run_id} was run on from already, as run {left.resumed_by}: what was approved is "
+            "done once. Go on with to_state() of what came of that."
+        )
+    if left.outcome == "completed":
+        raise RunStateError(
+            f"Run {run_id} is complete, and there is nothing to go on with. Begin another with "
+            "result.to_input_list() and what you have to add."
+        )
+
+
+def _is_at_hand(run_id: str, left: Left, log: EventLog) -> bool:
+    """Whether the run that was left can go on in `log`.
+
+    Raises:
+        RunStateError: that log says that it went on already.
+    """
+    if left.outcome != "paused":
+        return False  # its log has its end
+    known = log.info_nowait(run_id)
+    if known is None:
+        return log is left.log
+    under_way = any(run.run_id == run_id and not run.is_done for runs in _under_way.values() for run in runs)
+    if under_way or known.sealed or known.last != left.position:
+        raise RunStateError(
+            f"Run {run_id} has gone on since this state was taken of it, at position {left.position}: what was "
+            "approved is done once. Go on with a state of what came of that."
+        )
+    return True
+
+
+@contextlib.contextmanager
+def _telling_how_far(progress: RunProgress) -> Generator[None]:
+    """A stretch in which a run is about to start: what it raises has `run_data`."""
+    try:
+        yield
     except Exception as error:
         with contextlib.suppress(Exception):  # an exception that is frozen, or has ideas of its own
             error.run_data = progress.error_details()  # type: ignore[attr-defined]  # pyright: ignore[reportAttributeAccessIssue]
         raise
-    task = loop.create_task(steps.main(), name=f"millstream run {run.run_id}")
+
+
+def _checked(
+    agent: Agent[Any], run_config: RunConfig | dict[str, Any] | None, *, hooks: Any = None
+) -> RunConfig:
+    """The configuration of a run of `agent`, when everything was checked that can be.
+
+    Raises:
+        UserError: it cannot work.
+    """
+    if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
+    config = RunConfig.of(run_config)
+    refuse_unsupported(agent, config)
+    check_agent(agent, config.tool_name_collision_policy)
+    for each in reachable(agent)[0]:
+        model_of(each, config)
+    return config
+
+
+def _launch(run: ActiveRun, seams: Seams, error_handlers: RunErrorHandlers[Any] | None) -> ActiveRun:
+    """Start the task of `run`."""
+    steps = Loop(run, seams, error_handlers)
+    task = run.loop.create_task(steps.main(), name=f"millstream run {run.run_id}")
     # A loop that is closed without cancelling its tasks would complain of a run left behind.
     task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
     run.task = task

@@ -4,16 +4,51 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
-from millstream.errors import RunErrorDetails
-from millstream.items import ItemHelpers, ModelResponse, Releasable, RunItem, TResponseInputItem
+from millstream.errors import AgentsException, RunErrorDetails
+from millstream.items import (
+    AgentRef,
+    ItemHelpers,
+    ModelResponse,
+    Releasable,
+    RunItem,
+    ToolApprovalItem,
+    ToolCallOutputItem,
+    TResponseInputItem,
+    call_id_of,
+)
+from millstream.run.conversation import Conversation
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.context import RunContextWrapper
+    from millstream.guardrail import (
+        InputGuardrailResult,
+        OutputGuardrailResult,
+        ToolInputGuardrailResult,
+        ToolOutputGuardrailResult,
+    )
+    from millstream.log.promise import EventLog
     from millstream.run.turn import Turn
+
+
+Outcome: TypeAlias = Literal["paused", "completed", "failed", "cancelled"]
+"""How a run was left."""
+
+
+@dataclass
+class Left:
+    """How and where a run was left that is done, as far as its process goes. All states of that moment share it."""
+
+    outcome: Outcome
+    position: int = 0
+    """The last position of its log."""
+    log: EventLog | None = None
+    """That log, where it is at hand."""
+    resumed_by: str | None = None
+    """The run that went on from here: there is one at most."""
 
 
 @dataclass
@@ -37,19 +72,92 @@ class RunProgress(Releasable):
     turn: Turn | None = None
     """What the model has said in that turn, in the try that counts; None before the first, and when the run is over."""
     final_output: Any = None
-    interruptions: list[Any] = field(default_factory=list[Any])
+    waiting: dict[int, ToolApprovalItem] = field(default_factory=dict[int, "ToolApprovalItem"])
+    """The calls of this turn that wait for a decision, by their place among its calls."""
+    nested: dict[int, RunProgress] = field(default_factory=dict[int, "RunProgress"])
+    """The runs that are paused inside of a call of this turn, by its place."""
+    interruptions: list[ToolApprovalItem] = field(default_factory=list["ToolApprovalItem"])
+    """Whatever waits for a decision, in nested runs too: what the run pauses for."""
+    pending_input: list[TResponseInputItem] = field(default_factory=list["TResponseInputItem"])
+    """Input that was added, for the next model call."""
+    conversation: Conversation = field(default_factory=Conversation)
+    left: Left | None = None
+    """Where the run was left; None while it goes on."""
+    goes_on_with: str | None = None
+    """The run that this one goes on with: itself, where it was paused and its log is at hand."""
+    input_guardrail_results: list[InputGuardrailResult] = field(default_factory=list["InputGuardrailResult"])
+    """The verdicts of guardrails, as the three below, in the order in which they came."""
+    output_guardrail_results: list[OutputGuardrailResult] = field(
+        default_factory=list["OutputGuardrailResult"]
+    )
+    tool_input_guardrail_results: list[ToolInputGuardrailResult] = field(
+        default_factory=list["ToolInputGuardrailResult"]
+    )
+    tool_output_guardrail_results: list[ToolOutputGuardrailResult] = field(
+        default_factory=list["ToolOutputGuardrailResult"]
+    )
     stored_items: int | None = None
     """How many of `new_items` the session has, behind the input; None where it has not even that, or there is none."""
     partial_text: str = ""
     omits_reasoning_ids: bool = False
     """Whether reasoning loses its id where it becomes input again."""
-    have_used_tools: set[int] = field(default_factory=set[int])
-    """The `id()` of each agent that has called a tool in this run, or handed over."""
+    have_used_tools: dict[int, str] = field(default_factory=dict[int, str])
+    """The name of each agent that has called a tool in this run, or handed over, by its `id()`."""
 
     def add(self, item: RunItem) -> None:
         """Take in a new item."""
         self.new_items.append(item)
         self.model_items.append(item)
+
+    def answers_of(self, turn: Turn) -> dict[int, ToolCallOutputItem]:
+        """The answers that calls of `turn` have, by the place of the call."""
+        found: dict[int, ToolCallOutputItem] = {}
+        if not self.waiting and not self.nested:
+            return found
+        outputs = [i for i in turn.first_and_after(self.new_items) if isinstance(i, ToolCallOutputItem)]
+        for place, call in enumerate(turn.calls()):
+            if place in self.waiting or place in self.nested:
+                continue
+            item = next((each for each in outputs if call_id_of(each.raw_item) == call_id_of(call)), None)
+            if item is not None:
+                outputs.remove(item)
+                found[place] = item
+        return found
+
+    def all_waiting(self) -> list[ToolApprovalItem]:
+        """Whatever waits for a decision, in the order of the calls; a call in which a run is paused has that run's."""
+        places = sorted({*self.waiting, *self.nested})
+        return [
+            item
+            for place in places
+            for item in ([self.waiting[place]] if place in self.waiting else self.nested[place].interruptions)
+        ]
+
+    def copy(self) -> RunProgress:
+        """The same state, which goes its own way from here on. How the run was left is one for both.
+
+        Raises:
+            AgentsException: the agent was released, and is gone.
+        """
+        agent: Any = self.current_agent
+        if isinstance(agent, AgentRef):
+            raise AgentsException(
+                f"The agent {agent.name!r} is gone: release_agents() let go of it, and nobody else kept it."
+            )
+        return replace(
+            self,
+            current_agent=agent,
+            context_wrapper=self.context_wrapper.copy(),
+            new_items=list(self.new_items),
+            model_items=list(self.model_items),
+            input_has=list(self.input_has),
+            raw_responses=list(self.raw_responses),
+            waiting=dict(self.waiting),
+            nested=dict(self.nested),
+            pending_input=list(self.pending_input),
+            conversation=replace(self.conversation),
+            have_used_tools=dict(self.have_used_tools),
+        )
 
     def input_items(self) -> list[TResponseInputItem]:
         """The input of the next model call."""
@@ -75,8 +183,10 @@ class RunProgress(Releasable):
             raw_responses=list(self.raw_responses),
             last_agent=self.current_agent,
             context_wrapper=self.context_wrapper,
-            input_guardrail_results=[],
-            output_guardrail_results=[],
+            input_guardrail_results=list(self.input_guardrail_results),
+            output_guardrail_results=list(self.output_guardrail_results),
+            tool_input_guardrail_results=list(self.tool_input_guardrail_results),
+            tool_output_guardrail_results=list(self.tool_output_guardrail_results),
             partial_text=self.partial_text,
             run_id=self.run_id,
         )

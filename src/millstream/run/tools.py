@@ -18,7 +18,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from millstream.events import Event
     from millstream.run.active import ActiveRun
     from millstream.run.seams import Seams
+    from millstream.run.state import RunProgress
     from millstream.tool import Tool
 
 logger = logging.getLogger("millstream")
@@ -78,16 +79,16 @@ class ToolFailure(Exception):
 
 
 async def resolve(
-    run: ActiveRun, calls: Sequence[ResponseFunctionToolCall], tools: Mapping[str, Tool]
+    run: ActiveRun, calls: Iterable[tuple[int, ResponseFunctionToolCall]], tools: Mapping[str, Tool]
 ) -> tuple[list[ToolCall], dict[int, str]]:
-    """Find the tool of each call; answers for the calls that have none, by their place.
+    """Find the tool of each call, which comes with its place; answers for the calls that have none, by their place.
 
     Raises:
         ModelBehaviorError: an unknown tool, where the policy is to raise.
     """
     found: list[ToolCall] = []
     answers: dict[int, str] = {}
-    for place, call in enumerate(calls):
+    for place, call in calls:
         tool = tools.get(call.name)
         if isinstance(tool, FunctionTool):
             found.append(ToolCall(place, call, tool))
@@ -154,6 +155,8 @@ class ToolRunner:
         self._stopped = False
         self.items: dict[int, ToolCallOutputItem] = {}
         """Output items so far, by the place of the call."""
+        self.paused: dict[int, RunProgress] = {}
+        """The runs that are paused inside of a call, by its place: that call has no output yet."""
 
     async def run_all(self, calls: Sequence[ToolCall]) -> list[FunctionToolResult]:
         """Run `calls` side by side and return their results in the order of the calls.
@@ -166,7 +169,7 @@ class ToolRunner:
             return []
         tasks = [asyncio.create_task(self._run_one(call)) for call in calls]
         for task in tasks:
-            task.add_done_callback(_look_at)
+            task.add_done_callback(look_at)
             # As for the run's own task: a loop that is closed carelessly says nothing of ours.
             task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
         try:
@@ -185,11 +188,20 @@ class ToolRunner:
         raise failure.error if isinstance(failure, ToolFailure) else failure
 
     def answers(self, calls: Sequence[ToolCall]) -> list[ToolCallOutputItem]:
-        """The answers to all calls in their order; to one of `calls` that has none, that it was cancelled."""
+        """The answers to all calls in their order; to one of `calls` that has none, that it was cancelled.
+
+        One in which a run is paused has none, and gets none.
+        """
         for call in calls:
-            if call.place not in self.items:
+            if call.place not in self.items and call.place not in self.paused:
                 self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
         return [item for _, item in sorted(self.items.items())]
+
+    async def reject(self, call: ToolCall, text: str) -> FunctionToolResult:
+        """Answer `call` with `text`, and do not run it."""
+        item = self.items[call.place] = output_item(self._agent, call.raw, text, call.tool)
+        await self._run.write(RunItemStreamEvent(item=item))
+        return FunctionToolResult(tool=call.tool, output=text, run_item=item)
 
     async def _run_one(self, call: ToolCall) -> FunctionToolResult:
         async with self._slots or contextlib.nullcontext():
@@ -200,16 +212,15 @@ class ToolRunner:
     async def _call(self, call: ToolCall) -> FunctionToolResult:
         run, raw, tool = self._run, call.raw, call.tool
         context, link = self._context(call)
-        await run.write(ToolStarted(call_id=raw.call_id, name=tool.name))
-        self._began[call.place] = run.config.clock.monotonic()
+        item: ToolCallOutputItem | None = None
         failure: BaseException | None = None
         output: Any = None
         try:
             async with self._seams.tool_span(run, context):
-                await self._seams.tool_start(run, context, tool)
-                output = await invoke_function_tool(tool, context, raw.arguments)
-                output = await self._seams.tool_end(run, context, tool, output)
-            item = output_item(self._agent, raw, output, tool)
+                output = await self._work(call, context)
+                item = self.items[call.place] = output_item(self._agent, raw, output, tool)
+                if call.place in self._began:
+                    await self._seams.tool_end(run, context, tool, output)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
@@ -218,29 +229,54 @@ class ToolRunner:
                 raise
             # Whatever else it is: also a cancellation that nobody but the tool asked for.
             failure = error
-            item = output_item(self._agent, raw, FAILED_OUTPUT, tool)
         await link.end()
         if self._stopped:  # it would not be cancelled, was answered for, and comes too late
             raise asyncio.CancelledError
-        status, code = _status(failure or context.failure)
-        self.items[call.place] = item
-        await close(run, self._finished(call, status, code), RunItemStreamEvent(item=item))
+        if item is None:
+            item = self.items[call.place] = output_item(self._agent, raw, FAILED_OUTPUT, tool)
+            finished = self._finished(call, failure)
+        else:
+            finished = self._finished(call, context.failure)
+        await close(run, *finished, RunItemStreamEvent(item=item))
         if failure is not None:
-            raise ToolFailure(_as_run_error(tool, failure)) from failure
-        result = link.agent_run_result
-        interruptions = [] if result is None else list(result.interruptions)
-        return FunctionToolResult(tool, output, item, interruptions, result)
+            # What others raise who take part in the run is theirs, and not the tool's.
+            error = failure if isinstance(failure, Exception) else as_run_error(tool, failure)
+            raise ToolFailure(error) from failure
+        return FunctionToolResult(tool, output, item, [], link.agent_run_result)
+
+    async def _work(self, call: ToolCall, context: ToolContext[Any]) -> Any:
+        """What the call is answered with: by its tool, or by one who takes part in the run and does not let it begin."""
+        run, tool, seams = self._run, call.tool, self._seams
+        answer = await seams.tool_input(run, context, tool)
+        if answer is not None:
+            return answer
+        await run.write(ToolStarted(call_id=call.raw.call_id, name=tool.name))
+        self._began[call.place] = run.config.clock.monotonic()
+        await seams.tool_start(run, context, tool)
+        try:
+            output = await invoke_function_tool(tool, context, call.raw.arguments)
+        except AgentsException:
+            raise
+        except Exception as error:
+            raise as_run_error(tool, error) from error
+        return await seams.tool_output(run, context, tool, output)
 
     def _is_cancelled(self) -> bool:
         """Whether somebody wants the tools to stop: the run, or whoever cancels the run's own task."""
         task = self._run.task
         return self._stopping or (task is not None and task.cancelling() > 0)
 
-    def _finished(self, call: ToolCall, status: str, code: str | None) -> ToolFinished:
+    def _finished(self, call: ToolCall, failure: BaseException | None) -> list[Event]:
+        """The end of the tool, if it has begun."""
+        if call.place not in self._began:
+            return []
+        status, code = _status(failure)
         ms = (self._run.config.clock.monotonic() - self._began.pop(call.place)) * 1000
-        return ToolFinished(
-            call_id=call.raw.call_id, name=call.tool.name, status=status, code=code, ms=round(ms, 3)
-        )
+        return [
+            ToolFinished(
+                call_id=call.raw.call_id, name=call.tool.name, status=status, code=code, ms=round(ms, 3)
+            )
+        ]
 
     def _context(self, call: ToolCall) -> tuple[ToolContext[Any], CallLink]:
         """The context of `call`, and what ties it to the run."""
@@ -263,7 +299,7 @@ class ToolRunner:
         for task in tasks:
             task.cancel()
         # A run that is nested in this one waits for its own tools, and is waited for.
-        pending = await _wait_bounded(tasks, GRACE * _levels(self._run), self._run.config.clock)
+        pending = await wait_bounded(tasks, GRACE * _levels(self._run), self._run.config.clock)
         self._stopped = True
         for task, call in zip(tasks, calls, strict=True):
             if task in pending:
@@ -290,7 +326,8 @@ def _status(failure: BaseException | None) -> tuple[str, str | None]:
     return "error", "tool_failed"
 
 
-def _as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
+def as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
+    """What a run fails with where `tool`, or a function of its description, raised `error`."""
     if isinstance(error, AgentsException):
         return error
     wrapped = ToolFailedError(f"Error running tool {tool.name}: {text_of(error)}")
@@ -298,7 +335,7 @@ def _as_run_error(tool: FunctionTool, error: BaseException) -> BaseException:
     return wrapped
 
 
-async def _wait_bounded(
+async def wait_bounded(
     tasks: Sequence[asyncio.Task[Any]], seconds: float, clock: Clock
 ) -> set[asyncio.Task[Any]]:
     """Wait for all to end, however often the waiting itself is cancelled; what has not ended by then."""
@@ -315,7 +352,7 @@ async def _wait_bounded(
     return {task for task in tasks if task in pending}
 
 
-def _look_at(task: asyncio.Task[Any]) -> None:
-    # Who is answerable for the exception gets it from `run_all`; asyncio need not log it too.
+def look_at(task: asyncio.Task[Any]) -> None:
+    """Take note of how a task ended: who is answerable for its exception gets it, and asyncio need not log it too."""
     if not task.cancelled():
         task.exception()

@@ -91,6 +91,25 @@ class Turn:
         self._heard: list[list[Any] | _Done] = []
         """The events in which nothing ended, and where items did: from these partial text is told."""
 
+    @classmethod
+    def said_before(cls, agent: Agent[Any], items: Sequence[RunItem]) -> Turn:
+        """A turn whose model call is over, of which only the items are known any more."""
+        turn = cls(agent, {}, {})
+        turn.items = list(items)
+        return turn
+
+    def calls(self) -> list[Any]:
+        """The calls of functions that the model made: the payloads, handoffs aside."""
+        return [
+            item.raw_item
+            for item in self.items
+            if isinstance(item, ToolCallItem) and is_function_call(item.raw_item)
+        ]
+
+    def handoffs(self) -> list[HandoffCallItem]:
+        """The handoffs that the model asked for."""
+        return [item for item in self.items if isinstance(item, HandoffCallItem)]
+
     def feed(self, batch: RawBatch) -> list[Payload]:
         """The events of `batch` as they go into the log, each new item right behind the event that ended it.
 
@@ -211,6 +230,11 @@ class Turn:
             return self._response.output
         events = [event for heard in self._heard if not isinstance(heard, _Done) for event in heard]
         return ["".join(map(_piece, events))]
+
+    def text_behind(self, place: int) -> tuple[str, int]:
+        """The text and the refusals that came behind `place`, and the place behind them; from 0. Total, as `said`."""
+        events = [event for heard in self._heard[place:] if not isinstance(heard, _Done) for event in heard]
+        return "".join(map(_prose, events)), len(self._heard)
 
     def partial_text(self) -> str:
         """The text that was streamed and is in no item. Total: what cannot be read is left out."""
@@ -355,6 +379,20 @@ def _piece(event: Any) -> str:
             return ""
     piece = getattr(event, "delta", None)
     return piece if isinstance(piece, str) else ""
+
+
+_PROSE = ("response.output_text.delta", "response.refusal.delta")
+
+
+def _prose(event: Any) -> str:
+    """The text that `event` adds to what people read. Total."""
+    if isinstance(event, bytes) and not any(kind.encode() in event for kind in _PROSE):
+        return ""
+    try:
+        typed = raw.decode(event) if isinstance(event, bytes) else event
+    except Exception:  # as below
+        return ""
+    return _piece(typed) if getattr(typed, "type", None) in _PROSE else ""
 
 
 def _text_delta(event: Any) -> Any:

@@ -36,13 +36,13 @@ _TABLE: dict[Family, dict[str, str]] = {
         "a_run_begins_with_run_started": "The first event of a run is run.started, and there is one.",
         "a_run_ends_once": "Every run has exactly one terminal event, and nothing of that run follows it.",
         "an_end_is_of_its_run": "The terminal event has the family that run.started named, and the state of its type.",
-        "a_nested_run_lives_in_its_parent": "A nested run begins after its parent and ends before it, one level deeper.",
+        "a_nested_run_lives_in_its_parent": "A nested run begins after its parent and ends before it, or waits for good, one level deeper.",
         "the_envelope_tells_the_state": "Parent and depth of a run never change, its turn never goes back, and its agent is the one that acts.",
-        "a_paused_run_waits": "Nothing is open when a run pauses, and it goes on with run.resumed.",
+        "a_paused_run_waits": "No model call and no tool is open when a run pauses, and it goes on with run.resumed.",
     },
     "agents": {
         "an_agent_is_named_before_it_acts": "No model is asked and no tool runs before agent_updated_stream_event.",
-        "a_handoff_is_requested_then_takes_place": "Another agent acts after handoff_requested and handoff_occured, which name it.",
+        "a_handoff_is_requested_then_takes_place": "Another agent acts after handoff_requested and handoff_occured, which name it. Behind a pause the same agent is named again.",
     },
     "model": {
         "every_model_call_ends": "model.started and model.completed alternate, with the same turn, one call a turn.",

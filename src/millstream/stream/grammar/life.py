@@ -13,6 +13,7 @@ from millstream.events import (
     RawResponsesStreamEvent,
     RunAttempt,
     RunItemStreamEvent,
+    RunResumed,
     RunStarted,
 )
 from millstream.items import call_id_of
@@ -162,13 +163,15 @@ class Agents(Rule):
         self._known = True
         self._acting: str | None = None
         self._target: str | None = None
-        """Where the last handoff leads, until that agent acts."""
+        """Where the last handoff leads, until that agent acts; or who acts again behind a pause."""
         self._requested: set[str | None] = set()
 
     def see(self, entry: Entry) -> Iterator[Violation]:
         """What is wrong with `entry`, after what was seen before."""
         event = entry.event
-        if isinstance(event, AgentUpdatedStreamEvent):
+        if isinstance(event, RunResumed):
+            self._target = self._acting
+        elif isinstance(event, AgentUpdatedStreamEvent):
             yield from self._updated(_name(event.new_agent))
         elif self._known and self._acting is None and entry.type in self._ACTS:
             yield Violation(
@@ -177,7 +180,7 @@ class Agents(Rule):
         elif self._target is not None and entry.type in ("model.started", "run.completed"):
             yield Violation(
                 "a_handoff_is_requested_then_takes_place",
-                f"{entry.type} came behind a handoff: expected agent_updated_stream_event of {self._target!r}.",
+                f"{entry.type} came behind a handoff or a pause: expected agent_updated_stream_event of {self._target!r}.",
             )
             self._target = None
         if isinstance(event, RunItemStreamEvent):

@@ -11,7 +11,7 @@ from millstream.stream.grammar.clauses import Violation
 
 _STATES: dict[str, frozenset[str]] = {
     "model.completed": frozenset({"completed", "failed", "cancelled"}),
-    "tool.finished": frozenset({"ok", "error", "timeout", "cancelled"}),
+    "tool.finished": frozenset({"ok", "error", "timeout", "cancelled", "paused"}),
 }
 
 
@@ -22,6 +22,8 @@ def wrong_values(entry: Entry, *, bare: bool) -> Iterator[Violation]:
     kind = entry.type
     if kind in _STATES and event.status not in _STATES[kind]:
         wrong.append(("status", event.status, f"one of {', '.join(sorted(_STATES[kind]))}"))
+    if kind == "run.decided" and event.decision not in ("approved", "rejected"):
+        wrong.append(("decision", event.decision, "approved or rejected"))
     if kind in ("model.started", "model.completed", "model.retried") and not _is_count(event.turn):
         wrong.append(("turn", event.turn, "a number of turns"))
     if kind == "model.completed" or kind in TERMINAL_TYPES:

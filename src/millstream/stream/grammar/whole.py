@@ -155,7 +155,8 @@ class StreamGrammar:
 
     def _children_of(self, entry: Entry) -> Iterator[Violation]:
         for run in self._runs.values():
-            if run.parent_run_id == entry.run_id and not run.ended and run.is_certain:
+            is_open = not (run.ended or run.is_paused)
+            if run.parent_run_id == entry.run_id and is_open and run.is_certain:
                 yield Violation(
                     "a_nested_run_lives_in_its_parent",
                     f"Run {entry.run_id} ends, and run {run.run_id} inside it has not ended.",
@@ -173,6 +174,7 @@ class _Run:
         self.parent_run_id = entry.parent_run_id
         self.depth = entry.depth
         self.ended = False
+        self.is_paused = False
         self.is_certain = known
         rules: list[Rule]
         if sdk:
@@ -203,11 +205,12 @@ class _Run:
             )
             return
         event = entry.event
-        if isinstance(event, RunAttempt | RunResumed):
+        if isinstance(event, RunAttempt) or (isinstance(event, RunResumed) and event.of is not None):
             self.forget()  # superseded, or in another log
         for rule in self._rules:
             yield from rule.see(entry)
         self.is_certain = self.is_certain or isinstance(event, RunStarted)
+        self.is_paused = entry.type == "run.paused" or (self.is_paused and entry.type != "run.resumed")
         self.ended = entry.is_terminal
 
     def forget(self) -> None:

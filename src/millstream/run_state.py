@@ -1,0 +1,461 @@
+"""The state of a run that waits for decisions, or has ended: decide over its calls, keep it as JSON, run on from it.
+
+Rules of this file:
+
+1. A state is one place in one run. It shows what waits there, and takes decisions and input; it
+   changes nothing but itself. `Runner.run(agent, state)`, by any of the four doors, goes on.
+2. A state is run on from once: what was approved must not be done twice. What came of it has a
+   state of its own.
+3. Every call that waits is decided over once. To say the same again changes nothing.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import is_dataclass
+from typing import TYPE_CHECKING, Any, Generic, TypeAlias, cast
+
+import msgspec
+from typing_extensions import TypeVar
+
+from millstream import codec
+from millstream.approval import Decision, Decisions, key_of_item
+from millstream.context import RunContextWrapper, TContext
+from millstream.errors import ApprovalError, DecodeError, RunStateError
+from millstream.items import ItemHelpers
+from millstream.run.conversation import Conversation
+from millstream.run.input import check_input
+from millstream.run.state import RunProgress, new_run_id
+from millstream.run.state_document import ContextDocument
+from millstream.run.state_json import agents_by_name, progress_from, read, to_json
+
+if TYPE_CHECKING:
+    from millstream.agent import Agent
+    from millstream.items import ToolApprovalItem, TResponseInputItem
+
+logger = logging.getLogger("millstream")
+
+TAgent = TypeVar("TAgent", bound="Agent[Any]", default="Agent[Any]")
+
+ContextSerializer: TypeAlias = Callable[[Any], Mapping[str, Any]]
+"""Makes of a context object what JSON can hold."""
+
+ContextDeserializer: TypeAlias = Callable[[Mapping[str, Any]], Any]
+"""Makes a context object of what its serializer made."""
+
+ContextOverride: TypeAlias = "Mapping[str, Any] | RunContextWrapper[Any]"
+
+
+class RunState(Generic[TContext, TAgent]):
+    """Where a run stands. Comes from `result.to_state()` or from `RunState.from_json()`.
+
+    ```python
+    state = result.to_state()
+    for item in state.get_interruptions():
+        state.approve(item)
+    result = await Runner.run(agent, state)
+    ```
+
+    Args:
+        context: the run's context.
+        original_input: its input.
+        starting_agent: the agent that acts.
+        max_turns: how many turns the run may take in all, those before the state included.
+        conversation_id: a conversation that the model's server keeps.
+        previous_response_id: a response to go on from, which the server keeps.
+        auto_previous_response_id: let the server keep the history.
+    """
+
+    def __init__(
+        self,
+        context: RunContextWrapper[TContext],
+        original_input: str | list[Any],
+        starting_agent: TAgent,
+        max_turns: int | None = 10,
+        *,
+        conversation_id: str | None = None,
+        previous_response_id: str | None = None,
+        auto_previous_response_id: bool = False,
+    ) -> None:
+        self._progress = RunProgress(
+            run_id=new_run_id(),
+            input=check_input(original_input),
+            current_agent=starting_agent,
+            context_wrapper=context,
+            max_turns=max_turns,
+            conversation=Conversation(previous_response_id, conversation_id, auto_previous_response_id),
+        )
+        self._lacks_context: str | None = None
+        """The class of the context that the state could not carry, where it could not."""
+
+    @classmethod
+    def of(cls, progress: RunProgress) -> RunState[Any, Any]:
+        """The state of the run whose progress this is.
+
+        Raises:
+            RunStateError: the run goes on.
+        """
+        self = object.__new__(cls)
+        if progress.left is None:
+            raise RunStateError(
+                f"Run {progress.run_id} goes on, and has no state to keep yet: read it, or await it, to its end "
+                "or its pause."
+            )
+        self._progress = progress.copy()
+        self._lacks_context = None
+        return cast("RunState[Any, Any]", self)
+
+    # --- what waits --------------------------------------------------------------------------
+
+    def get_interruptions(self) -> list[ToolApprovalItem]:
+        """The calls that wait for a decision, those of nested runs included; also those decided over by now."""
+        return list(self._progress.interruptions)
+
+    def approve(
+        self,
+        approval_item: ToolApprovalItem | str,
+        always_approve: bool = False,
+        *,
+        arguments: Mapping[str, Any] | str | None = None,
+    ) -> None:
+        """Let a call that waits run when the run goes on.
+
+        Args:
+            approval_item: the call: one of `get_interruptions()`, or its call id.
+            always_approve: all later calls of that tool by that agent too, in this run.
+            arguments: what the tool gets in place of the model's own arguments: a JSON object,
+                or its text. The history keeps the call as the model made it.
+
+        Raises:
+            ApprovalError: no such call waits, or it was rejected, or approved otherwise, before.
+        """
+        edited = None if arguments is None else _arguments_text(arguments)
+        self._decide(approval_item, Decision(approved=True, arguments=edited), always=always_approve)
+
+    def reject(
+        self,
+        approval_item: ToolApprovalItem | str,
+        always_reject: bool = False,
+        *,
+        rejection_message: str | None = None,
+    ) -> None:
+        """Answer a call that waits without running it when the run goes on.
+
+        Args:
+            approval_item: the call: one of `get_interruptions()`, or its call id.
+            always_reject: all later calls of that tool by that agent too, in this run.
+            rejection_message: what the model is told; without one what the run's
+                `tool_error_formatter` says, else a usual text.
+
+        Raises:
+            ApprovalError: no such call waits, or it was approved, or rejected otherwise, before.
+        """
+        self._decide(approval_item, Decision(approved=False, message=rejection_message), always=always_reject)
+
+    def _decide(self, item: ToolApprovalItem | str, decision: Decision, *, always: bool) -> None:
+        self._check_not_resumed()
+        key = self._key(item)
+        decisions = self._decisions
+        before = decisions.once.get(key)
+        if before is not None and before != decision:
+            what = "approved" if before.approved else "rejected"
+            raise ApprovalError(
+                f"The call {key.call_id!r} of {key.tool} was {what} before, in another way than now: "
+                "a call is decided over once. Take the state anew, from result.to_state() or from its JSON, "
+                "to decide otherwise."
+            )
+        decisions.decide(key, decision, always=always)
+
+    def _key(self, item: ToolApprovalItem | str) -> Any:
+        """The key of a call that waits."""
+        waiting = self._keys()
+        if isinstance(item, str):
+            found = [key for key in waiting if key.call_id == item]
+            if len(found) == 1:
+                return found[0]
+            if found:
+                raise ApprovalError(
+                    f"{len(found)} calls wait that have the id {item!r}: decide by the items of get_interruptions()."
+                )
+        else:
+            for key, each in zip(waiting, self._progress.interruptions, strict=True):
+                if each is item:
+                    return key
+            wanted = key_of_item(item)
+            same = [key for key in waiting if key._replace(nth=0) == wanted]
+            if same:
+                return next((key for key in same if key not in self._decisions.once), same[0])
+        call = item if isinstance(item, str) else f"{item.call_id} of {item.name}"
+        calls = ", ".join(f"{key.call_id} of {key.tool}" for key in waiting) or "none"
+        raise ApprovalError(
+            f"The call {call} does not wait for a decision in this state. These do: {calls}. It may have been "
+            "dealt with by now, or belong to another run."
+        )
+
+    def _keys(self) -> list[Any]:
+        """The key of each call that waits, in order."""
+        seen: dict[Any, int] = {}
+        keys: list[Any] = []
+        for item in self._progress.interruptions:
+            key = key_of_item(item)
+            nth = seen[key] = seen.get(key, -1) + 1
+            keys.append(key._replace(nth=nth))
+        return keys
+
+    @property
+    def _decisions(self) -> Decisions:
+        return self._progress.context_wrapper.decisions
+
+    # --- input that comes in meanwhile -------------------------------------------------------
+
+    def add_input(self, input: str | list[TResponseInputItem]) -> None:
+        """Add to what the model is given next, behind the answers to the calls that wait.
+
+        Raises:
+            InputItemError: it is no input that models take.
+            RunStateError: the run is complete, or goes on already.
+        """
+        self._check_not_resumed()
+        if self._progress.left is not None and self._progress.left.outcome == "completed":
+            raise RunStateError(
+                "The run is complete, and takes no more input: begin another with "
+                "result.to_input_list() and what you have to add."
+            )
+        added = check_input(ItemHelpers.input_to_new_input_list(cast("Any", input)))
+        self._progress.pending_input.extend(cast("list[Any]", added))
+
+    @property
+    def pending_input(self) -> list[TResponseInputItem]:
+        """What was added and no model was given yet: a copy."""
+        return copy.deepcopy(self._progress.pending_input)
+
+    def clear_pending_input(self) -> None:
+        """Take back what was added."""
+        self._progress.pending_input.clear()
+
+    # --- JSON ----------------------------------------------------------------------------------
+
+    def to_json(
+        self,
+        *,
+        context_serializer: ContextSerializer | None = None,
+        strict_context: bool = False,
+        include_tracing_api_key: bool = False,
+    ) -> dict[str, Any]:
+        """The state as plain values for JSON, with a schema and its version.
+
+        It has the whole conversation and the context in plain text: keep it where you would keep
+        those. Whoever can change it decides over the calls in it.
+
+        Args:
+            context_serializer: makes of a context that is no mapping one that JSON can hold.
+            strict_context: refuse a context that is no mapping where there is no serializer. Without
+                it, one that JSON cannot hold is left out, with a line in the log.
+            include_tracing_api_key: has no effect: traces have no key here.
+
+        Raises:
+            RunStateError: the context cannot be kept, and `strict_context` is set.
+        """
+        document = _context_document(
+            self._progress.context_wrapper.context, context_serializer, strict=strict_context
+        )
+        return to_json(self._progress, document)
+
+    def to_string(
+        self,
+        *,
+        context_serializer: ContextSerializer | None = None,
+        strict_context: bool = False,
+        include_tracing_api_key: bool = False,
+    ) -> str:
+        """`to_json` as one line of text."""
+        document = self.to_json(context_serializer=context_serializer, strict_context=strict_context)
+        return msgspec.json.encode(document).decode()
+
+    @staticmethod
+    async def from_json(
+        initial_agent: Agent[Any],
+        state_json: dict[str, Any],
+        *,
+        context_override: ContextOverride | None = None,
+        context_deserializer: ContextDeserializer | None = None,
+        strict_context: bool = False,
+    ) -> RunState[Any, Agent[Any]]:
+        """The state that `to_json` made.
+
+        What stands in it is data, wherever it comes from: nothing is imported or evaluated by it.
+        Yet it says which calls were approved. Read only what you have kept yourself.
+
+        Args:
+            initial_agent: the agent that the run was started with. Others are found by their names,
+                among those that it can hand over to.
+            state_json: the document.
+            context_override: the context, in place of the one in the document; also a whole wrapper.
+            context_deserializer: makes the context of what a serializer made.
+            strict_context: refuse a context that needs a deserializer or an override and has none.
+
+        Raises:
+            RunStateVersionError: it was written by a newer version.
+            RunStateError: it is no state, or a damaged one, or of agents that are not there.
+        """
+        document = read(state_json)
+        wrapper, lacks = _context_from(document.context, context_override, context_deserializer)
+        if lacks is not None and strict_context:
+            raise _no_context(lacks)
+        self = object.__new__(RunState)
+        self._progress = progress_from(document, agents_by_name(initial_agent), wrapper)
+        self._lacks_context = lacks
+        return self
+
+    @staticmethod
+    async def from_string(
+        initial_agent: Agent[Any],
+        state_string: str,
+        *,
+        context_override: ContextOverride | None = None,
+        context_deserializer: ContextDeserializer | None = None,
+        strict_context: bool = False,
+    ) -> RunState[Any, Agent[Any]]:
+        """The state that `to_string` made; see `from_json`."""
+        return await RunState.from_json(
+            initial_agent,
+            cast("Any", state_string),
+            context_override=context_override,
+            context_deserializer=context_deserializer,
+            strict_context=strict_context,
+        )
+
+    # --- running on ----------------------------------------------------------------------------
+
+    def to_go_on(self, context: Any = None, conversation: Conversation | None = None) -> RunProgress:
+        """What a run begins with that goes on from here: for `Runner`, and not to be called by others.
+
+        Args:
+            context: the program's context object, in place of the one that the state has.
+            conversation: what the model's server remembers, where the caller says so anew.
+
+        Raises:
+            RunStateError: the state lacks its context, and none is passed.
+        """
+        progress = self._progress.copy()
+        if context is not None:
+            given = cast("Any", context.context) if isinstance(context, RunContextWrapper) else context
+            progress.context_wrapper.context = given
+        elif self._lacks_context is not None:
+            raise _no_context(self._lacks_context)
+        if conversation is not None and conversation.tracks:
+            progress.conversation.auto = conversation.auto or progress.conversation.auto
+            for name in ("conversation_id", "previous_response_id"):
+                if (told := getattr(conversation, name)) is not None:
+                    setattr(progress.conversation, name, told)
+        return progress
+
+    def _check_not_resumed(self) -> None:
+        left = self._progress.left
+        if left is not None and left.resumed_by is not None:
+            raise RunStateError(
+                f"This state of run {self._progress.run_id} was run on from already, as run {left.resumed_by}: what "
+                "is decided now comes too late. Decide on to_state() of what came of that."
+            )
+
+    def __repr__(self) -> str:
+        progress = self._progress
+        waiting = len(progress.interruptions)
+        return (
+            f"RunState(run {progress.run_id}, agent {progress.current_agent.name!r}, "
+            f"turn {progress.current_turn}, {waiting} call(s) waiting)"
+        )
+
+
+def _arguments_text(arguments: Any) -> str:
+    """The JSON text of arguments that somebody has edited.
+
+    Raises:
+        ApprovalError: they are no JSON object.
+    """
+    try:
+        text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        plain = codec.decode(text)
+    except (DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise ApprovalError(f"arguments= must be a JSON object, or the text of one: {error}") from None
+    if not isinstance(plain, dict):
+        raise ApprovalError(
+            f"arguments= must be a JSON object, or the text of one, not {type(plain).__name__}."
+        )
+    return text
+
+
+# --- the program's context ----------------------------------------------------------------------
+
+
+def _context_document(context: Any, serializer: ContextSerializer | None, *, strict: bool) -> ContextDocument:
+    """What a document has of the program's context object.
+
+    Raises:
+        RunStateError: it cannot be kept, and that is not to be passed over.
+    """
+    kind = type(context).__name__
+    if context is None:
+        return ContextDocument()
+    if isinstance(context, Mapping):
+        return ContextDocument(kind="json", type=kind, value=_as_json(cast("Any", context), "The context"))
+    if serializer is not None:
+        made = serializer(context)
+        if not isinstance(made, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise RunStateError(f"context_serializer returned {type(made).__name__}, not a mapping.")
+        value = _as_json(cast("Any", made), "What context_serializer returned")
+        return ContextDocument(kind="custom", type=kind, value=value)
+    if strict:
+        raise RunStateError(
+            f"The context is a {kind}, which is no mapping. Pass context_serializer=, which makes one of it."
+        )
+    if isinstance(context, str | int | float | list):
+        return ContextDocument(kind="json", type=kind, value=_as_json(cast("Any", context), "The context"))
+    if is_dataclass(context) or hasattr(context, "model_dump"):
+        bad: list[codec.BadField] = []
+        value = codec.decode(codec.encode(context, bad=bad))
+        if not bad:
+            return ContextDocument(kind="custom", type=kind, value=value)
+    logger.warning(
+        "a state is kept without its context, a %s, which is no JSON: pass context_serializer= to keep it, or "
+        "context_override= when it is read",
+        kind,
+    )
+    return ContextDocument(kind="omitted", type=kind)
+
+
+def _as_json(value: Any, what: str) -> Any:
+    bad: list[codec.BadField] = []
+    plain = codec.decode(codec.encode(value, bad=bad))
+    if bad:
+        raise RunStateError(
+            f"{what} has no JSON at {bad[0].path or 'its top'} ({bad[0].type}): a state keeps what JSON can hold. "
+            "Leave it out of the context, and pass the rest with context= when the run goes on."
+        )
+    return plain
+
+
+def _context_from(
+    document: ContextDocument,
+    override: ContextOverride | None,
+    deserializer: ContextDeserializer | None,
+) -> tuple[RunContextWrapper[Any], str | None]:
+    """The context of a run that is read back; and the class of what could not be, where it could not."""
+    if isinstance(override, RunContextWrapper):
+        return override, None
+    if override is not None:
+        return RunContextWrapper(context=override), None
+    if document.kind in ("none", "json"):
+        return RunContextWrapper(context=document.value), None
+    if document.kind == "custom" and deserializer is not None and isinstance(document.value, dict):
+        return RunContextWrapper(context=deserializer(cast("dict[str, Any]", document.value))), None
+    return RunContextWrapper(context=document.value), document.type
+
+
+def _no_context(kind: str) -> RunStateError:
+    return RunStateError(
+        f"The context of this run, a {kind}, is not in its state as it was. Pass context_deserializer= or "
+        "context_override= where the state is read, or context= where the run goes on."
+    )
