@@ -4,6 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from millstream.agent import reachable
+from millstream.run.guardrails import InputGuardrails, ToolGuardrails
+from millstream.run.hold import OutputGuardrails
+from millstream.run.hooks import Hooks
 from millstream.run.seams import Seams, Together
 from millstream.run.session import SessionPart
 
@@ -25,4 +29,30 @@ def parts_of(agent: Agent[Any], config: RunConfig, *, hooks: Any = None, session
     # In the order in which they are asked: spans, session, budget, guardrails, hooks.
     if session is not None:
         parts.append(SessionPart(session, config))
+    parts += _guards_and_hooks(agent, config, hooks)
     return Together(parts) if parts else Seams()
+
+
+def _guards_and_hooks(agent: Agent[Any], config: RunConfig, hooks: Any) -> list[Seams]:
+    """Guardrails, hooks, and then the guardrails of the output: of that the hooks are told first."""
+    parts: list[Seams] = []
+    agents, are_all = reachable(agent)
+    on_input = [*agent.input_guardrails, *(config.input_guardrails or ())]
+    if on_input:
+        parts.append(InputGuardrails(on_input))
+    if not are_all or any(map(_has_guarded_tools, agents)):
+        parts.append(ToolGuardrails())
+    if hooks is not None or not are_all or any(each.hooks is not None for each in agents):
+        parts.append(Hooks(hooks))
+    on_output = config.output_guardrails or ()
+    if on_output or not are_all or any(each.output_guardrails for each in agents):
+        parts.append(OutputGuardrails(on_output))
+    return parts
+
+
+def _has_guarded_tools(agent: Agent[Any]) -> bool:
+    # Tools of MCP servers are not known before the run.
+    return bool(agent.mcp_servers) or any(
+        getattr(tool, "tool_input_guardrails", None) or getattr(tool, "tool_output_guardrails", None)
+        for tool in agent.tools
+    )

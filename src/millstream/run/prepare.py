@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from millstream.items import ItemHelpers
 from millstream.tool import FunctionTool, tool_names
 
 if TYPE_CHECKING:
@@ -44,7 +43,6 @@ async def prepare(agent: Agent[Any], run: ActiveRun) -> PreparedAgent:
     """
     progress = run.progress
     context = progress.context_wrapper
-    context.turn_input = ItemHelpers.input_to_new_input_list(progress.input)
     instructions = await agent.get_system_prompt(context)
     tools = await agent.get_all_tools(context)
     handoffs = await agent.get_handoffs(context)

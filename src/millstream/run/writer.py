@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 from millstream import codec
 from millstream.clock import SYSTEM_CLOCK
@@ -168,12 +168,15 @@ class Writer:
         """Forget what the model said of what waits, and hold no longer; the other events that waited."""
         held, self._held = self._held or [], None
         self.was_dropped = self.was_dropped or bool(held)
-        return [
-            payload
-            for each in held
-            for payload in each.payloads
-            if not isinstance(payload, bytes | RawResponsesStreamEvent | RunItemStreamEvent)
-        ]
+        for each in held:
+            each.payloads[:] = _others(each)
+            self.opened.see(each.payloads, each.stamp.time)  # they are written, if elsewhere
+        return [cast("Event", payload) for each in held for payload in each.payloads]
+
+    def drop_try(self) -> None:
+        """Forget what waits of a model call that is tried again, and go on holding."""
+        if self._held is not None:
+            self._held = [each._replace(payloads=others) for each in self._held if (others := _others(each))]
 
     # --- the form --------------------------------------------------------------------------
 
@@ -206,6 +209,15 @@ class Writer:
             path=self._path,
             time=time,
         )
+
+
+def _others(held: _Held) -> list[Payload]:
+    """What waits besides the words of the model."""
+    return [
+        payload
+        for payload in held.payloads
+        if not isinstance(payload, bytes | RawResponsesStreamEvent | RunItemStreamEvent)
+    ]
 
 
 _MUTABLE = frozenset(
