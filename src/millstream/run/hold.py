@@ -75,8 +75,7 @@ class OutputGuardrails(Seams):
             return
         await self._judge_chunk(run, chunks)
         if not any(each.hold == "verdict" for each in self._of(chunks.agent)):
-            await run.writer.release()
-            run.writer.hold()
+            await run.writer.let_out()
 
     async def before_tools(self, run: ActiveRun, calls: Sequence[ToolCall]) -> None:
         """The turn is not the last, as far as the model goes."""

@@ -15,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from millstream import codec
 from millstream.clock import SYSTEM_CLOCK
-from millstream.events import RawResponsesStreamEvent, RunItemStreamEvent, Stamp
+from millstream.events import ModelCompleted, RawResponsesStreamEvent, RunItemStreamEvent, Stamp
 from millstream.log.promise import Batch
 from millstream.run.closing import Opened
 
@@ -104,6 +104,8 @@ class Writer:
         self._parent_run_id = parent_run_id
         self._path = path
         self._held: list[_Held] | None = None
+        self.hides = False
+        """Whether nothing was written of what the model says since `hold`."""
         self.was_dropped = False
         """Whether something that the model said was held back, and then forgotten."""
 
@@ -156,6 +158,12 @@ class Writer:
         """From here on what is written waits, in its order, until `release` or `drop`."""
         if self._held is None:
             self._held = []
+            self.hides = True
+
+    async def let_out(self) -> None:
+        """Write what waits, and go on holding."""
+        await self.release()
+        self._held = []
 
     async def release(self) -> None:
         """Write what waits; what is written from here on no longer does."""
@@ -163,20 +171,26 @@ class Writer:
             stamp, payloads, raw_only, size = self._held.pop(0)
             await self._put(stamp, payloads, raw_only=raw_only, size=size)
         self._held = None
+        self.hides = False
 
     def drop(self) -> list[Event]:
         """Forget what the model said of what waits, and hold no longer; the other events that waited."""
         held, self._held = self._held or [], None
         self.was_dropped = self.was_dropped or bool(held)
+        events: list[Event] = []
         for each in held:
-            each.payloads[:] = _others(each)
-            self.opened.see(each.payloads, each.stamp.time)  # they are written, if elsewhere
-        return [cast("Event", payload) for each in held for payload in each.payloads]
+            others = _others(each)
+            self.opened.see(others, each.stamp.time)  # they are written, if elsewhere
+            events += others
+        return events
 
     def drop_try(self) -> None:
         """Forget what waits of a model call that is tried again, and go on holding."""
         if self._held is not None:
-            self._held = [each._replace(payloads=others) for each in self._held if (others := _others(each))]
+            self.hides = True
+            self._held = [
+                each._replace(payloads=list[Any](others)) for each in self._held if (others := _others(each))
+            ]
 
     # --- the form --------------------------------------------------------------------------
 
@@ -211,13 +225,12 @@ class Writer:
         )
 
 
-def _others(held: _Held) -> list[Payload]:
-    """What waits besides the words of the model."""
-    return [
-        payload
-        for payload in held.payloads
-        if not isinstance(payload, bytes | RawResponsesStreamEvent | RunItemStreamEvent)
-    ]
+def _others(held: _Held) -> list[Event]:
+    """What waits besides the words of the model, and the end of a call that is not whole without them."""
+    return [payload for payload in held.payloads if not isinstance(payload, _WORDS)]
+
+
+_WORDS = (bytes, RawResponsesStreamEvent, RunItemStreamEvent, ModelCompleted)
 
 
 _MUTABLE = frozenset(
