@@ -9,7 +9,7 @@ loop; each sees the whole stream. Leaving a reader leaves the run alone; `aclose
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterable
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
@@ -21,6 +21,8 @@ from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, Stream
 from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
 from millstream.run.state import RunProgress
 from millstream.run_state import RunState
+from millstream.stream.arguments import ToolArguments, ToolArgumentsDelta
+from millstream.stream.filter import EVERYTHING, EntryFilter
 from millstream.stream.order import EventOrder
 from millstream.stream.partial import Partial, PartialOutput
 from millstream.stream.text import text_delta
@@ -337,22 +339,30 @@ class RunResultStreaming(RunResultBase):
             early: give each item when it exists: a tool call when the model has written it,
                 a tool's output when that tool is done.
         """
-        return EventReader(self._run, EventOrder(early=early))
+        return EventReader(self._run, EventOrder(early=early, calls=self._run.begins_with))
 
     def __aiter__(self) -> AsyncIterator[StreamEvent]:
         return self.stream_events()
 
-    def entries(self, after: int = 0) -> AsyncIterator[Entry]:
+    def entries(
+        self, after: int = 0, *, depth: int | None = None, types: Iterable[str] | None = None
+    ) -> AsyncIterator[Entry]:
         """Every entry beyond position `after`, nested runs included, to the terminal one.
 
-        Never raises for a failed run: its terminal entry says so.
+        Never raises for a failed run: its terminal entry says so. Where only some are asked for,
+        they keep their positions, and the iteration ends with the run all the same.
+
+        Args:
+            after: the position behind which to begin; 0 for the start.
+            depth: how deep a run may be nested whose entries are given: 0 for this run alone, None for all.
+            types: the types of events that are given, and of the model's own ("response.…"); None for all.
 
         Raises:
-            UserError: `after` is negative.
+            UserError: `after` is negative, `depth` is no number of levels, or there is no such type.
         """
         if after < 0:
             raise UserError(f"entries(after={after}): positions count from 1; after=0 reads from the start.")
-        return EntryReader(self._run, after)
+        return EntryReader(self._run, after, EntryFilter.of("entries()", depth=depth, types=types))
 
     def text(self) -> AsyncIterator[str]:
         """The text of the answer as it forms: the deltas of the run itself, not of runs nested in it.
@@ -360,6 +370,14 @@ class RunResultStreaming(RunResultBase):
         Raises at its end what the run failed with.
         """
         return TextReader(self._run, self._run.begins_after)
+
+    def tool_arguments(self) -> AsyncIterator[ToolArgumentsDelta]:
+        """The arguments of tool calls as the model writes them, each piece with its call: of the run itself.
+
+        The last piece of a call says whether it is done, or dropped because the model was asked
+        again. Raises at its end what the run failed with.
+        """
+        return ToolArgumentsReader(self._run)
 
     @overload
     def partial_output(self) -> AsyncIterator[Any]: ...
@@ -619,11 +637,15 @@ class EventReader(_Reader):
 
 
 class EntryReader(_Reader):
-    """Gives the entries of the log."""
+    """Gives the entries of the run, and of those nested in it."""
 
-    __slots__ = ()
+    __slots__ = ("_wanted",)
 
     _raises = False
+
+    def __init__(self, run: ActiveRun, after: int = 0, wanted: EntryFilter = EVERYTHING) -> None:
+        super().__init__(run, after)
+        self._wanted = wanted
 
     async def __anext__(self) -> Entry:
         if self._at >= len(self._ready):
@@ -644,7 +666,13 @@ class EntryReader(_Reader):
                 break
             entries.extend(more.entries())
             self._batch = more
-        return entries
+        if self._wanted == EVERYTHING and not self._run.path:
+            return entries
+        return [entry for entry in entries if self._takes(entry)]
+
+    def _takes(self, entry: Entry) -> bool:
+        path = self._run.path  # a nested run has its root's log, and shows of it what is its own
+        return entry.path[: len(path)] == path and self._wanted.takes(entry)
 
 
 class TextReader(_Reader):
@@ -663,6 +691,28 @@ class TextReader(_Reader):
         if batch.stamp.run_id != self._run.run_id:
             return []
         return [delta for payload in batch.payloads if (delta := text_delta(payload))]
+
+
+class ToolArgumentsReader(_Reader):
+    """Gives the arguments of the tool calls of the run itself, as they form."""
+
+    __slots__ = ("_arguments",)
+
+    def __init__(self, run: ActiveRun) -> None:
+        super().__init__(run, run.begins_after)
+        self._arguments = ToolArguments()
+
+    async def __anext__(self) -> ToolArgumentsDelta:
+        if self._at >= len(self._ready):
+            await self._refill()
+        delta = self._ready[self._at]
+        self._at += 1
+        return delta
+
+    def _look(self, batch: Batch) -> list[ToolArgumentsDelta]:
+        if batch.stamp.run_id != self._run.run_id:
+            return []
+        return self._arguments.feed(batch.payloads)
 
 
 class PartialReader(_Reader):

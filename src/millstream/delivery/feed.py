@@ -3,8 +3,8 @@
 Rules of this file:
 
 1. A feed gives every message once, in order, and ends once: with the terminal entry of the
-   run, or with one message that says why the stream cannot go on (`stream.gap`,
-   `stream.error`). Trouble is told to the client, never raised to the transport.
+   run, with the `run.paused` at which its reader stops, or with one message that says why the
+   stream cannot go on (`stream.gap`, `stream.error`). Trouble is told to the client, never raised to the transport.
 2. It belongs to no task and holds no context: it may be asked in one task and closed in
    another, or be dropped.
 3. What is ready is given together, up to about `AT_ONCE` bytes.
@@ -35,7 +35,7 @@ AT_ONCE = 64 * 1024
 
 
 class Entries(Protocol):
-    """Entries of one run, in order and without holes, up to its terminal one.
+    """Entries of one run, in order and without holes, up to its terminal one, or to where it pauses.
 
     `__anext__` may be cancelled while it waits, and asked again: nothing is lost.
     """
@@ -66,7 +66,7 @@ class Feed:
         run_id: the run, whose terminal entry ends the feed; that of a run nested in it does not.
         clock: measures silence.
         after: the position that the client has.
-        wanted: which entries to give; the end of the run is given in any case.
+        wanted: which entries to give; the end of the run, and that it pauses, are given in any case.
         heartbeat: after how many seconds of silence a heartbeat is due; None for never.
         on_end: called when the terminal entry of the run is given.
     """
@@ -93,6 +93,8 @@ class Feed:
         """The last position that was read."""
         self._told = after
         """The last position that the client knows of."""
+        self._is_paused = False
+        """Whether the last entry that was read says that the run waits for decisions."""
         self._is_closed = False
         self.is_over = False
         """Whether the last message was given."""
@@ -144,7 +146,8 @@ class Feed:
         """Add what is sent of `entry` to `messages`; how many bytes that is."""
         message = None
         is_end = entry.is_terminal and entry.run_id == self.run_id
-        if is_end or self._wanted.takes(entry):
+        self._is_paused = entry.type == "run.paused" and entry.run_id == self.run_id
+        if is_end or self._is_paused or self._wanted.takes(entry):
             message = entry_message(entry)
             messages.append(message)
             self._told = entry.position
@@ -164,8 +167,9 @@ class Feed:
 
     def _trouble(self, error: Exception) -> list[Message]:
         """What to say when `error` ended the stream."""
-        if isinstance(error, StopAsyncIteration) and (self._is_closed or self._passed == self._after):
-            return []  # left, or nothing was there: the client has the end already
+        nothing_left = self._is_closed or self._is_paused or self._passed == self._after
+        if isinstance(error, StopAsyncIteration) and nothing_left:
+            return []  # left, or told to the end, or nothing was there: the client has the end already
         position = self._position()
         if isinstance(error, LogGapError):
             return [*position, gap_message(error, self._passed)]

@@ -101,6 +101,8 @@ class ActiveRun:
             parent.children.add(self)
         if progress.turn is not None:  # it goes on in the middle of a turn
             self.writer.opened.take_up(progress)
+        self.begins_with = self.writer.opened.calls()
+        """The ids of the calls that have no output where its events begin."""
         nobody_left = weakref.WeakMethod(self.nobody_left)
         self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
         self.goes_on = goes_on

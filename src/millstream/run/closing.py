@@ -61,6 +61,10 @@ class Opened:
         for item in () if turn is None else (*turn.items, *_answers(progress)):
             self._item(item)
 
+    def calls(self) -> list[str]:
+        """The ids of the calls that have no answer."""
+        return [call_id_of(call.raw_item) or "" for call in self._calls]
+
     def see(self, payloads: Iterable[Payload], time: float) -> None:
         """Take in what was written at `time`."""
         self.time = time

@@ -13,6 +13,7 @@ raw events have been given out by then, and the next try begins with `response.c
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from millstream.events import (
@@ -39,15 +40,16 @@ class EventOrder:
 
     Args:
         early: leave the natural order, and only leave out what is not one of the three kinds.
+        calls: the ids of the calls that have no output where the stream begins, as it does behind a pause.
     """
 
     __slots__ = ("_calls", "_early", "_in_model", "_items", "_outputs")
 
-    def __init__(self, *, early: bool = False) -> None:
+    def __init__(self, *, early: bool = False, calls: Iterable[str] = ()) -> None:
         self._early = early
         self._in_model = False
         self._items: list[RunItemStreamEvent] = []
-        self._calls: list[str] = []
+        self._calls = list(calls)
         self._outputs: list[RunItemStreamEvent] = []
 
     def feed(self, event: Event) -> list[StreamEvent]:
@@ -60,7 +62,9 @@ class EventOrder:
             return self._item(event)
         if isinstance(event, ModelStarted):
             self._in_model = True
-            return self._release_outputs()
+            released: list[StreamEvent] = self._release_outputs()
+            self._calls.clear()
+            return released
         if isinstance(event, ModelRetried):
             # The items of the try that was given up are void. Its raw events are out already.
             self._items.clear()
@@ -68,7 +72,7 @@ class EventOrder:
             return []
         if isinstance(event, ModelCompleted):
             self._in_model = False
-            released: list[StreamEvent] = [*self._items]
+            released = [*self._items]
             self._items.clear()
             return released
         if isinstance(event, AgentUpdatedStreamEvent):
@@ -95,6 +99,8 @@ class EventOrder:
         return [*self._release_outputs(), event]
 
     def _release_outputs(self) -> list[StreamEvent]:
+        if not self._outputs:
+            return []
         place = {call_id: index for index, call_id in enumerate(self._calls)}
         outputs = sorted(
             self._outputs, key=lambda e: place.get(call_id_of(e.item.raw_item) or "", len(place))

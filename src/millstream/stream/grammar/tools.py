@@ -10,6 +10,7 @@ from millstream.events import (
     Entry,
     ModelRetried,
     ModelStarted,
+    RawResponsesStreamEvent,
     RunItemStreamEvent,
     ToolFinished,
     ToolPartial,
@@ -21,17 +22,25 @@ from millstream.stream.grammar.clauses import Rule, Violation
 
 
 class Calls(Rule):
-    """Function calls of the model, and their answers."""
+    """Function calls of the model, and their answers.
 
-    def __init__(self) -> None:
+    Args:
+        sdk: the stream is that of `stream_events()`, which may begin behind a pause: the calls that
+            are answered then, before the model is asked again, are not in it.
+    """
+
+    def __init__(self, *, sdk: bool = False) -> None:
         self._open: Counter[str | None] = Counter()
         self._running: Counter[str | None] = Counter()
         self._in_model_call: Counter[str | None] = Counter()
-        self._known = True
+        self._known = not sdk
+        self._sdk = sdk
 
     def see(self, entry: Entry) -> Iterator[Violation]:
         """What is wrong with `entry`, after what was seen before."""
         event = entry.event
+        if self._sdk and (isinstance(event, RawResponsesStreamEvent) or _asks(event)):
+            self._sdk, self._known = False, True
         if isinstance(event, RunItemStreamEvent):
             yield from self._item(event)
         elif isinstance(event, ToolStarted):
@@ -130,6 +139,10 @@ class Tools(Rule):
         """Something was not seen."""
         self._running.clear()
         self._known = False
+
+
+def _asks(event: Any) -> bool:
+    return isinstance(event, RunItemStreamEvent) and event.name in ("tool_called", "handoff_requested")
 
 
 def _key(call_id: Any) -> str | None:

@@ -178,7 +178,7 @@ class _Run:
         self.is_certain = known
         rules: list[Rule]
         if sdk:
-            rules = [OnlyThree(), OrderedItems(), Calls()]
+            rules = [OnlyThree(), OrderedItems(), Calls(sdk=True)]
         else:
             rules = [
                 Life(),
