@@ -10,6 +10,7 @@ import asyncio
 import secrets
 import weakref
 from collections.abc import Awaitable, Callable
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from millstream.errors import MissingExtraError, SessionClosedError, SessionError, UserError
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from millstream.items import TResponseInputItem
 
 T = TypeVar("T")
+
+# A client that tells the server its name looks up its version on the disk, for each connection.
+_NAMELESS = {} if find_spec("redis.driver_info") is None else {"driver_info": None}
 
 REMEMBERED = 600
 """Seconds for which the server knows a change again."""
@@ -87,7 +91,7 @@ class RedisSession(SessionABC):
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self.session_id = check_session_id(session_id)
-        self.session_settings = settings_of(session_settings)
+        self.session_settings: SessionSettings | None = settings_of(session_settings)
         if not callable(getattr(redis_client, "eval", None)):
             raise UserError(
                 f"redis_client is a redis.asyncio.Redis, not {type(redis_client).__name__}; "
@@ -124,7 +128,7 @@ class RedisSession(SessionABC):
         Raises:
             UserError: the URL is none.
         """
-        options: dict[str, Any] = {"socket_timeout": 30.0, **(redis_kwargs or {})}
+        options: dict[str, Any] = {"socket_timeout": 30.0, **_NAMELESS, **(redis_kwargs or {})}
 
         def make() -> Redis:
             return cast("Any", Redis).from_url(url, **options)

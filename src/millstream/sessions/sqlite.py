@@ -72,7 +72,7 @@ class SQLiteSession(SessionABC):
         session_settings: SessionSettings | dict[str, Any] | None = None,
     ) -> None:
         self.session_id = check_session_id(session_id)
-        self.session_settings = settings_of(session_settings)
+        self.session_settings: SessionSettings | None = settings_of(session_settings)
         self.db_path = db_path
         self.sessions_table = _table("sessions_table", sessions_table)
         self.messages_table = _table("messages_table", messages_table)
@@ -108,11 +108,12 @@ class SQLiteSession(SessionABC):
 
         Where no event loop runs, the file is closed when this returns; else soon after.
         """
-        held, self._database = [self._database], None
-        try:
-            thread_future(held.clear)  # to close a file is to write to it
-        except RuntimeError:
-            held.clear()
+        database, self._database = self._database, None
+        if database is not None:
+            try:
+                thread_future(database.close)  # to close a file is to write to it
+            except RuntimeError:
+                database.close()
 
     # --- what is done on a thread ------------------------------------------------------------
 
@@ -205,7 +206,7 @@ class SQLiteSession(SessionABC):
 class _Database:
     """One connection to a database with the two tables, made when it is first needed.
 
-    Whoever holds it may use it; it closes with the last one who does.
+    It closes with the last one who holds it, at the latest.
     """
 
     def __init__(self, path: str | Path, sessions_table: str, messages_table: str) -> None:
@@ -226,6 +227,13 @@ class _Database:
         """What `work` makes of the connection in a transaction; nothing is changed where it raises."""
         with self._lock:
             return _transaction(self._connected(), work)
+
+    def close(self) -> None:
+        """Close the connection. A call that was on its way here makes another for itself."""
+        with self._lock:
+            connection, self._connection = self._connection, None
+            if connection is not None:
+                connection.close()
 
     def _connected(self) -> sqlite3.Connection:
         if self._lost:

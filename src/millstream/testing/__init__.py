@@ -20,6 +20,7 @@ from millstream.testing.awkward import CANARY, AwkwardValue, awkward_values
 from millstream.testing.clock import ManualClock
 from millstream.testing.logs import check_log
 from millstream.testing.model_server import ModelServer, ReceivedRequest
+from millstream.testing.sessions import check_session
 from millstream.testing.streams import (
     StreamChecker,
     StreamGrammarError,
@@ -49,6 +50,7 @@ __all__ = [
     "assistant_message",
     "awkward_values",
     "check_log",
+    "check_session",
     "check_stream",
     "faults",
     "final_json",
