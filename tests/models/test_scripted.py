@@ -19,7 +19,7 @@ from openai.types.responses import (
 )
 
 from millstream import codec, raw
-from millstream.errors import ModelProtocolError, NotSupportedError, UserError
+from millstream.errors import ModelProtocolError, UserError
 from millstream.items import ItemHelpers, ModelResponse
 from millstream.models.promise import Model, ModelTracing, RawBatch
 from millstream.testing import (
@@ -184,11 +184,6 @@ def test_what_is_no_step_is_refused_when_it_is_given(step: Any, reason: str) -> 
 def test_a_setting_out_of_range_is_refused(arguments: dict[str, Any]) -> None:
     with pytest.raises(UserError, match=next(iter(arguments))):
         ScriptedModel(**arguments)
-
-
-def test_traces_are_refused_until_there_are_any() -> None:
-    with pytest.raises(NotSupportedError):
-        ScriptedModel(emit_traces=True)
 
 
 @pytest.mark.parametrize(

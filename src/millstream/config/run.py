@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_args
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from millstream.log.promise import EventLog
     from millstream.models.promise import Model, ModelProvider
     from millstream.sessions import SessionInputCallback
+    from millstream.tracing import TracingConfig
 
 DEFAULT_MAX_TURNS = 10
 """How often a run asks models where nobody says otherwise."""
@@ -106,12 +108,14 @@ class ToolExecutionConfig:
             raise ValueError("ToolExecutionConfig.max_function_tool_concurrency must be at least 1, or None.")
 
 
+def _records_data() -> bool:
+    said = os.environ.get("OPENAI_AGENTS_TRACE_INCLUDE_SENSITIVE_DATA", "true")
+    return said.strip().lower() in ("1", "true", "yes", "on")
+
+
 @dataclass
 class RunConfig:
-    """What holds for one run. `run_config=` also takes a dict of these fields.
-
-    Tracing fields are kept for the tracing that is to come, and have no effect yet.
-    """
+    """What holds for one run. `run_config=` also takes a dict of these fields."""
 
     model: str | Model | None = None
     """The model of every agent, whatever they say themselves."""
@@ -128,12 +132,22 @@ class RunConfig:
     input_guardrails: list[InputGuardrail[Any]] | None = None
     output_guardrails: list[OutputGuardrail[Any]] | None = None
     tracing_disabled: bool = False
-    tracing: Any | None = None
-    trace_include_sensitive_data: bool = True
+    """Record nothing of this run, also where its caller has a trace open."""
+    tracing: TracingConfig | None = None
+    """Settings of its trace."""
+    trace_include_sensitive_data: bool = field(default_factory=_records_data)
+    """Whether spans tell what models and tools were given and gave, and the texts of errors.
+
+    Where it is not said, the environment does: `OPENAI_AGENTS_TRACE_INCLUDE_SENSITIVE_DATA`; else they do.
+    """
     workflow_name: str = "Agent workflow"
+    """What its trace is called, and the span of the run."""
     trace_id: str | None = None
+    """The id of its trace; None for a new one. A run that joins the trace of its caller has that one's."""
     group_id: str | None = None
+    """Ties traces together: those of one conversation, say."""
     trace_metadata: dict[str, Any] | None = None
+    """Goes with its trace, to exporters."""
     session_input_callback: SessionInputCallback | None = None
     """Makes of the session's history and the new input what the model is given; None for one behind the other."""
     call_model_input_filter: CallModelInputFilter | None = None

@@ -115,6 +115,10 @@ class ModelSettings:
         plain["retry"] = None if self.retry is None else self.retry.to_json_dict()
         return cast("dict[str, Any]", to_jsonable_python(plain, fallback=repr))
 
+    def to_traceable_dict(self) -> dict[str, Any]:
+        """What of them may go into a trace, as JSON values: not what may carry a key, the `extra_…` settings."""
+        return {name: value for name, value in self.to_json_dict().items() if name not in _UNTRACED}
+
     @classmethod
     def of(cls, value: Any, where: str) -> ModelSettings:
         """`value` itself if it is settings; settings made of it if it is a dict.
@@ -125,6 +129,7 @@ class ModelSettings:
         return from_dict(cls, value, where)
 
 
+_UNTRACED = ("extra_query", "extra_body", "extra_headers", "extra_args", "preserve_raw_usage")
 _NUMBERS = (
     "temperature",
     "top_p",

@@ -80,6 +80,8 @@ class LitellmModel(ChatRequests, BatchedModel):
         MissingExtraError: LiteLLM is not installed.
     """
 
+    traced_as = "generation"
+
     def __init__(
         self,
         model: str,

@@ -51,6 +51,8 @@ class OpenAIChatCompletionsModel(ChatRequests, ClientModel):
             `ModelTimeoutError`; None for never.
     """
 
+    traced_as = "generation"
+
     def __init__(
         self,
         model: str,

@@ -80,6 +80,8 @@ class OpenAIResponsesModel(ClientModel):
             `ModelTimeoutError`; None for never.
     """
 
+    traced_as = "response"
+
     def __init__(
         self,
         model: str,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from millstream.models.estimate import estimate_tokens
 
@@ -55,6 +55,9 @@ class Model(ABC):
     Closing the iterator closes the connection to the model at once. Iterate past the last
     event to its end: only then can the connection be used for the next call.
     """
+
+    traced_as: Literal["generation", "response"] | None = None
+    """The span that a run opens around a call. None: the model opens its own, if any, as `tracing` tells it."""
 
     @abstractmethod
     async def get_response(

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream import codec, raw
 from millstream.clock import Clock, current_clock
-from millstream.errors import ModelProtocolError, NotSupportedError, UserError
+from millstream.errors import ModelProtocolError, UserError
 from millstream.items import ModelResponse
 from millstream.models.batched import signed
 from millstream.models.narration import narrated
@@ -68,7 +68,7 @@ class ScriptedModel(Model):
 
         Args:
             steps: the answers, in the order of the calls.
-            emit_traces: not supported yet.
+            emit_traces: whether a call has a span, a generation.
             default_usage: counts where a step has no usage of its own.
             tokens_per_second: how many deltas are streamed in a second; None is as fast as may be.
             chunk_size: characters in a delta; by default a delta is one word.
@@ -76,12 +76,11 @@ class ScriptedModel(Model):
                 run before each batch, as they do while a real model is waited for.
             clock: makes the time that `tokens_per_second` is about; by default the run's.
         """
-        if emit_traces:
-            raise NotSupportedError("ScriptedModel(emit_traces=True): this version has no tracing yet.")
         if tokens_per_second is not None and tokens_per_second <= 0:
             raise UserError("ScriptedModel(tokens_per_second=...) is a positive number.")
         if batch_size < 1 or (chunk_size is not None and chunk_size < 1):
             raise UserError("ScriptedModel(batch_size=..., chunk_size=...) are at least 1.")
+        self.traced_as = "generation" if emit_traces else None
         self._steps: deque[ModelStep] = deque()
         self._given = 0
         self._calls: list[ModelCall] = []

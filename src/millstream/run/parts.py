@@ -10,6 +10,7 @@ from millstream.run.hold import OutputGuardrails
 from millstream.run.hooks import Hooks
 from millstream.run.seams import Seams, Together
 from millstream.run.session import SessionPart
+from millstream.run.spans import trace_run
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -26,11 +27,13 @@ def parts_of(agent: Agent[Any], config: RunConfig, *, hooks: Any = None, session
         session: the session of the caller, or None.
     """
     parts: list[Seams] = []
-    # In the order in which they are asked: spans, session, budget, guardrails, hooks.
+    # In the order in which they are asked: session, budget, guardrails, hooks.
     if session is not None:
         parts.append(SessionPart(session, config))
     parts += _guards_and_hooks(agent, config, hooks)
-    return Together(parts) if parts else Seams()
+    # Last, since by then a tool's output is what the model will be told.
+    parts.append(trace_run(config))
+    return Together(parts) if len(parts) > 1 else parts[0]
 
 
 def _guards_and_hooks(agent: Agent[Any], config: RunConfig, hooks: Any) -> list[Seams]:
