@@ -96,8 +96,6 @@ LATER: dict[str, str] = {
     "*.get_approval_status(*)": "approvals",
     "*.get_rejection_message(*)": "approvals",
     "ToolApprovalItem*tool_lookup_key*": "approvals",
-    "ModelSettings.to_traceable_dict": "tracing",
-    "RunConfig(trace_include_sensitive_data)": "tracing: the default comes from the environment",
 }
 """What features to come will bring, by paths as `test_signatures.py` has them (`*` for anything), and which."""
 
