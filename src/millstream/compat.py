@@ -32,6 +32,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "": ("millstream",),
     "agent": ("millstream.agent",),
     "agent_output": ("millstream.agent",),
+    "agent_tool_input": ("millstream.agent",),
     "decorators": ("millstream.decorators",),
     "exceptions": ("millstream.errors",),
     "extensions": ("millstream.extensions",),
@@ -70,7 +71,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "run_config": ("millstream.config",),
     "run_context": ("millstream.context",),
     "run_error_handlers": ("millstream.config",),
-    "run_state": ("millstream.context",),
+    "run_state": ("millstream.run_state", "millstream.context"),
     "stream_events": ("millstream.events",),
     "strict_schema": ("millstream.schema",),
     "testing": ("millstream.testing",),
@@ -139,8 +140,6 @@ ABSENT = [
         "SQLiteSession, RedisSession, or a class of your own with the methods of Session",
         planned=False,
     ),
-    Absent("agents as tools", "AgentTool* agent_tool_*", "a tool that calls Runner.run"),
-    Absent("approvals and paused runs", "RunState", "a tool that asks"),
     Absent("MCP servers", "mcp MCP*", "HostedMCPTool"),
     Absent(
         "stored prompts", "prompts Prompt DynamicPromptFunction GenerateDynamicPromptData", "instructions"

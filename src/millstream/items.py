@@ -11,7 +11,7 @@ import copy
 import secrets
 import weakref
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import KW_ONLY, dataclass, field, fields
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
@@ -299,6 +299,9 @@ class ToolApprovalItem(RunItemBase):
     type: Literal["tool_approval_item"] = "tool_approval_item"
     tool_namespace: str | None = None
     tool_origin: ToolOrigin | None = None
+    _: KW_ONLY
+    tool_lookup_key: Any = None
+    """Has no effect: tools of this version are known by their names."""
 
     @property
     def name(self) -> str | None:

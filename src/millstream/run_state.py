@@ -33,6 +33,7 @@ from millstream.run.state_json import agents_by_name, progress_from, read, to_js
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
+    from millstream.config import ReasoningItemIdPolicy
     from millstream.items import ToolApprovalItem, TResponseInputItem
 
 logger = logging.getLogger("millstream")
@@ -234,6 +235,10 @@ class RunState(Generic[TContext, TAgent]):
     def clear_pending_input(self) -> None:
         """Take back what was added."""
         self._progress.pending_input.clear()
+
+    def set_reasoning_item_id_policy(self, policy: ReasoningItemIdPolicy | None) -> None:
+        """Say whether reasoning that becomes input again keeps its id; a `RunConfig` that says so counts more."""
+        self._progress.omits_reasoning_ids = policy == "omit"
 
     # --- JSON ----------------------------------------------------------------------------------
 

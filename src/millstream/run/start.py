@@ -8,7 +8,7 @@ import logging
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.agent import Agent, check_agent, reachable, refuse_unsupported
+from millstream.agent import Agent, check_agent, check_max_turns, reachable, refuse_unsupported
 from millstream.config import RunConfig
 from millstream.context import RunContextWrapper
 from millstream.errors import RunStateError, UserError
@@ -69,7 +69,7 @@ def start_run(
         conversation=conversation,
     )
     with _telling_how_far(progress):
-        _check_max_turns(max_turns)
+        check_max_turns(max_turns)
         config = _checked(agent, run_config, hooks=hooks)
         check_session(session, server_keeps_history=progress.conversation.tracks)
         progress.omits_reasoning_ids = config.reasoning_item_id_policy == "omit"
@@ -128,6 +128,8 @@ def resume_run(
             if not goes_on:
                 progress.run_id = new_run_id()
         progress.interruptions = []
+        if config.reasoning_item_id_policy is not None:
+            progress.omits_reasoning_ids = config.reasoning_item_id_policy == "omit"
         run = ActiveRun(
             progress,
             config,
@@ -219,15 +221,6 @@ def _launch(run: ActiveRun, seams: Seams, error_handlers: RunErrorHandlers[Any] 
     _keep(run)
     task.add_done_callback(_Ended(run))
     return run
-
-
-def _check_max_turns(max_turns: Any) -> None:
-    if max_turns is None:
-        return
-    if isinstance(max_turns, bool) or not isinstance(max_turns, int):
-        raise UserError(f"max_turns={max_turns!r}: a whole number of turns; None means no limit.")
-    if max_turns < 1:
-        raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
 
 
 _under_way: dict[asyncio.AbstractEventLoop, set[ActiveRun]] = {}
