@@ -101,7 +101,14 @@ def noted_error_classes(sdk: Record, ours: Record) -> None:
             theirs[1] = note[1]
 
 
-_HISTORY = ("new_items", "raw_responses", "to_input_list", "to_input_list_normalized")
+_HISTORY = (
+    "new_items",
+    "raw_responses",
+    "to_input_list",
+    "to_input_list_normalized",
+    "tool_input_guardrails",
+    "tool_output_guardrails",
+)
 
 
 def more_is_kept(sdk: Record, ours: Record) -> None:
@@ -303,7 +310,167 @@ def sent_again(sdk: Record, ours: Record) -> None:
 
 # --- the table --------------------------------------------------------------------------------
 
+
+def inputs_as_lists(sdk: Record, ours: Record) -> None:
+    """A text that is the input comes to a guardrail as a text, streamed or not."""
+    for theirs, here in zip(sdk["notes"], ours["notes"], strict=False):
+        for index, (one, other) in enumerate(zip(theirs, here, strict=False)):
+            if one == [{"content": other, "role": "user"}]:
+                theirs[index] = other
+
+
+def no_turn_began(sdk: Record, ours: Record) -> None:
+    """The turn whose model was not asked does not count."""
+    if (
+        "handle" in sdk
+        and not ours["calls"]
+        and (sdk["handle"]["current_turn"], 0)
+        == (
+            1,
+            ours["handle"]["current_turn"],
+        )
+    ):
+        sdk["handle"]["current_turn"] = 0
+
+
+def not_asked(sdk: Record, ours: Record) -> None:
+    """The model is not asked where a parallel guardrail trips at once."""
+    if len(sdk["calls"]) == 1 and not ours["calls"]:
+        sdk["calls"] = []
+        sdk["events"] = [each for each in sdk["events"] if each[0] != "raw_response_event"]
+        for theirs, here in _pairs(sdk, ours):
+            theirs["usage"] = here["usage"]
+
+
+def blocked_outputs(sdk: Record, ours: Record) -> None:
+    """Of the call whose output was blocked, the arguments are kept, and what the model said."""
+    for theirs, here in _pairs(sdk, ours):
+        for one, other in zip(theirs["new_items"], here["new_items"], strict=False):
+            if one["raw_item"] == {key: other["raw_item"].get(key) for key in one["raw_item"]}:
+                one["raw_item"] = other["raw_item"]
+        for one, other in zip(theirs["raw_responses"], here["raw_responses"], strict=False):
+            one["output"] = one["output"] or other["output"]
+
+
+def hooks_behind(sdk: Record, ours: Record) -> None:
+    """A hook is not called where the one before it raised."""
+    if "error" in sdk and sdk["error"]["text"].endswith(" broke") and _is_part(ours["notes"], sdk["notes"]):
+        sdk["notes"] = ours["notes"]
+
+
+def tool_hooks(sdk: Record, ours: Record) -> None:
+    """What a hook raises is what it raised, also where a tool is about to run, or has run."""
+    if sdk["error"]["text"] == f"Error running tool look: {ours['error']['text']}":
+        for key in ("text", "classes"):
+            sdk["error"][key] = ours["error"][key]
+
+
 DIFFERENCES = [
+    Difference(
+        "the input that guardrails of a streamed run are given",
+        "a list of items, also where the input is a text",
+        "the input as it was given, as in a plain run",
+        "one guardrail serves both",
+        inputs_as_lists,
+        (
+            "input_guardrails_that_pass",
+            "a_plain_function_as_input_guardrail",
+            "a_blocking_input_guardrail_that_trips",
+            "a_parallel_input_guardrail_that_trips_before_a_tool",
+            "the_other_input_guardrails_of_one_that_trips",
+            "input_guardrails_of_the_second_agent",
+        ),
+    ),
+    Difference(
+        "`current_turn` of a run that a guardrail stopped before its model was asked",
+        "1",
+        "0",
+        "no turn began",
+        no_turn_began,
+        (
+            "a_blocking_input_guardrail_that_trips",
+            "a_parallel_input_guardrail_that_trips_before_a_tool",
+            "the_other_input_guardrails_of_one_that_trips",
+            "a_blocking_input_guardrail_that_raises",
+            "a_parallel_input_guardrail_that_raises",
+            "an_input_guardrail_that_gives_nothing",
+            "guardrails_that_are_no_functions",
+        ),
+    ),
+    Difference(
+        "a parallel guardrail that trips without waiting for anything",
+        "a streamed run may have asked the model",
+        "the model is not asked",
+        "it would be paid for",
+        not_asked,
+        ("a_parallel_input_guardrail_that_trips_before_a_tool",),
+    ),
+    Difference(
+        "a guardrail that returns no `GuardrailFunctionOutput`",
+        "an `AttributeError`",
+        "`UserError`, which names the guardrail",
+        "the mistake is told where it was made",
+        refused("UserError"),
+        ("an_input_guardrail_that_gives_nothing",),
+    ),
+    Difference(
+        "a tool's output that an output guardrail blocked",
+        "replaced in the history; the call loses its other fields, the response is emptied, and the exception has "
+        "no `run_data`",
+        "replaced in the history and in `run_data`, and that is all",
+        "what the model asked for is not what was blocked",
+        blocked_outputs,
+        (
+            "an_output_guardrail_of_a_tools_output_trips",
+            "a_message_for_a_tools_output_that_is_blocked",
+            "a_formatter_for_a_tools_output_that_is_blocked",
+        ),
+    ),
+    Difference(
+        "hooks of a run and of its agent on one moment",
+        "are called side by side: both, also where one raises",
+        "one after the other, in the same order; behind one that raises none",
+        "they run in the run's own task, and see its context variables",
+        hooks_behind,
+        (
+            "a_run_hook_that_raises_on_llm_start",
+            "a_run_hook_that_raises_on_agent_start",
+            "a_run_hook_that_raises_on_agent_end",
+            "a_run_hook_that_raises_on_handoff",
+            "a_run_hook_that_raises_on_tool_start",
+            "a_run_hook_that_raises_on_tool_end",
+            "an_agent_hook_that_raises_on_llm_end",
+        ),
+    ),
+    Difference(
+        "what `on_tool_start` or `on_tool_end` raises",
+        "a `UserError` that says that the tool failed",
+        "what was raised, with a note that names the hook, as for every hook",
+        "the tool did not fail",
+        tool_hooks,
+        (
+            "a_run_hook_that_raises_on_tool_start",
+            "a_run_hook_that_raises_on_tool_end",
+            "an_agent_hook_that_raises_on_tool_start",
+            "an_agent_hook_that_raises_on_tool_end",
+        ),
+    ),
+    Difference(
+        "`hooks=` of a run that are no `RunHooks`",
+        "a `TypeError`",
+        "`UserError`",
+        "one family of errors",
+        refused("UserError"),
+        ("hooks_of_an_agent_for_a_run", "no_hooks_for_a_run"),
+    ),
+    Difference(
+        "a hook that is not `async`",
+        "a `TypeError`, when it has been called",
+        "is called",
+        "nothing speaks against it",
+        accepted,
+        ("hooks_whose_method_is_a_plain_function",),
+    ),
     Difference(
         "two tools, or a tool and a handoff, of one name",
         "a warning, and one of them wins",
@@ -442,6 +609,9 @@ DIFFERENCES = [
             "a_stream_that_is_cut_off",
             "a_tool_made_by_hand_that_raises",
             "a_tool_whose_error_ends_the_run",
+            "hooks_of_a_tool_that_ends_the_run",
+            "a_tool_input_guardrail_that_raises",
+            "a_tool_output_guardrail_that_raises",
             "an_output_type_that_cannot_be_strict",
             "a_script_that_is_too_short",
         ),
@@ -478,6 +648,7 @@ DIFFERENCES = [
             "a_script_that_is_too_short",
             "a_stream_that_is_cut_off",
             "an_input_without_a_callback",
+            "hooks_of_a_run_for_an_agent",
             "an_output_that_is_a_list_that_is_not_wrapped",
             "an_output_that_is_a_list_wrapped_otherwise",
             "an_output_that_is_a_missing_field",
@@ -555,6 +726,7 @@ DIFFERENCES = [
             "a_handler_that_misses_the_output_type",
             "a_handler_that_raises",
             "a_handoff_that_is_the_last_turn",
+            "an_output_guardrail_of_what_a_handler_gives",
             "the_default_limit_of_turns",
             "too_many_turns",
         ),

@@ -106,6 +106,7 @@ def result(done: Any) -> Any:
         "max_turns": done.max_turns,
         "usage": plain(done.context_wrapper.usage),
         "interruptions": plain(done.interruptions),
+        **verdicts(done),
         "to_input_list": plain(done.to_input_list()),
         "to_input_list_normalized": plain(done.to_input_list(mode="normalized")),
     }
@@ -127,7 +128,29 @@ def exception(error: BaseException) -> Any:
             "raw_responses": plain(run_data.raw_responses),
             "last_agent": getattr(run_data.last_agent, "name", None),
             "usage": plain(run_data.context_wrapper.usage),
+            **verdicts(run_data),
         }
+    if hasattr(error, "guardrail_result"):
+        data["guardrail_result"] = verdict(error.guardrail_result)
+    elif hasattr(error, "guardrail"):
+        data["guardrail_result"] = verdict(error)
+    return data
+
+
+def verdicts(run: Any) -> Any:
+    """What the guardrails of a run found."""
+    kinds = ("input", "output", "tool_input", "tool_output")
+    return {
+        f"{kind}_guardrails": [verdict(each) for each in getattr(run, f"{kind}_guardrail_results")]
+        for kind in kinds
+    }
+
+
+def verdict(each: Any) -> Any:
+    """What one guardrail found."""
+    data = {"guardrail": each.guardrail.get_name(), "output": plain(each.output)}
+    if hasattr(each, "agent_output"):
+        data |= {"agent": each.agent.name, "agent_output": plain(each.agent_output)}
     return data
 
 

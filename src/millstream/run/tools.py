@@ -205,7 +205,8 @@ class ToolRunner:
 
     async def _run_one(self, call: ToolCall) -> FunctionToolResult:
         async with self._slots or contextlib.nullcontext():
-            if self._run.stops_after("now", "after_tool"):
+            # One that waited for its turn does not begin behind one that has failed.
+            if self._stopping or self._run.stops_after("now", "after_tool"):
                 raise asyncio.CancelledError
             return await self._call(call)
 
@@ -239,6 +240,7 @@ class ToolRunner:
             finished = self._finished(call, context.failure)
         await close(run, *finished, RunItemStreamEvent(item=item))
         if failure is not None:
+            self._stopping = True
             # What others raise who take part in the run is theirs, and not the tool's.
             error = failure if isinstance(failure, Exception) else as_run_error(tool, failure)
             raise ToolFailure(error) from failure
