@@ -169,7 +169,9 @@ class ModelCaller:
                 if error is run.log_error or error is self._seams_error or turn.response is not None:
                     raise
                 retry = await retries.after(
-                    error, output_started=turn.output_started and not run.writer.hides, now=run.config.clock.time()
+                    error,
+                    output_started=turn.output_started and not run.writer.hides,
+                    now=run.config.clock.time(),
                 )
                 if retry is None:
                     raise
