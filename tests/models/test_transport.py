@@ -11,6 +11,7 @@ from types import MappingProxyType
 from typing import Any
 
 import httpx2
+import msgspec
 import openai
 import pytest
 from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
@@ -18,9 +19,12 @@ from openai import AsyncAzureOpenAI, AsyncOpenAI, DefaultAioHttpClient
 from millstream.config import ModelSettings
 from millstream.errors import ModelProtocolError, ModelTimeoutError, UserError
 from millstream.models import transport
+from millstream.models.connections import JoiningHandler
 from millstream.models.openai_chat import OpenAIChatCompletionsModel
 from millstream.models.openai_responses import OpenAIResponsesModel
 from millstream.models.promise import Model
+from millstream.models.request import Request
+from millstream.models.wire import FrameReader
 from millstream.testing import ManualClock
 from millstream.testing.faults import CUT, HANG, Gate
 from millstream.testing.model_server import ModelServer
@@ -59,6 +63,20 @@ async def test_the_default_transport_is_read_at_its_source(server: ModelServer) 
     assert hasattr(body, "_read_nowait")
     await response.aclose()
     await transport._pools[client].close()
+
+
+async def test_the_connections_of_the_default_transport_are_our_own(server: ModelServer) -> None:
+    """Fails when `openai` or aiohttp change the shape that `join_chunks` knows: then it is slow, not wrong."""
+    server.send(*ANSWER)
+    client = AsyncOpenAI(api_key="k", base_url=server.base_url)
+    sender = transport.Transport(client)
+
+    request = Request(path="/responses", body={})
+    stream = await sender.stream(request, FrameReader(msgspec.json.Decoder(list[Any])))
+
+    assert isinstance(stream._body._protocol, JoiningHandler)
+    await stream.close()
+    await sender.close()
 
 
 async def test_what_is_private_to_openai_is_still_there() -> None:

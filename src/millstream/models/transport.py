@@ -18,11 +18,12 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import copy
 import functools
 import json
 import weakref
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Callable, Mapping
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
 
 import msgspec
@@ -352,10 +353,25 @@ def _aiohttp_body(response: httpx2.Response) -> Any:
     Its `readany` gives all that has arrived in one piece, where httpx's iterators pass on each
     piece through three generators. The names are private: `test_transport.py` notices when they go.
     """
-    if response.headers.get("content-encoding", "identity") != "identity":
+    if not _is_identity(response):
         return None
     stream: Any = getattr(response.stream, "_stream", None)
     return getattr(getattr(stream, "_aiohttp_response", None), "content", None)
+
+
+def _pieces(response: httpx2.Response) -> AsyncIterable[bytes]:
+    """The body of a response piece by piece, as the HTTP client has it.
+
+    `aiter_bytes` would give the same through two more generators; but it can decode, and begin again
+    with a body that a hook of the client's owner has read.
+    """
+    if response.is_stream_consumed or response.is_closed or not _is_identity(response):
+        return response.aiter_bytes()
+    return cast("AsyncIterable[bytes]", response.stream)
+
+
+def _is_identity(response: httpx2.Response) -> bool:
+    return response.headers.get("content-encoding", "identity") == "identity"
 
 
 def _left_behind(body: Any) -> bytes:
@@ -412,12 +428,13 @@ class _ReadAhead:
 
     async def _run(self) -> None:
         try:
-            async for piece in self._response.aiter_bytes():
+            async for piece in _pieces(self._response):
                 if not piece:
                     continue
                 self._pieces.append(piece)
                 self._size += len(piece)
-                wake(self._changed)
+                if len(self._pieces) == 1:
+                    wake(self._changed)
                 if self._size > self.LIMIT:
                     self._room = asyncio.get_running_loop().create_future()
                     await self._room
@@ -509,6 +526,11 @@ class _Pools:
         from openai import DefaultAioHttpClient
 
         http = DefaultAioHttpClient(verify=_ssl_context())
+        # Where aiohttp has changed it is slow, not wrong.
+        with contextlib.suppress(ImportError, AttributeError):
+            from millstream.models.connections import join_chunks
+
+            join_chunks(http)
         keeper = _close_with_loop(http, loop, weakref.ref(self))
         self._by_loop[loop] = http, keeper
         await anext(keeper)
