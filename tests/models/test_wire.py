@@ -111,6 +111,15 @@ def test_raw_text_crosses_as_it_is_unless_a_line_reader_would_split_it(text: str
 
 
 @pytest.mark.hostile
+@pytest.mark.parametrize("control", [bytes([code]) for code in range(0x20) if code not in b"\r\n"])
+def test_a_raw_control_character_becomes_a_space_also_where_nobody_looks(control: bytes) -> None:
+    payloads, _, reader = read(b'data: {"type":"a","skipped":"x%by"}\n\ndata: %b\n\n' % (control, A))
+
+    assert reader.error is None
+    assert json.loads(payloads[0])["skipped"] == "x y"
+
+
+@pytest.mark.hostile
 def test_half_a_surrogate_pair_becomes_a_replacement_character() -> None:
     payloads, types, reader = read(
         rb'data: {"type":"a","delta":"x\ud83d"}' b"\n\n" rb'data: {"type":"b","d":"\ud83d\ude00"}' b"\n\n"

@@ -26,9 +26,11 @@ from millstream.errors import DecodeError, ModelProtocolError, ModelResponseErro
 
 T = TypeVar("T")
 
-# Between the payloads of two frames stand an empty line, perhaps the event's name, and `data: `.
-# The name `error` may be all that tells of a failure: such a frame is looked at by itself.
-_BETWEEN = re.compile(rb"\n\n(?:event: (?!error\n)[^\n]*\n)?data: ")
+# Before the payload of a frame stand perhaps the event's name, and `data: `. The name `error`
+# may be all that tells of a failure: such a frame is looked at by itself.
+_BEFORE = rb"(?:event: (?!error\n)[^\n]*\n)?data: "
+_HEAD = re.compile(_BEFORE)
+_BETWEEN = re.compile(rb"\n\n" + _BEFORE)
 _DONE = b"[DONE]"
 _EXCERPT = 120
 
@@ -119,8 +121,8 @@ class FrameReader(Generic[T]):
 
     def _read_at_once(self, block: bytes) -> Frames[T] | None:
         """The frames of `block`, or None if they are not all of the plainest form."""
-        first, *payloads = _BETWEEN.split(b"\n\n" + block[:-2])
-        if first or not payloads:
+        payloads = _payloads(block)
+        if not payloads:
             return None
         done = payloads[-1] == _DONE
         if done:
@@ -184,6 +186,17 @@ class FrameReader(Generic[T]):
             raise ModelProtocolError(
                 f"The model's server sent an event of the wrong shape ({error}): {excerpt(payload)}"
             ) from None
+
+
+def _payloads(block: bytes) -> list[bytes]:
+    """The payloads of frames that begin as most do; none if the first one does not."""
+    head = _HEAD.match(block)
+    if head is None:
+        return []
+    rest = block[head.end() : -2]
+    # Most reads bring events of one name: then nothing need be matched at each.
+    payloads = rest.split(b"\n\n" + head[0])
+    return _BETWEEN.split(rest) if b"\n" in b"".join(payloads) else payloads
 
 
 def failure_told(values: dict[str, Any], *, named: bool = False) -> ModelResponseError | None:
