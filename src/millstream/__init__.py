@@ -17,6 +17,7 @@ from millstream.agent import (
     AgentBase,
     AgentOutputSchema,
     AgentOutputSchemaBase,
+    AgentToolStreamEvent,
     StopAtTools,
     ToolsToFinalOutputFunction,
     ToolsToFinalOutputResult,
@@ -176,6 +177,7 @@ from millstream.result import AgentToolInvocation, RunResult, RunResultBase, Run
 from millstream.run_state import RunState
 from millstream.runner import Runner
 from millstream.sessions import Session, SessionABC, SessionSettings, SQLiteSession
+from millstream.stream.arguments import ToolArgumentsDelta
 from millstream.stream.partial import Partial
 from millstream.sync import SyncStream
 from millstream.tool import (
@@ -249,6 +251,7 @@ __all__ = [
     "AgentRef",
     "AgentSpanData",
     "AgentToolInvocation",
+    "AgentToolStreamEvent",
     "AgentUpdatedStreamEvent",
     "AgentsException",
     "ApprovalError",
@@ -379,6 +382,7 @@ __all__ = [
     "TaskSpanData",
     "Tool",
     "ToolApprovalItem",
+    "ToolArgumentsDelta",
     "ToolCallItem",
     "ToolCallOutputItem",
     "ToolContext",

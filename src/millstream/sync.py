@@ -7,7 +7,7 @@ import atexit
 import contextlib
 import functools
 import threading
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterable, Iterator
 from concurrent.futures import CancelledError, Future
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
@@ -16,6 +16,7 @@ from millstream.run.readers import PATIENCE
 if TYPE_CHECKING:
     from millstream.events import CancelMode, Entry, StreamEvent
     from millstream.result import RunResult, RunResultStreaming
+    from millstream.stream.arguments import ToolArgumentsDelta
     from millstream.stream.partial import Partial
 
 T = TypeVar("T")
@@ -60,15 +61,22 @@ class SyncStream:
         first = self._take_first()
         return self._iterate(first if first and not early else self._handle.stream_events(early=early))
 
-    def entries(self, after: int = 0) -> Iterator[Entry]:
+    def entries(
+        self, after: int = 0, *, depth: int | None = None, types: Iterable[str] | None = None
+    ) -> Iterator[Entry]:
         """See `RunResultStreaming.entries`."""
         self._take_first()
-        return self._iterate(self._handle.entries(after))
+        return self._iterate(self._handle.entries(after, depth=depth, types=types))
 
     def text(self) -> Iterator[str]:
         """See `RunResultStreaming.text`."""
         self._take_first()
         return self._iterate(self._handle.text())
+
+    def tool_arguments(self) -> Iterator[ToolArgumentsDelta]:
+        """See `RunResultStreaming.tool_arguments`."""
+        self._take_first()
+        return self._iterate(self._handle.tool_arguments())
 
     @overload
     def partial_output(self) -> Iterator[Any]: ...

@@ -158,8 +158,6 @@ def test_what_this_version_does_not_do_is_refused() -> None:
 
     with pytest.raises(NotSupportedError, match="prompt"):
         Agent(name="a", prompt=prompt)
-    with pytest.raises(NotSupportedError, match=r"as_tool\(\)"):
-        Agent(name="a").as_tool(tool_name="t", tool_description="d", max_turns=3, needs_approval=True)
 
 
 def test_an_agent_with_an_empty_name_is_warned_of(caplog: pytest.LogCaptureFixture) -> None:

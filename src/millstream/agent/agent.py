@@ -7,14 +7,16 @@ import dataclasses
 import importlib
 import inspect
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_origin
 
 from typing_extensions import TypedDict
 
+from millstream.agent.as_tool import AgentTool, OnStream, OutputExtractor, agent_tool
 from millstream.agent.output import AgentOutputSchemaBase, output_schema_of
-from millstream.config import ModelSettings
+from millstream.agent.tool_input import AgentToolInput, StructuredToolInputBuilder
+from millstream.config import ModelSettings, RunConfig
 from millstream.config.defaults import get_default_model_settings
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
 from millstream.errors import NotSupportedError, UserError
@@ -29,7 +31,6 @@ from millstream.tool import (
 )
 
 if TYPE_CHECKING:
-    from millstream.config import RunConfig
     from millstream.guardrail import InputGuardrail, OutputGuardrail
     from millstream.hooks import RunHooks
     from millstream.models.promise import Model
@@ -232,9 +233,9 @@ class Agent(AgentBase[TContext]):
         self,
         tool_name: str | None,
         tool_description: str | None,
-        custom_output_extractor: Callable[..., Awaitable[str]] | None = None,
+        custom_output_extractor: OutputExtractor | None = None,
         is_enabled: IsEnabled = True,
-        on_stream: Callable[..., Any] | None = None,
+        on_stream: OnStream | None = None,
         run_config: RunConfig | dict[str, Any] | None = None,
         max_turns: int | None = None,
         hooks: RunHooks[TContext] | None = None,
@@ -244,18 +245,66 @@ class Agent(AgentBase[TContext]):
         failure_error_function: ToolErrorFunction | None = default_tool_error_function,
         needs_approval: NeedsApproval = False,
         parameters: type[Any] | None = None,
-        input_builder: Callable[..., Any] | None = None,
+        input_builder: StructuredToolInputBuilder | None = None,
         include_input_schema: bool = False,
         on_stream_max_pending_events: int | None = 1024,
     ) -> FunctionTool:
-        """Not supported by this version.
+        """The agent as a tool of another one: its run is nested in the run of who calls it, and in that run's log.
+
+        In a handoff the other agent takes over, with the conversation. As a tool it gets what the
+        caller's model writes, and its output is the output of the call.
+
+        Args:
+            tool_name: the tool's name; made of the agent's, where it is None.
+            tool_description: what the caller's model is told of it.
+            custom_output_extractor: makes the output of the call of the run's result. Without it
+                that is the run's output or, if that is empty, what was said last in the run.
+            is_enabled: whether the caller's model is shown the tool; a callable is asked once a turn.
+            on_stream: called with each event of the run, one after the other; then its model is
+                asked for a stream in any case. What it raises is logged, and ends nothing.
+            run_config: the configuration of the run, in place of that of the run it is nested in.
+            max_turns: how often its model may be asked; None for as often as by default.
+            hooks: told of what happens in the run.
+            previous_response_id: a response that the model's server keeps, for each run to go on from.
+            conversation_id: a conversation that the model's server keeps.
+            session: where the run's conversation is kept.
+            failure_error_function: makes the text that the caller's model is told of a run that
+                failed; None lets that failure end the caller's run.
+            needs_approval: whether somebody is asked before it runs.
+            parameters: a dataclass or a pydantic model that the caller's model writes; None for a text.
+            input_builder: makes the agent's input of what the caller's model wrote.
+            include_input_schema: whether the input tells the schema of `parameters`.
+            on_stream_max_pending_events: the SDK's. Here nothing piles up: the log keeps the
+                events, and the run waits between its turns until `on_stream` has taken them.
 
         Raises:
-            NotSupportedError: always.
+            UserError: an argument that cannot work.
+            TypeError: `parameters` or `input_builder` is of a type that it cannot be.
         """
-        raise NotSupportedError(
-            f"Agent {self.name!r}: as_tool() is not supported by this version. Hand over to the agent, or "
-            "write a tool that calls Runner.run()."
+        pending: Any = on_stream_max_pending_events
+        if pending is not None and (isinstance(pending, bool) or not isinstance(pending, int) or pending < 1):
+            raise UserError(
+                f"Agent {self.name!r}: as_tool(on_stream_max_pending_events={pending!r}): a number above 0, or None."
+            )
+        described = AgentTool(
+            agent=self,
+            run_config=None if run_config is None else RunConfig.of(run_config),
+            max_turns=max_turns,
+            hooks=hooks,
+            previous_response_id=previous_response_id,
+            conversation_id=conversation_id,
+            session=session,
+            on_stream=on_stream,
+        )
+        return agent_tool(
+            described,
+            name=tool_name,
+            description=tool_description,
+            input=AgentToolInput(parameters, input_builder, include_input_schema),
+            extract_output=custom_output_extractor,
+            failure_error_function=failure_error_function,
+            is_enabled=is_enabled,
+            needs_approval=needs_approval,
         )
 
     def _as_handoff(self, value: Any, index: int) -> Handoff[Any, Any]:

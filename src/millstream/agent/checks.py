@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from millstream.errors import NotSupportedError
+from millstream.errors import NotSupportedError, UserError
 from millstream.handoff import Handoff
 from millstream.tool import tool_names
 
@@ -45,6 +45,20 @@ def check_agent(agent: Agent[Any], policy: ToolNameCollisionPolicy) -> None:
         if policy == "error":
             tools = [tool for tool in each.tools if getattr(tool, "is_enabled", True) is True]
             tool_names(each.name, tools, handoffs, policy=policy)
+
+
+def check_max_turns(max_turns: Any) -> None:
+    """Refuse a number of turns with which no run can succeed.
+
+    Raises:
+        UserError: it is no number of turns, and not None.
+    """
+    if max_turns is None:
+        return
+    if isinstance(max_turns, bool) or not isinstance(max_turns, int):
+        raise UserError(f"max_turns={max_turns!r}: a whole number of turns; None means no limit.")
+    if max_turns < 1:
+        raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
 
 
 def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:
