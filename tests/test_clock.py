@@ -28,6 +28,7 @@ EXCEPTIONS = {
     "testing/clock.py": "only yields",
     "testing/logs.py": "a net under the logs of strangers, which wait in real time if they hang",
     "run/model_call.py": "_SLICE: how busy this process is, which a test's clock cannot tell",
+    "tracing/batch.py": "how long a batch waits to be full, on a thread that belongs to no run",
     "tool/threads.py": "how long a thread is kept that has nothing to do",
 }
 

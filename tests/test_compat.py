@@ -177,7 +177,7 @@ def test_an_sdk_that_is_imported_already_is_told_of(monkeypatch: pytest.MonkeyPa
     [
         (
             "from agents.tracing.processors import BackendSpanExporter",
-            "agents.tracing.processors",
+            "agents.tracing.processors.BackendSpanExporter",
             "exporting traces to OpenAI.*, which are not planned",
         ),
         (

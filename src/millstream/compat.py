@@ -83,6 +83,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "tracing.config": ("millstream.tracing.traces",),
     "tracing.create": ("millstream.tracing.create",),
     "tracing.processor_interface": ("millstream.tracing.processors",),
+    "tracing.processors": ("millstream.tracing.batch", "millstream.tracing.exporters"),
     "tracing.provider": ("millstream.tracing.provider",),
     "tracing.setup": ("millstream.tracing.provider",),
     "tracing.span_data": ("millstream.tracing.data",),
@@ -129,7 +130,7 @@ ABSENT = [
     ),
     Absent(
         "exporting traces to OpenAI, and registering agents there",
-        "set_tracing_export_api_key tracing.processors BackendSpanExporter default_exporter default_processor *AgentRegistration* *_agent_registration "
+        "set_tracing_export_api_key BackendSpanExporter default_exporter default_processor *AgentRegistration* *_agent_registration "
         "models.openai_agent_registration set_default_openai_harness",
         "leave it out",
         planned=False,

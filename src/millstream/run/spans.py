@@ -24,7 +24,6 @@ from millstream.errors import (
 )
 from millstream.output import text_of
 from millstream.run.model_call import model_name
-from millstream.run.prepare import model_of
 from millstream.run.seams import Seams
 from millstream.tracing import (
     AgentSpanData,
@@ -199,7 +198,7 @@ class Spans(RunTrace):
         if not run.config.trace_include_sensitive_data:
             return
         if isinstance(data, ResponseSpanData):
-            data.response = _as_response(response, agent, run)
+            data.response = _as_response(response, data.model, run)
         else:
             data.output = [_plain(each) for each in response.output]
 
@@ -208,7 +207,9 @@ class Spans(RunTrace):
         """The call of a tool, in the task of the call."""
         includes_data = run.config.trace_include_sensitive_data
         name = context.tool_name
-        with function_span(name, context.tool_arguments if includes_data else None) as span:
+        span = function_span(name, context.tool_arguments if includes_data else None)
+        span.span_data.call_id = context.tool_call_id
+        with span:
             self._tool_spans[context] = span
             try:
                 yield
@@ -273,17 +274,20 @@ def _model_span(
 ) -> Span[GenerationSpanData] | Span[ResponseSpanData] | None:
     # A model that was written for the SDK knows nothing of this, and opens its own.
     kind = getattr(ready.model, "traced_as", None)
-    if kind == "response":
-        return response_span()
-    if kind != "generation":
+    if kind not in ("generation", "response"):
         return None
     settings = ready.settings.to_traceable_dict()
     if not run.config.trace_include_sensitive_data:
         del settings["metadata"]
-    return generation_span(model=model_name(ready.model), model_config=settings)
+    if kind == "generation":
+        return generation_span(model=model_name(ready.model), model_config=settings)
+    span = response_span()
+    # Before it begins: a sampler may ask for the model.
+    span.span_data.model, span.span_data.model_config = model_name(ready.model), settings
+    return span
 
 
-def _as_response(response: ModelResponse, agent: Agent[Any], run: ActiveRun) -> Response:
+def _as_response(response: ModelResponse, model: str | None, run: ActiveRun) -> Response:
     """The answer as processors of the SDK know it, made of what the run was told of it."""
     from openai.types.responses import Response  # costs half a second; who traces a response has it
 
@@ -291,7 +295,7 @@ def _as_response(response: ModelResponse, agent: Agent[Any], run: ActiveRun) -> 
         id=response.response_id,
         object="response",
         created_at=run.config.clock.time(),
-        model=model_name(model_of(agent, run.config)),
+        model=model,
         output=response.output,
     )
 
@@ -354,7 +358,7 @@ _NOT_RECORDED = "not recorded: trace_include_sensitive_data is off"
 def _error(run: ActiveRun, message: str, error: BaseException, **more: Any) -> SpanError:
     """What went wrong; its text, which may quote anything, only where sensitive data is recorded."""
     if isinstance(error, asyncio.CancelledError):
-        return SpanError(message="Cancelled", data=more or None)
+        return SpanError(message="Cancelled", data={**more, "error_type": "CancelledError"})
     text = text_of(error) if run.config.trace_include_sensitive_data else _NOT_RECORDED
     return SpanError(message=message, data={**more, "error": text, "error_type": type(error).__name__})
 

@@ -7,6 +7,7 @@
 The names are the SDK's. `millstream.tracing.otel` is the way to OpenTelemetry.
 """
 
+from millstream.tracing.batch import BatchTraceProcessor
 from millstream.tracing.create import (
     agent_span,
     custom_span,
@@ -35,6 +36,7 @@ from millstream.tracing.data import (
     TaskSpanData,
     TurnSpanData,
 )
+from millstream.tracing.exporters import ConsoleSpanExporter, JsonLinesExporter
 from millstream.tracing.ids import gen_group_id, gen_span_id, gen_trace_id
 from millstream.tracing.processors import TracingExporter, TracingProcessor
 from millstream.tracing.provider import (
@@ -52,12 +54,15 @@ from millstream.tracing.traces import NoOpTrace, Trace, TracingConfig
 
 __all__ = [
     "AgentSpanData",
+    "BatchTraceProcessor",
+    "ConsoleSpanExporter",
     "CustomSpanData",
     "DefaultTraceProvider",
     "FunctionSpanData",
     "GenerationSpanData",
     "GuardrailSpanData",
     "HandoffSpanData",
+    "JsonLinesExporter",
     "MCPListToolsSpanData",
     "NoOpSpan",
     "NoOpTrace",

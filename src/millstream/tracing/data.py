@@ -122,6 +122,9 @@ class ResponseSpanData(SpanData):
     input: str | list[ResponseInputItemParam] | None = None
     """For processors; not exported, like the response."""
     usage: dict[str, Any] | None = None
+    model: str | None = None
+    """For processors; not exported, like the settings."""
+    model_config: Mapping[str, Any] | None = None
 
     def export(self) -> dict[str, Any]:
         """The response's id and the usage."""
@@ -144,6 +147,8 @@ class FunctionSpanData(SpanData):
     output: Any | None
     mcp_data: dict[str, Any] | None = None
     """Which server the tool is of, where it is one of MCP."""
+    call_id: str | None = None
+    """Ties the call to the model's; for processors, not exported."""
 
     def export(self) -> dict[str, Any]:
         """All of it, the output as text."""
