@@ -606,6 +606,7 @@ DIFFERENCES = [
         (
             GENERATED,
             "a_context_that_is_not_first",
+            "a_function_about_approval_that_raises",
             "a_stream_that_is_cut_off",
             "a_tool_made_by_hand_that_raises",
             "a_tool_whose_error_ends_the_run",

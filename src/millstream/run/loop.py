@@ -22,7 +22,7 @@ from millstream.errors import (
     ModelRefusalError,
     UserError,
 )
-from millstream.events import AgentUpdatedStreamEvent, RunItemStreamEvent, RunResumed, RunStarted
+from millstream.events import AgentUpdatedStreamEvent, InputAdded, RunItemStreamEvent, RunResumed, RunStarted
 from millstream.handoff import Handoff, HandoffInputData
 from millstream.handoff_history import nest_handoff_history
 from millstream.items import (
@@ -214,7 +214,7 @@ class Loop:
         while progress.pending_input:
             item = InputItem(ready.agent, progress.pending_input.pop(0))
             progress.add(item)
-            await run.write(RunItemStreamEvent(item=item))
+            await run.write(InputAdded(input=item.raw_item))
         with run.stoppable(by=("now", "after_tool")):
             return await ModelCaller(run, self._seams, self._conversation, ready).call()
 
