@@ -61,10 +61,10 @@ class InputGuardrails(Seams):
         if run.progress.current_turn:  # taken up again: judged when it began
             return
         blocking = self._verdicts(run)
-        blocking.ask(self._judging(run, parallel=False))
+        blocking.ask("input", self._judging(run, parallel=False))
         await blocking.given()
         self._parallel = self._verdicts(run, background=True)
-        self._parallel.ask(self._judging(run, parallel=True))
+        self._parallel.ask("input", self._judging(run, parallel=True))
         await asyncio.sleep(0)  # those that know at once keep the model from being asked
 
     async def before_tools(self, run: ActiveRun, calls: Sequence[ToolCall]) -> None:
@@ -96,7 +96,7 @@ class InputGuardrails(Seams):
         progress = run.progress
         return [
             (
-                f"input guardrail {guardrail.get_name()!r}",
+                guardrail.get_name(),
                 guardrail.run(progress.current_agent, _copied(progress.input), progress.context_wrapper),
             )
             for guardrail in self._guardrails

@@ -145,15 +145,13 @@ class OutputGuardrails(Seams):
 
         verdicts: Verdicts[OutputGuardrailResult] = Verdicts(run, heard)
         context = run.progress.context_wrapper
-        verdicts.ask(
-            (f"output guardrail {each.get_name()!r}", each.run(context, agent, output)) for each in guardrails
-        )
+        verdicts.ask("output", ((each.get_name(), each.run(context, agent, output)) for each in guardrails))
         try:
             await verdicts.given()
         except OutputGuardrailTripwireTriggered as tripped:
             if self._turn_began is not None:  # else it is an error handler's output, and nobody has seen it
-                withhold_tool_outputs(run, agent, tripped)
-                await take_back(run, self._turn_began)
+                outputs = withhold_tool_outputs(run, agent, tripped)
+                await take_back(run, self._turn_began, outputs=outputs)
             raise
 
 

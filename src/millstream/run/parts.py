@@ -26,13 +26,11 @@ def parts_of(agent: Agent[Any], config: RunConfig, *, hooks: Any = None, session
         hooks: the `RunHooks` of the caller, or None.
         session: the session of the caller, or None.
     """
-    parts: list[Seams] = []
-    # In the order in which they are asked: session, budget, guardrails, hooks.
+    parts: list[Seams] = [trace_run(config)]
+    # In the order in which they are asked: spans, session, budget, guardrails, hooks.
     if session is not None:
         parts.append(SessionPart(session, config))
     parts += _guards_and_hooks(agent, config, hooks)
-    # Last, since by then a tool's output is what the model will be told.
-    parts.append(trace_run(config))
     return Together(parts) if len(parts) > 1 else parts[0]
 
 

@@ -224,11 +224,10 @@ class Spans(RunTrace):
 
     async def tool_end(
         self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
-    ) -> Any:
+    ) -> None:
         """Note what the tool gave."""
         if run.config.trace_include_sensitive_data:
             self._tool_spans[context].span_data.output = output
-        return output
 
     async def handoff(self, run: ActiveRun, source: Agent[Any], target: Agent[Any]) -> None:
         """A handoff."""

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from millstream.errors import AgentsException
 from millstream.events import GuardrailResult
 from millstream.run.tools import GRACE, look_at, wait_bounded
+from millstream.tracing import guardrail_span
 
 if TYPE_CHECKING:
     from millstream.guardrail import InputGuardrailResult, OutputGuardrailResult
@@ -51,10 +52,11 @@ class Verdicts(Generic[TResult]):
         self._failure: Exception | None = None
         self._is_over = False
 
-    def ask(self, judging: Iterable[tuple[str, Coroutine[Any, Any, TResult]]]) -> None:
-        """Let guardrails judge, each by its name for messages and what gives its verdict."""
-        for name, verdict in judging:
-            task = asyncio.get_running_loop().create_task(self._judge(name, verdict))
+    def ask(self, stage: str, judging: Iterable[tuple[str, Coroutine[Any, Any, TResult]]]) -> None:
+        """Let guardrails of the `stage` judge, each by its name and what gives its verdict."""
+        for guardrail, verdict in judging:
+            name = f"{stage} guardrail {guardrail!r}"
+            task = asyncio.get_running_loop().create_task(self._judge(name, guardrail, verdict))
             task.add_done_callback(look_at)
             # As for the run's own task: a loop that is closed carelessly says nothing of ours.
             task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
@@ -90,9 +92,11 @@ class Verdicts(Generic[TResult]):
             )
         self._tasks.clear()
 
-    async def _judge(self, name: str, verdict: Coroutine[Any, Any, TResult]) -> None:
+    async def _judge(self, name: str, guardrail: str, verdict: Coroutine[Any, Any, TResult]) -> None:
         try:
-            result = await verdict
+            with guardrail_span(guardrail) as span:
+                result = await verdict
+                span.span_data.triggered = result.output.tripwire_triggered
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
             if task is not None and task.cancelling():
