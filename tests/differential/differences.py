@@ -159,6 +159,41 @@ def filtered_items(sdk: Record, ours: Record) -> None:
         sdk["events"] = ours["events"]
 
 
+def more_is_stored(sdk: Record, ours: Record) -> None:
+    """A session is given what it is given there, and more."""
+    if _is_part(sdk["notes"], ours["notes"]):
+        sdk["notes"] = ours["notes"]
+
+
+def added_once_more(sdk: Record, ours: Record) -> None:
+    """What a session has not taken is added again; without the input no turn begins."""
+    more_is_stored(sdk, ours)
+    no_turn_began(sdk, ours)
+
+
+def output_of_a_failed_run(sdk: Record, ours: Record) -> None:
+    """A run that had its output when its session did not take it keeps it."""
+    if "events" in sdk:
+        output_at_cancel(sdk, ours)
+
+
+def stored_first(sdk: Record, ours: Record) -> None:
+    """The input is stored before it is judged, streamed or not."""
+    if "events" in sdk and sorted(sdk["notes"], key=repr) == sorted(ours["notes"], key=repr):
+        sdk["notes"] = ours["notes"]
+
+
+def without_its_call(sdk: Record, ours: Record) -> None:
+    """An answer without a call is not given to the model."""
+    keys = ("input", "to_input_list", "to_input_list_normalized")
+    pairs = [(sdk["result"], ours["result"], key) for key in keys]
+    pairs += [(theirs, here, "input") for theirs, here in zip(sdk["calls"], ours["calls"], strict=True)]
+    for theirs, here, key in pairs:
+        added = _added(here[key], theirs[key])
+        if added is not None and all(each["type"] == "function_call_output" for each in added):
+            theirs[key] = here[key]
+
+
 def refused_turn(sdk: Record, ours: Record) -> None:
     """`current_turn` after `MaxTurnsExceeded` is the last turn that was taken."""
     if (
@@ -394,6 +429,7 @@ DIFFERENCES = [
             "a_blocking_input_guardrail_that_raises",
             "a_parallel_input_guardrail_that_raises",
             "an_input_guardrail_that_gives_nothing",
+            "a_session_and_an_input_guardrail_that_trips",
             "guardrails_that_are_no_functions",
         ),
     ),
@@ -615,6 +651,7 @@ DIFFERENCES = [
             "a_tool_output_guardrail_that_raises",
             "an_output_type_that_cannot_be_strict",
             "a_script_that_is_too_short",
+            "a_session_and_a_tool_that_ends_the_run",
         ),
     ),
     Difference(
@@ -647,6 +684,10 @@ DIFFERENCES = [
             "a_handoff_with_a_bad_input",
             "a_handoff_with_no_input",
             "a_script_that_is_too_short",
+            "a_session_and_a_conversation_of_the_server",
+            "a_session_and_responses_of_the_server",
+            "a_session_callback_that_gives_a_tuple",
+            "a_session_callback_that_gives_none",
             "a_stream_that_is_cut_off",
             "an_input_without_a_callback",
             "hooks_of_a_run_for_an_agent",
@@ -713,7 +754,59 @@ DIFFERENCES = [
         'every item; `to_input_list(mode="normalized")` gives what the model was given',
         "a filter is about what the next agent sees, not about what happened",
         filtered_items,
-        ("a_filter_that_hides_tools", "a_filter_that_removes_all_tools"),
+        (
+            "a_filter_that_hides_tools",
+            "a_filter_that_removes_all_tools",
+            "a_session_and_a_handoff_that_shows_nothing",
+        ),
+    ),
+    Difference(
+        "what a session has of a handoff that a filter hid",
+        "nothing",
+        "every item",
+        "a session has what happened",
+        more_is_stored,
+        ("a_session_and_a_handoff_that_shows_nothing",),
+    ),
+    Difference(
+        "what a session has of a turn in which a tool or a guardrail failed",
+        "the calls that had been answered, or nothing",
+        "the whole turn; what failed has an answer that says so",
+        "tools that have run did what they do: the next run is to know",
+        more_is_stored,
+        ("a_session_and_a_tool_that_ends_the_run",),
+    ),
+    Difference(
+        "a session that does not take something",
+        "the run fails",
+        "the run fails, and what is missing is added once more when it has ended",
+        "often it was locked for a moment, and the history has no hole then",
+        added_once_more,
+        ("a_session_that_does_not_take_the_input", "a_session_that_does_not_take_a_turn"),
+    ),
+    Difference(
+        "the output of a run whose session does not take it",
+        "lost, where it is streamed",
+        "`final_output` has it; the run has failed all the same",
+        "it was streamed",
+        output_of_a_failed_run,
+        ("a_session_that_does_not_take_the_output",),
+    ),
+    Difference(
+        "when the input of a streamed run is stored in its session",
+        "when the blocking input guardrails have judged it",
+        "before, as of a plain run",
+        "one loop",
+        stored_first,
+        ("a_session_and_an_input_guardrail_that_trips",),
+    ),
+    Difference(
+        "an answer in a session whose call is not there",
+        "given to the model",
+        "left out, as are calls without an answer in both, and reasoning without what it led to",
+        "the model's server would refuse it; a limit may well cut a turn in two",
+        without_its_call,
+        ("an_answer_in_a_session_that_has_no_call",),
     ),
     Difference(
         "`current_turn` after `MaxTurnsExceeded`",
@@ -727,6 +820,7 @@ DIFFERENCES = [
             "a_handler_that_misses_the_output_type",
             "a_handler_that_raises",
             "a_handoff_that_is_the_last_turn",
+            "a_session_and_too_many_turns",
             "an_output_guardrail_of_what_a_handler_gives",
             "the_default_limit_of_turns",
             "too_many_turns",
