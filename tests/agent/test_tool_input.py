@@ -9,7 +9,7 @@ import pytest
 from pydantic import BaseModel, Field
 
 from millstream.agent.tool_input import AgentToolInput, default_tool_input_builder
-from millstream.errors import ModelBehaviorError, SchemaError
+from millstream.errors import ModelBehaviorError, SchemaError, UserError
 
 
 class Kind(Enum):
@@ -109,7 +109,7 @@ async def test_a_function_of_the_callers_makes_the_input() -> None:
 
 
 async def test_a_function_that_makes_no_input_is_told_so() -> None:
-    with pytest.raises(ModelBehaviorError, match="gave int: it gives a text, or a list of input items"):
+    with pytest.raises(UserError, match="gave int: it gives a text, or a list of input items"):
         await built(reading(builder=lambda options: 5), {"input": "x"})
 
 

@@ -287,6 +287,45 @@ def _pairs(sdk: Record, ours: Record) -> list[tuple[Record, Record]]:
     return [(theirs, here) for theirs, here in both if theirs is not None and here is not None]
 
 
+def input_descriptions(sdk: Record, ours: Record) -> None:
+    """The one text that an agent takes as a tool is described otherwise."""
+    _reword(sdk, "Default input schema for agent-as-tool calls.", "A task for the agent, in words.")
+
+
+def structured_inputs(sdk: Record, ours: Record) -> None:
+    """What an agent is told of structured input is worded otherwise, and tells of the same."""
+    for theirs, here in zip(sdk["calls"], ours["calls"], strict=False):
+        for one, other in zip(theirs["input"], here["input"], strict=False):
+            text, told = str(one.get("content", "")), str(other.get("content", ""))
+            is_one = text.startswith("You are being called as a tool.")
+            if is_one and told.startswith("Another agent calls you as a tool."):
+                facts = [line for line in text.splitlines() if line.lstrip().startswith(("- ", '"'))]
+                if all(fact in told for fact in facts):
+                    one["content"] = told
+
+
+def nested_streams(sdk: Record, ours: Record) -> None:
+    """The model of an agent that is a tool is asked for a stream where that of the run is."""
+    for theirs, here in zip(sdk["calls"], ours["calls"], strict=False):
+        theirs["streamed"] = theirs["streamed"] or ("events" in ours and here["streamed"])
+
+
+def no_overflow(sdk: Record, ours: Record) -> None:
+    """A callback for events that is slow holds its agent up, and loses nothing."""
+    if ours["notes"] and not sdk["notes"]:
+        sdk.clear()
+        sdk.update(ours)
+
+
+def _reword(value: Any, old: str, new: str) -> None:
+    """Replace a part of the texts in all of `value`."""
+    for key, each in value.items() if isinstance(value, dict) else enumerate(value):
+        if isinstance(each, str):
+            value[key] = each.replace(old, new)
+        elif isinstance(each, dict | list):
+            _reword(each, old, new)
+
+
 def told_of_arguments(sdk: Record, ours: Record) -> None:
     """The model is told what was wrong with its arguments."""
     text = "An error occurred while running the tool. Please try again."
@@ -344,6 +383,14 @@ def sent_again(sdk: Record, ours: Record) -> None:
 
 
 # --- the table --------------------------------------------------------------------------------
+
+STRUCTURED = (
+    "an_agent_that_is_given_a_dataclass",
+    "an_agent_that_is_given_a_dataclass_and_its_schema",
+    "an_agent_that_is_given_a_model_and_its_schema",
+    "an_agent_that_is_given_a_model_without_descriptions_and_its_schema",
+    "an_agent_that_is_given_a_nested_model_and_its_schema",
+)
 
 
 def inputs_as_lists(sdk: Record, ours: Record) -> None:
@@ -646,6 +693,7 @@ DIFFERENCES = [
             "a_stream_that_is_cut_off",
             "a_tool_made_by_hand_that_raises",
             "a_tool_whose_error_ends_the_run",
+            "an_agent_whose_failure_ends_the_run",
             "hooks_of_a_tool_that_ends_the_run",
             "a_tool_input_guardrail_that_raises",
             "a_tool_output_guardrail_that_raises",
@@ -676,6 +724,8 @@ DIFFERENCES = [
         error_texts,
         (
             GENERATED,
+            "a_backlog_of_no_events",
+            "a_callback_for_events_that_is_none",
             "a_callback_that_takes_too_much",
             "a_context_that_is_not_first",
             "a_filter_and_a_conversation",
@@ -700,6 +750,7 @@ DIFFERENCES = [
             "an_output_that_is_the_wrong_type",
             "an_output_type_that_cannot_be_strict",
             "bad_arguments_end_the_run_where_no_error_function_is",
+            "parameters_that_are_no_type",
         ),
     ),
     Difference(
@@ -708,7 +759,46 @@ DIFFERENCES = [
         "the model is told what was wrong with them, too",
         "so that it can do better",
         told_of_arguments,
-        ("arguments_that_are_no_json", "arguments_of_the_wrong_type", "arguments_that_are_missing"),
+        (
+            "an_agent_that_is_given_no_json",
+            "an_agent_that_is_given_nothing",
+            "an_agent_that_is_given_the_wrong_type",
+            "arguments_that_are_no_json",
+            "arguments_of_the_wrong_type",
+            "arguments_that_are_missing",
+        ),
+    ),
+    Difference(
+        "description of the text that an agent takes as a tool",
+        '"Default input schema for agent-as-tool calls."',
+        '"A task for the agent, in words."',
+        "it is told to a model",
+        input_descriptions,
+        (ANY, "an_agent_as_a_tool"),
+    ),
+    Difference(
+        "text that an agent is given of structured input",
+        "begins with \"You are being called as a tool.\"",
+        "tells of the same in other words",
+        "",
+        structured_inputs,
+        STRUCTURED,
+    ),
+    Difference(
+        "the model of an agent that is a tool",
+        "is asked for a stream where there is an `on_stream`",
+        "also where the run that calls it streams",
+        "its text is in the log as it forms",
+        nested_streams,
+        (ANY, "an_agent_as_a_tool"),
+    ),
+    Difference(
+        "an `on_stream` that is slow",
+        "fails its tool when `on_stream_max_pending_events` events wait",
+        "holds its agent up between turns; the number has no effect",
+        "the log keeps the events, and nothing piles up",
+        no_overflow,
+        ("a_callback_for_events_that_is_slow",),
     ),
     Difference(
         "empty texts of a `ScriptedModel`",
@@ -719,6 +809,7 @@ DIFFERENCES = [
         (
             "a_handoff_with_no_input",
             "a_message_without_text",
+            "an_agent_that_is_given_nothing",
             "an_output_type_and_no_message",
             "arguments_that_are_an_empty_text",
         ),
@@ -848,7 +939,7 @@ DIFFERENCES = [
         "asked once a turn",
         "it may cost something",
         asked_once,
-        ("tools_that_are_not_enabled",),
+        ("an_agent_as_a_tool_that_asks_whether_it_is_enabled", "tools_that_are_not_enabled"),
     ),
     Difference(
         "usage of a response whose server tells none",

@@ -16,7 +16,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 from typing_extensions import TypedDict
 
 from millstream.context import MaybeAwaitable, settle
-from millstream.errors import ModelBehaviorError, SchemaError
+from millstream.errors import ModelBehaviorError, SchemaError, UserError
 from millstream.items import TResponseInputItem
 from millstream.schema import ensure_strict_json_schema, problems
 
@@ -85,6 +85,7 @@ class AgentToolInput:
 
         Raises:
             ModelBehaviorError: it is not what the schema asks for.
+            UserError: a serializer of the parameters failed.
         """
         try:
             parsed = self._adapter.validate_json(arguments if arguments.strip() else "{}")
@@ -92,7 +93,7 @@ class AgentToolInput:
         except ValidationError as error:
             problem = problems(error)
         except Exception as error:  # of a serializer of the program's own
-            raise ModelBehaviorError(f"The input for tool {tool_name} has no JSON: {error}") from error
+            raise UserError(f"What was written for tool {tool_name} has no JSON: {error}") from error
         # Neither raised from the error nor while it is handled: it carries the arguments themselves.
         raise ModelBehaviorError(f"Invalid JSON input for tool {tool_name}: {problem}")
 
@@ -100,7 +101,7 @@ class AgentToolInput:
         """The input of the agent.
 
         Raises:
-            ModelBehaviorError: a function of the caller's made something else than an input.
+            UserError: a function of the caller's made something else than an input.
         """
         options: StructuredToolInputBuilderOptions = {"params": params, **self._options}
         if self._build is None:
@@ -111,7 +112,7 @@ class AgentToolInput:
             return default_tool_input_builder(options)
         built: Any = await settle(self._build(options))
         if not isinstance(built, str | list):
-            raise ModelBehaviorError(
+            raise UserError(
                 f"The input_builder of an agent gave {type(built).__name__}: it gives a text, or a list of input items."
             )
         return cast("StructuredToolInputResult", built)
