@@ -6,6 +6,7 @@ run that it stops, is the run's to know: `run/guardrails.py` and `run/hold.py`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, TypedDict, TypeVar, overload
@@ -342,6 +343,21 @@ def tool_output_guardrail(func: ToolOutputGuardrailFunction | None = None, *, na
         return ToolOutputGuardrail(func, name)
 
     return decorate if func is None else decorate(func)
+
+
+def check_guardrails(where: str, given: Any, kind: type[Any]) -> None:
+    """Refuse what is no guardrail of that kind, at the place `where` it was given.
+
+    Raises:
+        UserError: one of them is none.
+    """
+    for index, each in enumerate(given or ()):
+        if not isinstance(each, kind):
+            decorator = re.sub("(?<!^)(?=[A-Z])", "_", kind.__name__).lower()
+            raise UserError(
+                f"{where}[{index}] is of type {type(each).__name__}, not {kind.__name__}: "
+                f"@{decorator} makes one of a function."
+            )
 
 
 TOutput = TypeVar("TOutput")

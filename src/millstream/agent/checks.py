@@ -6,8 +6,15 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import NotSupportedError, UserError
+from millstream.guardrail import (
+    InputGuardrail,
+    OutputGuardrail,
+    ToolInputGuardrail,
+    ToolOutputGuardrail,
+    check_guardrails,
+)
 from millstream.handoff import Handoff
-from millstream.tool import tool_names
+from millstream.tool import FunctionTool, tool_names
 
 if TYPE_CHECKING:
     from millstream.agent.agent import Agent
@@ -40,6 +47,7 @@ def check_agent(agent: Agent[Any], policy: ToolNameCollisionPolicy) -> None:
         UserError: something in `tools` or `handoffs` is neither.
     """
     for each in reachable(agent)[0]:
+        _check_guardrails(each)
         each.output_schema()
         handoffs = [way for way in each.all_handoffs() if way.is_enabled is True]
         if policy == "error":
@@ -59,6 +67,19 @@ def check_max_turns(max_turns: Any) -> None:
         raise UserError(f"max_turns={max_turns!r}: a whole number of turns; None means no limit.")
     if max_turns < 1:
         raise UserError(f"max_turns={max_turns}: a run takes at least one turn; None means no limit.")
+
+
+def _check_guardrails(agent: Agent[Any]) -> None:
+    where = f"Agent {agent.name!r}: "
+    check_guardrails(f"{where}input_guardrails", agent.input_guardrails, InputGuardrail)
+    check_guardrails(f"{where}output_guardrails", agent.output_guardrails, OutputGuardrail)
+    for tool in agent.tools:
+        if isinstance(tool, FunctionTool):
+            of_tool = f"Tool {tool.name!r}: "
+            check_guardrails(f"{of_tool}tool_input_guardrails", tool.tool_input_guardrails, ToolInputGuardrail)
+            check_guardrails(
+                f"{of_tool}tool_output_guardrails", tool.tool_output_guardrails, ToolOutputGuardrail
+            )
 
 
 def reachable(agent: Agent[Any]) -> tuple[list[Agent[Any]], bool]:

@@ -14,11 +14,11 @@ from millstream.config.coerce import from_dict, one_of
 from millstream.config.settings import ModelSettings
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
 from millstream.errors import UserError
+from millstream.guardrail import InputGuardrail, OutputGuardrail, check_guardrails
 from millstream.sessions import SessionSettings
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
-    from millstream.guardrail import InputGuardrail, OutputGuardrail
     from millstream.handoff import HandoffInputFilter
     from millstream.handoff_history import HandoffHistoryMapper
     from millstream.items import TResponseInputItem
@@ -191,6 +191,8 @@ class RunConfig:
             self.session_settings = SessionSettings.of(self.session_settings, "RunConfig.session_settings")
         _check_objects(self)
         _check_blocked_message(self.output_guardrail_blocked_message)
+        check_guardrails("RunConfig.input_guardrails", self.input_guardrails, InputGuardrail)
+        check_guardrails("RunConfig.output_guardrails", self.output_guardrails, OutputGuardrail)
         one_of(
             "RunConfig.tool_not_found_behavior",
             self.tool_not_found_behavior,

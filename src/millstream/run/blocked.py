@@ -25,30 +25,25 @@ BLOCKED_OUTPUT = "Output withheld by an output guardrail."
 
 def withhold_tool_outputs(
     run: ActiveRun, agent: Agent[Any], tripped: OutputGuardrailTripwireTriggered
-) -> None:
+) -> bool:
     """Put a text in place of the outputs of the present turn's tools, and of what the guardrails were given.
 
-    Does nothing where the output that tripped is the model's own. The log keeps what was written.
+    False, and nothing is done, where the output that tripped is the model's own.
     """
     progress = run.progress
     turn = progress.turn
-    if turn is None or not any(_is_output(item) for item in turn.first_and_after(progress.new_items)):
-        return
+    new = [] if turn is None else turn.first_and_after(progress.new_items)
+    outputs = [item for item in new if isinstance(item, ToolCallOutputItem)]
+    if not outputs:
+        return False
     message = _message(run, agent, tripped)
-    stands_for: dict[int, RunItem] = {
-        id(item): _in_place_of(item, message)
-        for item in turn.first_and_after(progress.new_items)
-        if isinstance(item, ToolCallOutputItem)
-    }
+    stands_for: dict[int, RunItem] = {id(item): _in_place_of(item, message) for item in outputs}
     for items in (progress.new_items, progress.model_items):
         items[:] = [stands_for.get(id(item), item) for item in items]
     results = progress.output_guardrail_results
     results[:] = [_without_output(result, message) for result in results]
     tripped.guardrail_result = _without_output(tripped.guardrail_result, message)
-
-
-def _is_output(item: RunItem) -> bool:
-    return isinstance(item, ToolCallOutputItem)
+    return True
 
 
 def _in_place_of(item: ToolCallOutputItem, message: str) -> ToolCallOutputItem:

@@ -13,7 +13,7 @@ from millstream.events import (
     RunItemStreamEvent,
     TextRetracted,
 )
-from millstream.items import MessageOutputItem, raw_field
+from millstream.items import MessageOutputItem, ToolCallOutputItem, raw_field
 from millstream.models.request import FAKE_ID
 
 if TYPE_CHECKING:
@@ -21,13 +21,18 @@ if TYPE_CHECKING:
     from millstream.run.active import ActiveRun
 
 
-async def take_back(run: ActiveRun, after: int) -> None:
+async def take_back(run: ActiveRun, after: int, *, outputs: bool = False) -> None:
     """Tell clients to remove the messages that the run wrote behind position `after`, and tell of them no more.
 
     Read from the log, and only here: what passes through is not looked at for this.
+
+    Args:
+        run: the run.
+        after: a position of its log.
+        outputs: whether the outputs of tools are taken back too; each goes by the id of its call.
     """
     run.takes_back = True
-    said = _Said()
+    said = _Said(outputs=outputs)
     end = run.position
     cursor = run.trunk.cursor(after)
     at = after
@@ -58,8 +63,9 @@ class _Message(NamedTuple):
 class _Said:
     """Folds the entries of one run into its messages, each with the position of its first entry."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, outputs: bool) -> None:
         self.messages: dict[_Message, int] = {}
+        self._outputs = outputs
         self._call = 0
 
     def see(self, entry: Entry) -> None:
@@ -74,6 +80,8 @@ class _Said:
         elif isinstance(event, RunItemStreamEvent):
             if isinstance(event.item, MessageOutputItem):
                 self._begins(raw_field(event.item.raw_item, "id"), entry.position)
+            elif self._outputs and isinstance(event.item, ToolCallOutputItem):
+                self._begins(event.item.call_id, entry.position)
         elif isinstance(event, RawResponsesStreamEvent):
             self._raw(event, entry.position)
 
