@@ -190,7 +190,11 @@ def test_an_sdk_that_is_imported_already_is_told_of(monkeypatch: pytest.MonkeyPa
             "agents.extensions.memory.dapr_session",
             "other stores of conversations, which",
         ),
-        ("import agents.mcp.server", "agents.mcp", "MCP servers, which are not in this version"),
+        (
+            "from agents import MCPToolApprovalRequest",
+            "agents.MCPToolApprovalRequest",
+            "approvals of hosted MCP tools, which are not in this version",
+        ),
         (
             "from agents.tool import ShellTool",
             "agents.tool.ShellTool",

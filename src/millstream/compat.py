@@ -55,6 +55,9 @@ PATHS: dict[str, tuple[str, ...]] = {
     "memory.session_settings": ("millstream.sessions",),
     "memory.sqlite_session": ("millstream.sessions",),
     "memory.util": ("millstream.sessions",),
+    "mcp": ("millstream.mcp",),
+    "mcp.server": ("millstream.mcp",),
+    "mcp.util": ("millstream.mcp",),
     "model_settings": ("millstream.config",),
     "models": ("millstream.models", "millstream.config.defaults"),
     "models.default_models": ("millstream.config.defaults",),
@@ -141,7 +144,11 @@ ABSENT = [
         "SQLiteSession, RedisSession, or a class of your own with the methods of Session",
         planned=False,
     ),
-    Absent("MCP servers", "mcp MCP*", "HostedMCPTool"),
+    Absent(
+        "approvals of hosted MCP tools",
+        "MCPToolApproval*",
+        "a server of your own among mcp_servers, with require_approval",
+    ),
     Absent(
         "stored prompts", "prompts Prompt DynamicPromptFunction GenerateDynamicPromptData", "instructions"
     ),

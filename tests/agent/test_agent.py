@@ -258,7 +258,7 @@ async def test_a_turn_is_shown_the_handoffs_that_are_enabled_in_their_order() ->
     assert [each.tool_name for each in await shown("ben")] == ["transfer_to_b"]
 
 
-async def test_there_are_no_prompts_and_no_mcp_tools_yet() -> None:
+async def test_an_agent_has_no_prompt_yet_and_no_mcp_tools_without_servers() -> None:
     agent = Agent(name="a")
 
     assert await agent.get_prompt(context()) is None

@@ -31,7 +31,6 @@ MCP: Any = {"type": "mcp", "server_label": "x"}
 @pytest.mark.parametrize(
     ("agent", "message"),
     [
-        (Agent(name="a", mcp_servers=[object()]), "Agent 'a': mcp_servers"),
         (Agent(name="a", hooks=AgentHooks()), "Agent 'a': hooks"),
         (Agent(name="a", input_guardrails=[input_guardrail(check)]), "Agent 'a': input_guardrails"),
         (Agent(name="a", output_guardrails=[output_guardrail(check)]), "Agent 'a': output_guardrails"),

@@ -62,6 +62,12 @@ OTHERS = """
     run_demo_loop AgentToolInvocation OutputGuardrailBlockedMessageArgs OutputGuardrailBlockedMessageFormatter
     MCPListToolsItem MCPApprovalRequestItem MCPApprovalResponseItem MCPToolCancellationError
 """
+MCP = """
+    mcp.MCPServer mcp.MCPServerStdio mcp.MCPServerStdioParams mcp.MCPServerSse mcp.MCPServerSseParams
+    mcp.MCPServerStreamableHttp mcp.MCPServerStreamableHttpParams mcp.MCPUtil mcp.MCPToolMetaContext
+    mcp.MCPToolMetaResolver mcp.ToolFilter mcp.ToolFilterCallable mcp.ToolFilterContext mcp.ToolFilterStatic
+    mcp.create_static_tool_filter agent.MCPConfig
+"""
 TESTING = """
     testing.ScriptedModel testing.ModelStep testing.ModelStepSpec testing.ModelCall testing.assistant_message
     testing.function_call testing.UnexpectedModelCall testing.UnconsumedModelSteps testing.InvalidModelStep
@@ -83,14 +89,13 @@ NAMES: list[str] = [
             MODELS,
             TRACING,
             OTHERS,
+            MCP,
             TESTING,
         )
     ).split()
 ]
 
 LATER: dict[str, str] = {
-    "MCPToolCancellationError": "MCP servers",
-    "FunctionTool.mcp_annotations": "MCP servers",
 }
 """What features to come will bring, by paths as `test_signatures.py` has them (`*` for anything), and which."""
 

@@ -89,7 +89,7 @@ def _signature(function: Any, *, bound: bool = False) -> list[Any] | None:
 
 def _default(value: Any) -> str:
     """A default as one would read it: without addresses and modules."""
-    if type(value) is object:
+    if type(value) is object or "unset" in type(value).__name__.lower():
         return UNSET
     if inspect.isroutine(value):
         return value.__name__

@@ -4,17 +4,19 @@ import asyncio
 import contextlib
 import json
 import os
+import socket
 import sys
 from collections.abc import AsyncIterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
 import jsonschema  # noqa: F401  # when first imported it reads files, which no loop may wait for
+import uvicorn
 from mcp.server import MCPServer as Hosted
 
 from millstream import RunContextWrapper, ToolContext
 from millstream.mcp import MCPServer, MCPServerStdio
-from tests.delivery.serving import Served, serving
 
 PROGRAMS = Path(__file__).parents[1] / "support" / "mcp_servers"
 PATIENCE = 50
@@ -37,14 +39,43 @@ def program(file: str, *arguments: str, **options: Any) -> MCPServerStdio:
     return MCPServerStdio(params, **({"client_session_timeout_seconds": PATIENCE} | options))
 
 
-@contextlib.asynccontextmanager
-async def hosting(server: Hosted, *, sse: bool = False, **options: Any) -> AsyncIterator[Served]:
+class Host(uvicorn.Server):
+    """A real HTTP server on this loop. When it stops, it cuts off whoever is still connected."""
+
+    def __init__(self, app: Any) -> None:
+        super().__init__(
+            uvicorn.Config(
+                app, log_config=None, log_level="critical", lifespan="on", timeout_graceful_shutdown=0
+            )
+        )
+        self.url = ""
+
+    def capture_signals(self) -> Any:
+        return contextlib.nullcontext()  # they belong to the test runner
+
+    @contextlib.asynccontextmanager
+    async def running(self, port: int = 0) -> AsyncIterator["Host"]:
+        with socket.socket() as listening:
+            listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            listening.bind(("127.0.0.1", port))
+            self.port = listening.getsockname()[1]
+            self.url = f"http://127.0.0.1:{self.port}"
+            task = asyncio.create_task(self.serve([listening]))
+            while not self.started:
+                await asyncio.sleep(0)
+            try:
+                async with asyncio.timeout(PATIENCE):
+                    yield self
+            finally:
+                self.should_exit = True
+                await task
+
+
+def hosting(
+    server: Hosted, *, sse: bool = False, port: int = 0, **options: Any
+) -> AbstractAsyncContextManager[Host]:
     """Serve `server` over HTTP on this loop: at `/sse` or at `/mcp`."""
-    app = server.sse_app() if sse else server.streamable_http_app(**options)
-    async with contextlib.AsyncExitStack() as stack:
-        if not sse:
-            await stack.enter_async_context(app.router.lifespan_context(app))
-        yield await stack.enter_async_context(serving(app, deadline=PATIENCE))
+    return Host(server.sse_app() if sse else server.streamable_http_app(**options)).running(port)
 
 
 async def text_of(server: MCPServer, tool: str, **arguments: Any) -> str:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from millstream.agent.agent import (
     Agent,
     AgentBase,
+    MCPConfig,
     StopAtTools,
     ToolsToFinalOutputFunction,
     ToolsToFinalOutputResult,
@@ -28,6 +29,7 @@ __all__ = [
     "AgentOutputSchema",
     "AgentOutputSchemaBase",
     "AgentToolStreamEvent",
+    "MCPConfig",
     "StopAtTools",
     "StructuredToolInputBuilder",
     "StructuredToolInputBuilderOptions",

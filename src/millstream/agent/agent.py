@@ -9,7 +9,7 @@ import inspect
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_origin
+from typing import TYPE_CHECKING, Any, Generic, Literal, NotRequired, TypeAlias, cast, get_origin
 
 from typing_extensions import TypedDict
 
@@ -22,6 +22,7 @@ from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, sett
 from millstream.errors import NotSupportedError, UserError
 from millstream.handoff import Handoff, handoff
 from millstream.hooks import AgentHooks
+from millstream.mcp import MCPServer, MCPUtil
 from millstream.tool import (
     FunctionTool,
     FunctionToolResult,
@@ -69,6 +70,17 @@ ToolUseBehavior: TypeAlias = (
 )
 
 
+class MCPConfig(TypedDict):
+    """How an agent uses the tools of its MCP servers."""
+
+    convert_schemas_to_strict: NotRequired[bool]
+    """Whether their parameters are made strict schemas, where a strict schema says the same. False, if not given."""
+    failure_error_function: NotRequired[ToolErrorFunction | None]
+    """Makes of a failed call the text that the model is told; None lets it end the run."""
+    include_server_in_tool_names: NotRequired[bool]
+    """Whether the model knows them as `mcp_<server>__<tool>`, so that servers may have tools of one name."""
+
+
 @dataclass(eq=False)
 class AgentBase(Generic[TContext]):
     """What agents of all kinds have: a name, and tools."""
@@ -77,26 +89,44 @@ class AgentBase(Generic[TContext]):
     handoff_description: str | None = None
     """Told to the model of an agent that may hand over to this one."""
     tools: list[Tool] = field(default_factory=list[Tool])
-    mcp_servers: list[Any] = field(default_factory=list[Any])
-    mcp_config: dict[str, Any] = field(default_factory=dict[str, Any])
+    mcp_servers: list[MCPServer] = field(default_factory=list["MCPServer"])
+    """Servers whose tools it has too, before its own ones. They connect when they are first asked."""
+    mcp_config: MCPConfig = field(default_factory=lambda: MCPConfig())
 
     def __millstream_json__(self) -> dict[str, Any]:
         """What stands for the agent in events: its name. Instructions and tools are nobody's business there."""
         return {"name": self.name}
 
     async def get_mcp_tools(self, run_context: RunContextWrapper[TContext]) -> list[Tool]:
-        """The tools of the agent's MCP servers: none yet."""
-        return []
+        """The tools of the agent's MCP servers, in their order. Asked for in every turn, unless a server keeps them.
+
+        Raises:
+            MCPServerError: a server cannot be asked.
+            DuplicateToolError: two servers have a tool of one name, and `mcp_config` does not tell them apart.
+        """
+        if not self.mcp_servers:
+            return []
+        config = self.mcp_config
+        return await MCPUtil.get_all_function_tools(
+            self.mcp_servers,
+            config.get("convert_schemas_to_strict", False),
+            run_context,
+            self,
+            config.get("failure_error_function", default_tool_error_function),
+            config.get("include_server_in_tool_names", False),
+            {tool.name for tool in self.tools},
+        )
 
     async def get_all_tools(self, run_context: RunContextWrapper[TContext]) -> list[Tool]:
-        """The tools that the model is shown this turn, in order: those that are enabled.
+        """The tools that the model is shown this turn, in order: those of MCP servers, then those that are enabled.
 
         Raises:
             UserError: something in `tools` is not a tool.
+            MCPServerError: an MCP server cannot be asked for its tools.
         """
-        tools = self.tools
-        for index, tool in enumerate(tools):
+        for index, tool in enumerate(self.tools):
             _check_tool(tool, index)
+        tools = await self.get_mcp_tools(run_context) + self.tools
         functions = [tool for tool in tools if isinstance(tool, FunctionTool)]
         off = await self._disabled(functions, run_context)
         return [tool for tool in tools if id(tool) not in off] if off else list(tools)
@@ -340,6 +370,7 @@ def _check_fields(agent: Agent[Any]) -> None:
         )
     _check_instructions(agent)
     _check_tool_use(agent)
+    _check_mcp(agent)
     for index, tool in enumerate(agent.tools):
         _check_tool(tool, index)
     for index, each in enumerate(agent.handoffs):
@@ -400,6 +431,18 @@ def _check_tool_use(agent: Agent[Any]) -> None:
         "Agent tool_use_behavior must be 'run_llm_again', 'stop_on_first_tool', "
         f"{{'stop_at_tool_names': [...]}} or a function, not {behavior!r}"
     )
+
+
+def _check_mcp(agent: Agent[Any]) -> None:
+    for index, server in enumerate(agent.mcp_servers):
+        if not isinstance(server, MCPServer):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(
+                f"Agent mcp_servers[{index}] is {_described(server)}; it takes an MCPServerStdio, an MCPServerSse, an "
+                "MCPServerStreamableHttp, or an MCPServer of your own."
+            )
+    if unknown := set(agent.mcp_config) - set(MCPConfig.__annotations__):
+        known = ", ".join(sorted(MCPConfig.__annotations__))
+        raise UserError(f"Agent mcp_config has no {min(unknown)!r}. There are: {known}.")
 
 
 def _check_tool(tool: Any, index: int) -> None:

@@ -76,7 +76,9 @@ def _check_guardrails(agent: Agent[Any]) -> None:
     for tool in agent.tools:
         if isinstance(tool, FunctionTool):
             of_tool = f"Tool {tool.name!r}: "
-            check_guardrails(f"{of_tool}tool_input_guardrails", tool.tool_input_guardrails, ToolInputGuardrail)
+            check_guardrails(
+                f"{of_tool}tool_input_guardrails", tool.tool_input_guardrails, ToolInputGuardrail
+            )
             check_guardrails(
                 f"{of_tool}tool_output_guardrails", tool.tool_output_guardrails, ToolOutputGuardrail
             )
@@ -113,9 +115,7 @@ _OF_TOOLS = (
     "output_json_schema",
 )
 _OF_TOOL_EXECUTION = ("pre_approval_tool_input_guardrails",)
-_OF_RUN_CONFIGS = (
-    "sandbox",
-)
+_OF_RUN_CONFIGS = ("sandbox",)
 
 
 def _refuse(where: str, given: Mapping[str, Any], fields: Sequence[str]) -> None:

@@ -20,7 +20,7 @@ from millstream.errors import MCPServerError, MissingExtraError, UserError
 from millstream.mcp.connection import Connection, ConnectionLostError, Connections, Streams
 from millstream.mcp.filters import ToolFilter, check_filter, filtered
 from millstream.mcp.promise import UNSET, MCPServer, MCPToolMetaResolver, Unset
-from millstream.mcp.trouble import is_session_over, reason
+from millstream.mcp.trouble import is_cut_off, is_session_over, reason
 
 if TYPE_CHECKING:
     from mcp import Client
@@ -336,12 +336,15 @@ class MCPServerWithClient(MCPServer, Generic[Params]):
             if error.code == REQUEST_TIMEOUT and self._limit is not None:
                 connection.is_suspect = True
                 raise self._late() from error
+            if is_cut_off(error):
+                raise ConnectionLostError("The stream of the answer ended.") from error
             if not is_session_over(error):
                 raise
             connection.leave()
             raise ConnectionLostError("The server has forgotten the session.", did_nothing=True) from error
         except Exception as error:
-            raise self._failed(f"it gave an answer that cannot be used: {reason(error)}") from error
+            why = self._reason(error)
+            raise self._failed(f"it gave an answer that cannot be used: {why}") from error
 
     async def _in_time(self, connection: Connection, request: Callable[[Client], Awaitable[T]]) -> T:
         late = self._late()
@@ -363,7 +366,7 @@ class MCPServerWithClient(MCPServer, Generic[Params]):
         try:
             await connection.opened()
         except Exception as error:
-            raise self._failed(reason(error)) from error
+            raise self._failed(self._reason(error)) from error
         if connection.is_suspect and not await self._lives(connection):
             connection.leave()
             return await self._connected()
@@ -388,6 +391,9 @@ class MCPServerWithClient(MCPServer, Generic[Params]):
     @property
     def _limit(self) -> float | None:
         return self.client_session_timeout_seconds or None
+
+    def _reason(self, error: Exception) -> str:
+        return reason(error)
 
     def _late(self) -> MCPServerError:
         return self._failed(f"it did not answer within {self._limit} s (client_session_timeout_seconds=)")

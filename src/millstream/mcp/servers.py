@@ -131,25 +131,34 @@ class MCPServerStreamableHttp(MCPServerWithClient[MCPServerStreamableHttpParams]
     @property
     def session_id(self) -> str | None:
         """The id of the session that was opened last, if the server gives any."""
-        return self._session_ids.last
+        return self._answers.session_id
 
     def create_streams(self) -> AbstractAsyncContextManager[Streams]:
         """Requests, each of which is answered by a stream or at once."""
-        return _streamable_http(self.params, self._session_ids)
+        return _streamable_http(self.params, self._answers)
 
     def _read(self, params: MCPServerStreamableHttpParams) -> dict[str, Any]:
-        self._session_ids = _SessionIds()
+        self._answers = _Answers()
         return _checked(params, MCPServerStreamableHttpParams, "MCPServerStreamableHttp", "url")
+
+    def _reason(self, error: Exception) -> str:
+        status = self._answers.status
+        told = "" if status is None or status < 400 else f" (the last answer had HTTP status {status})"
+        return super()._reason(error) + told
 
     def _place(self) -> str:
         return f"streamable_http: {_without_secrets(self.params['url'])}"
 
 
-class _SessionIds:
-    last: str | None = None
+class _Answers:
+    """What the client of the `mcp` package keeps to itself of the answers of a server."""
+
+    session_id: str | None = None
+    status: int | None = None
 
     async def look(self, response: httpx2.Response) -> None:
-        self.last = response.headers.get("mcp-session-id") or self.last
+        self.session_id = response.headers.get("mcp-session-id") or self.session_id
+        self.status = response.status_code
 
 
 @asynccontextmanager
@@ -166,11 +175,11 @@ async def _sse(params: dict[str, Any]) -> AsyncGenerator[Streams]:
 
 
 @asynccontextmanager
-async def _streamable_http(params: dict[str, Any], session_ids: _SessionIds) -> AsyncGenerator[Streams]:
+async def _streamable_http(params: dict[str, Any], answers: _Answers) -> AsyncGenerator[Streams]:
     from mcp.client.streamable_http import streamable_http_client
 
     http = await _http_client(params)
-    http.event_hooks["response"].append(session_ids.look)
+    http.event_hooks["response"].append(answers.look)
     terminate = params.get("terminate_on_close", True)
     async with (
         http,

@@ -39,9 +39,17 @@ def reason(error: BaseException) -> str:
     return f"{type(error).__name__}: {error}"
 
 
+def is_cut_off(error: MCPError) -> bool:
+    """Whether the stream of events that was to bring the answer ended before it did."""
+    from mcp.types import CONNECTION_CLOSED
+
+    # Made by the client of the `mcp` package, too; but the code alone may be the server's own.
+    return error.code == CONNECTION_CLOSED and error.message.startswith("SSE stream")
+
+
 def is_session_over(error: MCPError) -> bool:
     """Whether a server that speaks HTTP does not know the session any more: it answered 404, and did nothing."""
     from mcp.types import INVALID_REQUEST
 
-    # Made by the client of the `mcp` package, which has no code of its own for it.
+    # Made by the client of the `mcp` package, which has no code of its own for this.
     return error.code == INVALID_REQUEST and error.message == "Session terminated"

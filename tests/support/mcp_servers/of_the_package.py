@@ -1,13 +1,18 @@
-"""An MCP server made with the `mcp` package. As a program it speaks over standard input and output."""
+"""An MCP server made with the `mcp` package.
+
+As a program it speaks over standard input and output or, with `sse` or `streamable-http` and a
+port, over HTTP.
+"""
 
 import asyncio
 import os
+import sys
 
 from mcp.server import MCPServer
 from mcp.server.mcpserver import Context, Image
 from mcp.types import CallToolResult, TextContent, ToolAnnotations
 
-server = MCPServer("of the package")
+server = MCPServer("of the package", log_level="CRITICAL")
 
 
 @server.tool(title="Add numbers", annotations=ToolAnnotations(read_only_hint=True))
@@ -56,8 +61,9 @@ async def count(to: int, ctx: Context) -> str:
 
 
 @server.tool()
-async def wait() -> str:
+async def wait(ctx: Context) -> str:
     """Wait until somebody cancels the call."""
+    await ctx.report_progress(0)
     await asyncio.Event().wait()
     return "never"
 
@@ -87,4 +93,7 @@ def note(day: str) -> str:
 
 
 if __name__ == "__main__":
-    server.run("stdio")
+    if sys.argv[1:]:
+        server.run(sys.argv[1], host="127.0.0.1", port=int(sys.argv[2]))  # pyright: ignore[reportArgumentType, reportCallIssue]
+    else:
+        server.run("stdio")
