@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 CancelMode: TypeAlias = Literal["now", "after_tool", "after_turn"]
 """When a cancelled run stops: at once, when its running tools are done, or when its turn is done."""
 
+SOONEST_FIRST: tuple[CancelMode, ...] = ("now", "after_tool", "after_turn")
+
 ITEM_EVENT_NAMES: dict[str, str] = {
     "message_output_item": "message_output_created",
     "reasoning_item": "reasoning_item_created",

@@ -17,8 +17,9 @@ from millstream.config import DEFAULT_MAX_TURNS
 from millstream.context import ToolContext
 from millstream.errors import AgentsException, LogBrokenError, RunCancelledError, UserError
 from millstream.event_loops import call_on
-from millstream.events import CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
+from millstream.events import SOONEST_FIRST, CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
 from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+from millstream.run.input import check_input
 from millstream.run.state import RunProgress
 from millstream.run_state import RunState
 from millstream.stream.arguments import ToolArguments, ToolArgumentsDelta
@@ -416,9 +417,36 @@ class RunResultStreaming(RunResultBase):
         Raises:
             UserError: no such mode.
         """
-        if mode not in ("immediate", "now", "after_tool", "after_turn"):
+        if mode not in ("immediate", *SOONEST_FIRST):
             raise UserError(f"cancel(mode={mode!r}): the modes are 'now', 'after_tool' and 'after_turn'.")
         self._run.cancel("now" if mode == "immediate" else mode)
+
+    # --- steering --------------------------------------------------------------------------
+
+    def send(self, message: str | list[TResponseInputItem], when: CancelMode = "now") -> None:
+        """Give the running run more input. May be called at any time before its end, from any thread.
+
+        The model gets it with its next call, behind all that was said till then; what was sent
+        several times, in that order. A run that would have been complete takes another turn for it.
+
+        Args:
+            message: a message of the user, or a list of input items.
+            when: "now" ends the model's answer, whose text is kept, and cancels running tools;
+                "after_tool" lets tools that run finish; "after_turn" lets the model finish too,
+                and the tools that it calls.
+
+        Raises:
+            UserError: no such moment, nothing to send, or the run is over or paused.
+            InputItemError: it is no input that models take.
+        """
+        if when not in SOONEST_FIRST:
+            raise UserError(f"send(when={when!r}): the moments are 'now', 'after_tool' and 'after_turn'.")
+        items = ItemHelpers.input_to_new_input_list(check_input(message))
+        if not items:
+            raise UserError("send([]): there is nothing to send.")
+        self._run.send(items, when)
+
+    # --- closing ---------------------------------------------------------------------------
 
     async def aclose(self) -> None:
         """Stop the run now and wait until it has ended. Never raises for how it ended."""

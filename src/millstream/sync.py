@@ -15,6 +15,7 @@ from millstream.run.readers import PATIENCE
 
 if TYPE_CHECKING:
     from millstream.events import CancelMode, Entry, StreamEvent
+    from millstream.items import TResponseInputItem
     from millstream.result import RunResult, RunResultStreaming
     from millstream.stream.arguments import ToolArgumentsDelta
     from millstream.stream.partial import Partial
@@ -104,6 +105,10 @@ class SyncStream:
     def cancel(self, mode: CancelMode | Literal["immediate"] = "immediate") -> None:
         """Stop the run. See `RunResultStreaming.cancel`."""
         self._handle.cancel(mode)
+
+    def send(self, message: str | list[TResponseInputItem], when: CancelMode = "now") -> None:
+        """Give the running run more input. See `RunResultStreaming.send`."""
+        self._handle.send(message, when)
 
     def close(self) -> None:
         """Stop the run and its thread, and wait until they have ended. Safe to call twice."""

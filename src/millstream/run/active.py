@@ -27,8 +27,10 @@ from typing import TYPE_CHECKING, Any, cast
 from millstream.errors import AgentsException, public_error
 from millstream.event_loops import call_on, wake
 from millstream.events import (
+    SOONEST_FIRST,
     CancelMode,
     Event,
+    InputAdded,
     RawResponsesStreamEvent,
     RunCancelled,
     RunCompleted,
@@ -37,15 +39,18 @@ from millstream.events import (
     RunStarted,
     TerminalEvent,
 )
+from millstream.items import InputItem
 from millstream.run.closing import keep
 from millstream.run.readers import Readers
 from millstream.run.state import Left, Outcome
+from millstream.run.steering import OVER, Steering
+from millstream.run.tools import close
 from millstream.run.writer import Trunk, Writer
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
     from millstream.config import RunConfig
-    from millstream.items import MessageOutputItem
+    from millstream.items import MessageOutputItem, TResponseInputItem
     from millstream.log.promise import Batch, EventLog, Payload
     from millstream.run.state import RunProgress
     from millstream.tracing import Trace
@@ -105,6 +110,8 @@ class ActiveRun:
         """The ids of the calls that have no output where its events begin."""
         nobody_left = weakref.WeakMethod(self.nobody_left)
         self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
+        interrupt = weakref.WeakMethod(self._interrupt)
+        self.steering = Steering(progress.pending_input, lambda: bool((call := interrupt()) and call()))
         self.goes_on = goes_on
         self.begins_after = self.trunk.position
         """The position behind which its events stand, of this time that it runs."""
@@ -141,6 +148,8 @@ class ActiveRun:
         """Whether the history was made whole."""
         self._cut_off: MessageOutputItem | None = None
         """The text that was cut off, as an item of the history."""
+        self._unread: list[InputItem] = []
+        """Input that came and no model was given, as items of the history."""
         self._done: set[asyncio.Future[None]] = set()
 
     @property
@@ -184,8 +193,21 @@ class ActiveRun:
 
     def make_whole(self) -> None:
         """Leave a history that can be gone on with, for a run that ends. Does nothing the second time."""
-        if self._is_whole:
-            return
+        if not self._is_whole:
+            self._keep()
+        self.steering.refuse(OVER)
+        self._unread += self.take_input()
+
+    def take_input(self) -> list[InputItem]:
+        """What was sent to the run and waits, which is in its history from here on: as items, not yet written."""
+        agent = self.progress.current_agent
+        items = [InputItem(agent, each) for each in self.steering.take()]
+        for item in items:
+            self.progress.add(item)
+        return items
+
+    def _keep(self) -> None:
+        """Take into the history what the present turn has come to, and close there what is open."""
         try:
             self._cut_off = keep(self.progress, self.writer.opened.answers)
         except (KeyboardInterrupt, GeneratorExit):
@@ -331,7 +353,8 @@ class ActiveRun:
         event = make()
         cancelled = event.type == "run.cancelled"
         cut_off = None if was_held or self.takes_back else self._cut_off
-        events += [*writer.opened.closing(progress, cut_off, cancelled=cancelled, time=stamp.time), event]
+        events += writer.opened.closing(progress, cut_off, cancelled=cancelled, time=stamp.time)
+        events += [*(InputAdded(input=item.raw_item) for item in self._unread), event]
         batch = self.trunk.take(stamp, events)
         self.ends_at = batch.last
         return event, batch
@@ -416,7 +439,7 @@ class ActiveRun:
         """Ask the run to stop. A second call may only make it stop sooner; when it is done it does nothing."""
         if self.is_done:
             return
-        if self.cancel_mode is None or _SOONER.index(mode) < _SOONER.index(self.cancel_mode):
+        if self.cancel_mode is None or SOONEST_FIRST.index(mode) < SOONEST_FIRST.index(self.cancel_mode):
             self.cancel_mode = mode
         call_on(self.loop, self._stop_if_due)
 
@@ -455,6 +478,49 @@ class ActiveRun:
         ):
             self.task.cancel()
 
+    # --- steering --------------------------------------------------------------------------
+
+    def send(self, items: Sequence[TResponseInputItem], when: CancelMode) -> None:
+        """Give `items` to the model with its next call, which begins then. Safe in any thread.
+
+        Raises:
+            UserError: the run is over, or paused.
+        """
+        self.look_after()
+        self.steering.put(items, when)
+        with contextlib.suppress(RuntimeError):  # the loop is closed
+            self.loop.call_soon_threadsafe(self.steering.look)
+
+    @property
+    def begins_nothing(self) -> bool:
+        """Whether no tool is to begin any more in this turn, and no handoff: the run stops, or input came."""
+        return self.stops_after("now", "after_tool") or self.steering.is_due("now", "after_tool")
+
+    async def give_up_turn(self) -> None:
+        """Close what the present turn has open, in the history and in the log. The run goes on with another."""
+        self._keep()
+        writer, progress = self.writer, self.progress
+        was_held = writer.holds
+        events = writer.drop()
+        cut_off = None if was_held else self._cut_off
+        events += writer.opened.closing(progress, cut_off, cancelled=True, time=writer.stamp().time)
+        is_told = True
+        try:
+            await close(self, *events)
+        except Exception:
+            is_told = False  # the end of the run does it, as what is kept is kept once
+            raise
+        finally:
+            if is_told:
+                self._is_whole, self._cut_off, progress.turn = False, None, None
+                progress.partial_text = ""
+                progress.waiting, progress.nested, progress.interruptions = {}, {}, []
+
+    def _interrupt(self) -> bool:
+        if not self.began or self.task is None or self.is_ending or self.cancel_mode is not None:
+            return False
+        return self.task.cancel()
+
     # --- who is there ----------------------------------------------------------------------
 
     def handle_gone(self) -> None:
@@ -491,6 +557,3 @@ class ActiveRun:
             "run %s failed (%s, %s) and nobody asked for its result",
             self.run_id, code, self._error_id, exc_info=self.exception,
         )  # fmt: skip
-
-
-_SOONER: tuple[CancelMode, ...] = ("now", "after_tool", "after_turn")

@@ -28,7 +28,6 @@ from millstream.handoff_history import nest_handoff_history
 from millstream.items import (
     HandoffCallItem,
     HandoffOutputItem,
-    InputItem,
     ItemHelpers,
     MessageOutputItem,
     ReasoningItem,
@@ -39,6 +38,7 @@ from millstream.run.closing import message_item
 from millstream.run.error_handlers import ErrorHandlers, as_written
 from millstream.run.model_call import ModelCaller
 from millstream.run.prepare import prepare
+from millstream.run.steering import OVER, PAUSED
 from millstream.run.tools import ToolRunner, answer, resolve
 from millstream.tool import FunctionToolResult
 
@@ -118,6 +118,8 @@ class Loop:
                 run.is_ending = True
                 if error is not None or not run.progress.interruptions:
                     run.make_whole()
+                else:
+                    run.steering.refuse(PAUSED)
                 limit = None if error is None else END_GRACE
                 async with time_limit(run.config.clock, limit, TimeoutError(_TOO_LATE)):
                     await self._seams.run_end(run, error)
@@ -157,13 +159,14 @@ class Loop:
                     return
                 progress.current_turn += 1
             async with self._seams.turn_span(run):
-                is_over = await self._take_turn(said)
+                is_over = await self._take_turn_or_give_way(said)
             said = None
             if progress.interruptions and run.cancel_mode is not None:
                 progress.interruptions = []  # to be stopped is not to wait
                 raise asyncio.CancelledError
-            if is_over or progress.interruptions:
+            if progress.interruptions or (is_over and run.steering.ends(OVER)):
                 return
+            progress.final_output = None  # where the run had one, input came at the last moment
             await self._seams.turn_end(run)
             if run.cancel_mode is not None:
                 raise asyncio.CancelledError
@@ -186,6 +189,22 @@ class Loop:
 
     # --- one turn --------------------------------------------------------------------------
 
+    async def _take_turn_or_give_way(self, said: Turn | None) -> bool:
+        """A turn, which is given up where input comes that was sent for this moment."""
+        run = self._run
+        try:
+            is_over = await self._take_turn(said)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise
+        except BaseException:
+            # As with a cancellation: whatever else was raised then came of it.
+            if run.cancel_mode is not None or run.stop_error is not None or not run.steering.was_it():
+                raise
+            await run.give_up_turn()
+            return False
+        run.steering.was_it()  # a model or a tool may have swallowed it
+        return is_over
+
     async def _take_turn(self, said: Turn | None) -> bool:
         """Ask the model once, unless it has `said` what it has to say, and do that. True when the run has its output."""
         run, progress = self._run, self._progress
@@ -204,18 +223,18 @@ class Loop:
         if handoffs:
             await self._hand_over(ready, turn, handoffs)
             return False
+        if run.steering.has_any():
+            return False  # what would be an output has more to answer
         if results and await self._tools_decide(ready, results):
             return True
         return not turn.calls() and await self._final_output(ready, turn)
 
     async def _ask(self, ready: PreparedAgent) -> Turn:
         """What the model says, given what there is by now."""
-        run, progress = self._run, self._progress
-        while progress.pending_input:
-            item = InputItem(ready.agent, progress.pending_input.pop(0))
-            progress.add(item)
-            await run.write(InputAdded(input=item.raw_item))
-        with run.stoppable(by=("now", "after_tool")):
+        run = self._run
+        while items := run.take_input():
+            await run.write(*(InputAdded(input=item.raw_item) for item in items))
+        with run.stoppable(by=("now", "after_tool")), run.steering.interrupts(when=("now", "after_tool")):
             return await ModelCaller(run, self._seams, self._conversation, ready).call()
 
     # --- tools and handoffs ----------------------------------------------------------------
@@ -229,7 +248,7 @@ class Loop:
         answered = progress.answers_of(turn)
         open_calls = [(place, raw) for place, raw in enumerate(raw_calls) if place not in answered]
         calls, answers = await resolve(run, open_calls, ready.by_name)
-        if run.cancel_mode is not None and run.cancel_mode != "after_turn":
+        if run.begins_nothing:
             raise asyncio.CancelledError
         await self._seams.before_tools(run, calls)
         judged = await judge(run, ready.agent, calls)
@@ -244,7 +263,8 @@ class Loop:
                 runner.items[place] = await answer(run, raw_calls[place], text)
             for call, text in judged.rejected:
                 results[call.place] = await runner.reject(call, text)
-            ran = await runner.run_all(judged.ready)
+            with run.steering.interrupts(when=("now",)):
+                ran = await runner.run_all(judged.ready)
         finally:
             for item in runner.answers(judged.ready):
                 progress.add(item)
@@ -265,7 +285,7 @@ class Loop:
 
     async def _hand_over(self, ready: PreparedAgent, turn: Turn, requests: list[HandoffCallItem]) -> None:
         run, progress = self._run, self._progress
-        if run.stops_after("now", "after_tool"):
+        if run.begins_nothing:
             raise asyncio.CancelledError
         first, *others = requests
         for request in others:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, cast
 from millstream.config import CallModelData, ModelInputData
 from millstream.context import settle
 from millstream.errors import UserError
-from millstream.events import ModelRetried, ModelStarted
+from millstream.events import SOONEST_FIRST, ModelRetried, ModelStarted
 from millstream.items import HandoffCallItem, ToolCallItem
 from millstream.models.estimate import estimate_tokens, estimate_usage
 from millstream.models.promise import Model, ModelTracing
@@ -191,7 +191,7 @@ class ModelCaller:
             ModelRetried(turn=turn, attempt=retry.attempt, reason=retry.reason, delay=retry.delay)
         )
         # Nothing of this turn is there to be kept: the run need not wait for its end.
-        with run.stoppable(by=("now", "after_tool", "after_turn")):
+        with run.stoppable(by=SOONEST_FIRST), run.steering.interrupts(when=SOONEST_FIRST):
             await run.config.clock.sleep(retry.delay)
 
     async def _try(self, turn: Turn) -> ModelResponse:

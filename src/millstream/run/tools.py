@@ -206,7 +206,7 @@ class ToolRunner:
     async def _run_one(self, call: ToolCall) -> FunctionToolResult:
         async with self._slots or contextlib.nullcontext():
             # One that waited for its turn does not begin behind one that has failed.
-            if self._stopping or self._run.stops_after("now", "after_tool"):
+            if self._stopping or self._run.begins_nothing:
                 raise asyncio.CancelledError
             return await self._call(call)
 
