@@ -309,6 +309,7 @@ class Turn:
             self.agent,
             output,
             description=getattr(tool, "description", None),
+            title=getattr(tool, "title", None),
             tool_origin=getattr(tool, "tool_origin", None),
         )
 
