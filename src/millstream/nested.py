@@ -9,6 +9,8 @@ Rules of this file:
 3. Its model is asked for a stream where that of the run that it is nested in is, or where
    somebody listens to its events (`on_stream`).
 4. It never outlives its call: whatever ends the call stops it, and waits until it has ended.
+5. Where it pauses, its call has no output yet, and the run that it is nested in pauses too. It
+   goes on when that call is run again.
 """
 
 from __future__ import annotations
@@ -26,7 +28,7 @@ from millstream.errors import UserError
 from millstream.events import AgentUpdatedStreamEvent
 from millstream.result import RunResultStreaming, result_of
 from millstream.run.conversation import Conversation
-from millstream.run.start import start_run
+from millstream.run.start import resume_run, start_run
 
 if TYPE_CHECKING:
     from millstream.agent import AgentToolStreamEvent
@@ -73,6 +75,7 @@ async def run_agent(
         raise
     if link is not None:
         link.agent_run_result = result
+        link.paused = run.progress if result.interruptions else None
     return result
 
 
@@ -84,19 +87,26 @@ def _start(
     own = copy.copy(context)  # the call's own, with the usage that all runs of the tree share
     own.turn_input, own.tool_input = [], tool_input
     own.run_config = config
+    options: dict[str, Any] = {
+        "run_config": config,
+        "error_handlers": None,
+        "streamed": tool.on_stream is not None or (parent is not None and parent.streamed),
+        "hooks": tool.hooks,
+        "session": tool.session,
+        "parent": parent,
+        "call_id": "" if link is None else link.call.raw.call_id,
+    }
+    paused = None if link is None else link.take_paused()
+    if paused is not None:
+        paused.context_wrapper = own
+        return resume_run(tool.agent, paused, **options)
     return start_run(
         tool.agent,
         input,
         context=own,
         max_turns=DEFAULT_MAX_TURNS if tool.max_turns is None else tool.max_turns,
-        run_config=config,
-        error_handlers=None,
         conversation=Conversation(tool.previous_response_id, tool.conversation_id),
-        streamed=tool.on_stream is not None or (parent is not None and parent.streamed),
-        hooks=tool.hooks,
-        session=tool.session,
-        parent=parent,
-        call_id="" if link is None else link.call.raw.call_id,
+        **options,
     )
 
 

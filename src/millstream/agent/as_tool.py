@@ -82,6 +82,11 @@ class AgentInvoker(Invoker):
         self._input = input
         self._extract_output = extract_output
 
+    @property
+    def agent(self) -> Agent[Any]:
+        """The agent that runs."""
+        return self._described.agent
+
     async def invoke(self, context: ToolContext[Any], arguments: str) -> Any:
         """What the agent's run comes to."""
         params = self._input.read(context.tool_name, arguments)
@@ -113,6 +118,12 @@ def _output(result: Any) -> Any:
         if said:
             return said
     return output
+
+
+def agent_of(tool: Any) -> Agent[Any] | None:
+    """The agent that `tool` runs; None for a tool that is no agent."""
+    invoker = getattr(tool, "on_invoke_tool", None)
+    return invoker.agent if isinstance(invoker, AgentInvoker) else None
 
 
 def agent_tool(

@@ -9,6 +9,7 @@ from millstream.run.talk import Said, Talk
 
 if TYPE_CHECKING:
     from millstream.run.active import ActiveRun
+    from millstream.run.state import RunProgress
     from millstream.run.tools import ToolCall
 
 
@@ -25,7 +26,14 @@ class CallLink:
         self.call = call
         self.agent_run_result: Any = None
         """The result of the run, where the tool is an agent that has run."""
+        self.paused: RunProgress | None = None
+        """Where that run stands, if it waits for a decision: the call has no output yet."""
         self._talk = Talk(run)
+
+    def take_paused(self) -> RunProgress | None:
+        """Where the run stands that was paused inside of this call and goes on with it, where there is one."""
+        paused = self.run.progress.nested.pop(self.call.place, None)
+        return None if paused is None else paused.copy()
 
     @property
     def is_over(self) -> bool:

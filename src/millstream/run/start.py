@@ -123,7 +123,7 @@ def resume_run(
         else:
             _check_may_go_on(progress.run_id, left)
             log = config.log or left.log or MemoryLog()
-            goes_on = parent is not None or _is_at_hand(progress.run_id, left, log)
+            goes_on = parent.goes_on if parent is not None else _is_at_hand(progress.run_id, left, log)
             progress.goes_on_with = progress.run_id
             if not goes_on:
                 progress.run_id = new_run_id()

@@ -20,7 +20,9 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 import msgspec
 
 from millstream import codec, raw
+from millstream.agent.as_tool import agent_of
 from millstream.approval import CallKey, Decision, Decisions, ToolKey
+from millstream.context import RunContextWrapper
 from millstream.errors import DecodeError, InputItemError, RunStateError, RunStateVersionError
 from millstream.events import item_from
 from millstream.handoff import Handoff
@@ -43,7 +45,6 @@ from millstream.usage import RequestUsage, Usage
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
-    from millstream.context import RunContextWrapper
 
 logger = logging.getLogger("millstream")
 
@@ -56,7 +57,16 @@ def to_json(progress: RunProgress, context: ContextDocument) -> dict[str, Any]:
     return cast("dict[str, Any]", msgspec.to_builtins(_document(progress, context)))
 
 
-def _document(progress: RunProgress, context: ContextDocument) -> StateDocument:
+def _document(progress: RunProgress, context: ContextDocument | None) -> StateDocument:
+    """The document of a run; of one that is nested without what all runs of its tree share, as there is no `context`."""
+    shared: dict[str, Any] = {}
+    if context is not None:
+        wrapper = progress.context_wrapper
+        shared = {
+            "context": context,
+            "usage": _usage(wrapper.usage),
+            "decisions": _decisions(wrapper.decisions),
+        }
     items = _Items(progress.run_id)
     left = progress.left or Left("paused")
     return StateDocument(
@@ -73,17 +83,15 @@ def _document(progress: RunProgress, context: ContextDocument) -> StateDocument:
         input_has=items.places(progress.input_has),
         turn_items=items.places(progress.turn.items if progress.turn is not None else ()),
         waiting={str(place): items.place(item) for place, item in progress.waiting.items()},
-        nested={str(place): _document(each, ContextDocument()) for place, each in progress.nested.items()},
+        nested={str(place): _document(each, None) for place, each in progress.nested.items()},
         responses=[_response(items, each) for each in progress.raw_responses],
-        usage=_usage(progress.context_wrapper.usage),
-        context=context,
-        decisions=_decisions(progress.context_wrapper.decisions),
         pending_input=items.plain_all(progress.pending_input),
         conversation=ConversationDocument(**asdict(progress.conversation)),
         have_used_tools=sorted(set(progress.have_used_tools.values())),
         omits_reasoning_ids=progress.omits_reasoning_ids,
         stored_items=progress.stored_items,
-        items=items.written,  # the last: by now all are
+        items=items.written,
+        **shared,
     )
 
 
@@ -244,9 +252,24 @@ def progress_from(document: StateDocument, agents: Agents, context: RunContextWr
         progress.turn = Turn.said_before(current, pick("turn_items", document.turn_items))
         waiting = pick("waiting", document.waiting.values())
         progress.waiting = dict(zip(_places(progress, document.waiting), waiting, strict=True))
+        for place, name in zip(_places(progress, document.nested), document.nested, strict=True):
+            progress.nested[place] = _nested(progress, place, document.nested[name])
         _check_waiting(progress)
         progress.interruptions = progress.all_waiting()
     return progress
+
+
+def _nested(progress: RunProgress, place: int, document: StateDocument) -> RunProgress:
+    """The run that is paused inside of a call: of the agent that the called tool runs."""
+    name = raw_field(cast("Turn", progress.turn).calls()[place], "name")
+    tools = [tool for tool in progress.current_agent.tools if getattr(tool, "name", None) == name]
+    agent = next((agent for tool in tools if (agent := agent_of(tool)) is not None), None)
+    if agent is None:
+        raise RunStateError(
+            f"In the state, a run is paused inside of the tool {name!r}, and agent {progress.current_agent.name!r} has "
+            "no agent that is a tool of that name: pass the agent that the run was started with."
+        )
+    return progress_from(document, agents_by_name(agent), RunContextWrapper(context=None))
 
 
 def _places(progress: RunProgress, places: Iterable[str]) -> list[int]:

@@ -197,6 +197,18 @@ class ToolRunner:
                 self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
         return [item for _, item in sorted(self.items.items())]
 
+    async def rejection(self, call: ToolCall) -> str | None:
+        """What `call` would be answered with in its tool's place; None where the tool may begin.
+
+        Raises:
+            Exception: what those raise who take part in the run.
+        """
+        context, link = self._context(call)
+        try:
+            return await self._seams.tool_input(self._run, context, call.tool)
+        finally:
+            await link.end()
+
     async def reject(self, call: ToolCall, text: str) -> FunctionToolResult:
         """Answer `call` with `text`, and do not run it."""
         item = self.items[call.place] = output_item(self._agent, call.raw, text, call.tool)
@@ -218,10 +230,11 @@ class ToolRunner:
         output: Any = None
         try:
             async with self._seams.tool_span(run, context):
-                output = await self._work(call, context)
-                item = self.items[call.place] = output_item(self._agent, raw, output, tool)
-                if call.place in self._began:
-                    await self._seams.tool_end(run, context, tool, output)
+                output = await self._work(call, context, link)
+                if link.paused is None:
+                    item = self.items[call.place] = output_item(self._agent, raw, output, tool)
+                    if call.place in self._began:
+                        await self._seams.tool_end(run, context, tool, output)
         except (KeyboardInterrupt, GeneratorExit):
             raise
         except BaseException as error:
@@ -233,6 +246,10 @@ class ToolRunner:
         await link.end()
         if self._stopped:  # it would not be cancelled, was answered for, and comes too late
             raise asyncio.CancelledError
+        if failure is None and link.paused is not None:
+            self.paused[call.place] = link.paused
+            await close(run, *self._finished(call, None, is_paused=True))
+            return FunctionToolResult(tool, None, None, link.paused.interruptions, link.agent_run_result)
         if item is None:
             item = self.items[call.place] = output_item(self._agent, raw, FAILED_OUTPUT, tool)
             finished = self._finished(call, failure)
@@ -246,33 +263,40 @@ class ToolRunner:
             raise ToolFailure(error) from failure
         return FunctionToolResult(tool, output, item, [], link.agent_run_result)
 
-    async def _work(self, call: ToolCall, context: ToolContext[Any]) -> Any:
-        """What the call is answered with: by its tool, or by one who takes part in the run and does not let it begin."""
+    async def _work(self, call: ToolCall, context: ToolContext[Any], link: CallLink) -> Any:
+        """What the call is answered with: by its tool, or by one who takes part in the run and does not let it begin.
+
+        None where a run is paused inside of the tool, which has no output yet.
+        """
         run, tool, seams = self._run, call.tool, self._seams
-        answer = await seams.tool_input(run, context, tool)
+        goes_on = call.place in run.progress.nested  # behind a pause inside of it
+        answer = None if goes_on else await seams.tool_input(run, context, tool)
         if answer is not None:
             return answer
         await run.write(ToolStarted(call_id=call.raw.call_id, name=tool.name))
         self._began[call.place] = run.config.clock.monotonic()
-        await seams.tool_start(run, context, tool)
+        if not goes_on:
+            await seams.tool_start(run, context, tool)
         try:
             output = await invoke_function_tool(tool, context, call.raw.arguments)
         except AgentsException:
             raise
         except Exception as error:
             raise as_run_error(tool, error) from error
-        return await seams.tool_output(run, context, tool, output)
+        return None if link.paused is not None else await seams.tool_output(run, context, tool, output)
 
     def _is_cancelled(self) -> bool:
         """Whether somebody wants the tools to stop: the run, or whoever cancels the run's own task."""
         task = self._run.task
         return self._stopping or (task is not None and task.cancelling() > 0)
 
-    def _finished(self, call: ToolCall, failure: BaseException | None) -> list[Event]:
+    def _finished(
+        self, call: ToolCall, failure: BaseException | None, *, is_paused: bool = False
+    ) -> list[Event]:
         """The end of the tool, if it has begun."""
         if call.place not in self._began:
             return []
-        status, code = _status(failure)
+        status, code = ("paused", None) if is_paused else _status(failure)
         ms = (self._run.config.clock.monotonic() - self._began.pop(call.place)) * 1000
         return [
             ToolFinished(
