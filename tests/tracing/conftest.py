@@ -1,0 +1,3 @@
+"""What tests of traces share."""
+
+from tests.support.traces import recorder  # noqa: F401  # a fixture
