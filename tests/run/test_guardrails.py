@@ -475,6 +475,58 @@ async def test_a_call_that_is_rejected_is_answered_without_its_tool_having_begun
     assert [each.output.output_info for each in run.tool_input_guardrail_results] == ["why"]
 
 
+async def test_nobody_is_asked_to_approve_a_call_that_is_rejected_anyway() -> None:
+    @tool_input_guardrail
+    async def rejects(data: Any) -> ToolGuardrailFunctionOutput:
+        return ToolGuardrailFunctionOutput.reject_content("Not that.")
+
+    look = guarded(tool_input_guardrails=[rejects], needs_approval=True)
+    config = RunConfig(tool_execution=ToolExecutionConfig(pre_approval_tool_input_guardrails=True))
+    asked = agent([function_call("look", {})], "ok", tools=[look])
+    result = await Runner.run(asked, "hi", run_config=config)
+
+    assert (result.interruptions, result.final_output) == ([], "ok")
+
+
+async def test_a_run_that_is_taken_up_after_a_pause_has_its_input_judged_no_second_time() -> None:
+    seen: list[Any] = []
+
+    @input_guardrail
+    async def check(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        seen.append(given)
+        return verdict()
+
+    asked = agent(
+        [function_call("look", {})], "ok", tools=[guarded(needs_approval=True)], input_guardrails=[check]
+    )
+    paused = await Runner.run(asked, "hi")
+    state = paused.to_state()
+    state.approve(paused.interruptions[0])
+    result = await Runner.run(asked, state)
+
+    assert (result.final_output, seen) == ("ok", ["hi"])
+
+
+async def test_no_run_pauses_before_its_input_has_passed() -> None:
+    judged, answered = asyncio.Event(), asyncio.Event()
+
+    class Watching(RunHooks[Any]):
+        async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+            answered.set()
+
+    guards = [on_input("late", trips=True, after=judged)]
+    asked = agent([function_call("look", {})], tools=[guarded(needs_approval=True)], input_guardrails=guards)
+    run = Runner.run_streamed(asked, "hi", hooks=Watching())
+    await answered.wait()
+    for _ in range(50):
+        await asyncio.sleep(0)
+    assert not run.interruptions or not run.is_complete
+    judged.set()
+
+    assert (await entries_of(run))[-1].type == "run.failed"
+    assert isinstance(run.run_loop_exception, InputGuardrailTripwireTriggered)
+
+
 async def test_an_output_that_is_rejected_is_nowhere() -> None:
     @tool_output_guardrail
     async def rejects(data: Any) -> ToolGuardrailFunctionOutput:

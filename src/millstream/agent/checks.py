@@ -34,8 +34,6 @@ def refuse_unsupported(agent: Agent[Any], run_config: RunConfig | None = None) -
     if run_config is None:
         return
     _refuse("RunConfig", vars(run_config), _OF_RUN_CONFIGS)
-    if run_config.tool_execution is not None:
-        _refuse("RunConfig.tool_execution", vars(run_config.tool_execution), _OF_TOOL_EXECUTION)
 
 
 def check_agent(agent: Agent[Any], policy: ToolNameCollisionPolicy) -> None:
@@ -114,7 +112,6 @@ _OF_TOOLS = (
     "allowed_callers",
     "output_json_schema",
 )
-_OF_TOOL_EXECUTION = ("pre_approval_tool_input_guardrails",)
 _OF_RUN_CONFIGS = ("sandbox",)
 
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from millstream.events import Event
     from millstream.handoff import HandoffInputFilter
     from millstream.run.active import ActiveRun
+    from millstream.run.approvals import Judged
     from millstream.run.prepare import PreparedAgent
     from millstream.run.seams import Seams
     from millstream.run.turn import Turn
@@ -253,6 +254,7 @@ class Loop:
         await self._seams.before_tools(run, calls)
         judged = await judge(run, ready.agent, calls)
         runner = ToolRunner(run, ready.agent, self._seams)
+        await self._reject_before_asking(judged, runner)
         results = {
             place: FunctionToolResult(tool, item.output, item)
             for place, item in answered.items()
@@ -271,6 +273,17 @@ class Loop:
         wait(run, ready.agent, judged.waiting, runner.paused)
         results |= {call.place: result for call, result in zip(judged.ready, ran, strict=True)}
         return [result for _, result in sorted(results.items(), key=itemgetter(0))]
+
+    async def _reject_before_asking(self, judged: Judged, runner: ToolRunner) -> None:
+        """Ask nobody about a call that is rejected anyway, where that is wished."""
+        execution = self._run.config.tool_execution
+        if execution is None or not execution.pre_approval_tool_input_guardrails:
+            return
+        for call in judged.waiting.copy():
+            text = None if call.place in self._progress.waiting else await runner.rejection(call)
+            if text is not None:
+                judged.waiting.remove(call)
+                judged.rejected.append((call, text))
 
     async def _tools_decide(self, ready: PreparedAgent, results: list[FunctionToolResult]) -> bool:
         """Whether the tools' results are the output already (`Agent.tool_use_behavior`)."""

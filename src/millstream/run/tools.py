@@ -209,6 +209,18 @@ class ToolRunner:
         finally:
             await link.end()
 
+    async def rejection(self, call: ToolCall) -> str | None:
+        """What `call` would be answered with in its tool's place; None where the tool may begin.
+
+        Raises:
+            Exception: what those raise who take part in the run.
+        """
+        context, link = self._context(call)
+        try:
+            return await self._seams.tool_input(self._run, context, call.tool)
+        finally:
+            await link.end()
+
     async def reject(self, call: ToolCall, text: str) -> FunctionToolResult:
         """Answer `call` with `text`, and do not run it."""
         item = self.items[call.place] = output_item(self._agent, call.raw, text, call.tool)
@@ -276,6 +288,7 @@ class ToolRunner:
         await run.write(ToolStarted(call_id=call.raw.call_id, name=tool.name))
         self._began[call.place] = run.config.clock.monotonic()
         if not goes_on:
+            if not goes_on:
             await seams.tool_start(run, context, tool)
         try:
             output = await invoke_function_tool(tool, context, call.raw.arguments)

@@ -382,6 +382,48 @@ def a_tool_output_guardrail_of_a_tool_that_fails(kit: Kit) -> Case:
     return Case(kit.Agent(name="A", tools=[look], model=kit.script([kit.call("look")], [kit.say("Oh.")])))
 
 
+@scenario
+def a_call_that_waits_for_approval_is_judged_when_it_is_approved(kit: Kit) -> Case:
+    output = kit.ToolGuardrailFunctionOutput
+    rejects = on_input(kit, "rejects", output.reject_content("Not that."))
+    return waits_for_approval(kit, rejects)
+
+
+@scenario
+def a_call_is_rejected_before_anybody_is_asked_to_approve_it(kit: Kit) -> Case:
+    output = kit.ToolGuardrailFunctionOutput
+    rejects = on_input(kit, "rejects", output.reject_content("Not that."))
+    return waits_for_approval(kit, rejects, pre_approval_tool_input_guardrails=True)
+
+
+@scenario
+def a_call_that_passes_its_guardrail_still_waits_for_approval(kit: Kit) -> Case:
+    allows = on_input(kit, "allows", kit.ToolGuardrailFunctionOutput.allow())
+    return waits_for_approval(kit, allows, pre_approval_tool_input_guardrails=True)
+
+
+def waits_for_approval(kit: Kit, guardrail: Any, **execution: Any) -> Case:
+    """A run with a guarded tool that needs approval, which is given."""
+
+    @kit.function_tool(needs_approval=True, tool_input_guardrails=[guardrail])
+    def look() -> str:
+        kit.note("look runs")
+        return "seen"
+
+    agent = kit.Agent(name="A", tools=[look], model=kit.script([kit.call("look")], [kit.say("Done.")]))
+    config = kit.RunConfig(tool_execution=kit.ToolExecutionConfig(**execution))
+
+    async def approve(result: Any) -> Any:
+        kit.note("waiting", len(result.interruptions))
+        if not result.interruptions:
+            return None
+        state = result.to_state()
+        state.approve(result.interruptions[0])
+        return (await kit.Runner.run(agent, state, run_config=config)).final_output
+
+    return Case(agent, options={"run_config": config}, after=approve)
+
+
 # --- by themselves --------------------------------------------------------------------------
 
 
