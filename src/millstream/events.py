@@ -21,7 +21,7 @@ are frozen and compare by value.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
@@ -614,11 +614,17 @@ def entry_from(plain: Any) -> Entry:
             depth=envelope["depth"],
             parent_run_id=envelope["parent_run_id"],
             time=envelope["time"],
-            path=tuple(envelope.get("path", ())),
+            path=_path_from(envelope.get("path", [])),
         )
         return Entry(envelope["position"], stamp, event_from(envelope["event"]))
     except KeyError as error:
         raise DecodeError(f"An entry has no field {error.args[0]!r}.") from None
+
+
+def _path_from(plain: Any) -> tuple[str, ...]:
+    if not isinstance(plain, list | tuple):
+        raise DecodeError(f"The path of an entry is a list of call ids, not {type(plain).__name__}.")
+    return tuple(cast("Sequence[str]", plain))
 
 
 def event_from_json(data: bytes | str) -> Event:

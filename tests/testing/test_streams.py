@@ -77,8 +77,10 @@ def changed(entries: list[Entry], at: int, **fields: Any) -> list[Entry]:
     return [*entries[: at - 1], other, *entries[at:]]
 
 
-def nested(event: Event, *, depth: int = 1, parent: str = RUN) -> Entry:
-    return Entry(0, Stamp(run_id=CHILD, agent="C", depth=depth, parent_run_id=parent, time=1.0), event)
+def nested(event: Event, *, depth: int = 1, parent: str = RUN, path: tuple[str, ...] = ("c1",)) -> Entry:
+    path = path if depth == 1 else (*path, "c2")
+    stamp = Stamp(run_id=CHILD, agent="C", depth=depth, parent_run_id=parent, time=1.0, path=path)
+    return Entry(0, stamp, event)
 
 
 def acts(name: str = "A") -> AgentUpdatedStreamEvent:
@@ -126,6 +128,7 @@ CREATED = raw("response.created")
 FINAL = raw("response.completed")
 BEGINS, ENDS = ToolStarted(call_id="c1", name="f"), ToolFinished(call_id="c1", name="f")
 HANDOFF = (*START, ASKED, requested(), SAID)
+CALLING = (*START, ASKED, called(), SAID, BEGINS)
 
 
 def report(stream: Any, **options: Any) -> StreamReport:
@@ -209,6 +212,9 @@ BROKEN: list[tuple[str, list[Any]]] = [
     ("values_are_valid", changed(log(*START), 2, agent=None)),
     ("values_are_valid", changed(log(*START), 2, depth=1)),
     ("values_are_valid", changed(log(*START), 2, depth="1")),
+    ("values_are_valid", changed(log(*START), 2, path=("c1",))),
+    ("values_are_valid", changed(log(*START), 2, depth=1, parent_run_id="run_0", path=(5,))),
+    ("values_are_valid", changed(log(*START), 2, path=None)),
     ("values_are_valid", changed(log(*START), 2, time=float("nan"))),
     ("values_are_valid", changed(log(*START), 2, position=True)),
     ("values_are_valid", log(*START, ASKED, ModelCompleted(turn=1, usage={"input_tokens": -1}))),
@@ -231,12 +237,16 @@ BROKEN: list[tuple[str, list[Any]]] = [
     ("a_run_ends_once", log(*START, DONE, UserEvent(name="x"))),
     ("an_end_is_of_its_run", log(*START, RunCompleted(family="team"))),
     ("an_end_is_of_its_run", log(*START, RunCompleted(state="failed"))),
-    ("a_nested_run_lives_in_its_parent", log(*START, nested(RunStarted(agent="C")), DONE)),
+    ("a_nested_run_answers_a_call", log(*START, nested(RunStarted(agent="C")))),
+    ("a_nested_run_answers_a_call", log(*CALLING, nested(RunStarted(agent="C"), path=("c2",)))),
+    ("a_nested_run_answers_a_call", log(*CALLING, ENDS, nested(RunStarted(agent="C")))),
+    ("a_nested_run_answers_a_call", log(*CALLING, nested(RunStarted(agent="C")), ENDS, answered(), DONE)),
     ("a_nested_run_lives_in_its_parent", log(*START, DONE, nested(RunStarted(agent="C")))),
     ("a_nested_run_lives_in_its_parent", log(*START, nested(RunStarted(agent="C"), depth=2))),
     ("a_nested_run_lives_in_its_parent", log(*START, nested(RunStarted(agent="C"), parent="run_0"))),
     ("a_nested_run_lives_in_its_parent", changed(log(*START, RunStarted(agent="A")), 3, run_id="run_3")),
-    ("the_envelope_tells_the_state", changed(log(*START), 2, depth=1, parent_run_id="run_0")),
+    ("the_envelope_tells_the_state", changed(log(*START), 2, depth=1, parent_run_id="run_0", path=("c1",))),
+    ("the_envelope_tells_the_state", log(*CALLING, nested(RunStarted(agent="C")), nested(acts("C"), path=("c2",)))),
     ("the_envelope_tells_the_state", changed(log(*START, ASKED, SAID), 4, turn=0)),
     ("the_envelope_tells_the_state", changed(log(*START, ASKED), 3, turn=2)),
     ("the_envelope_tells_the_state", changed(log(*START, ASKED), 3, agent="B")),

@@ -37,7 +37,8 @@ _TABLE: dict[Family, dict[str, str]] = {
         "a_run_ends_once": "Every run has exactly one terminal event, and nothing of that run follows it.",
         "an_end_is_of_its_run": "The terminal event has the family that run.started named, and the state of its type.",
         "a_nested_run_lives_in_its_parent": "A nested run begins after its parent and ends before it, or waits for good, one level deeper.",
-        "the_envelope_tells_the_state": "Parent and depth of a run never change, its turn never goes back, and its agent is the one that acts.",
+        "a_nested_run_answers_a_call": "The path of a nested run is its parent's and the call that it answers. The tool of that call runs before it begins, and until it has ended.",
+        "the_envelope_tells_the_state": "Parent, depth and path of a run never change, its turn never goes back, and its agent is the one that acts.",
         "a_paused_run_waits": "No model call and no tool is open when a run pauses, and it goes on with run.resumed.",
     },
     "agents": {

@@ -21,10 +21,11 @@ from millstream.stream.grammar.clauses import Rule, Violation
 
 
 class Envelope(Rule):
-    """Parent and depth are the run's; turns never go back."""
+    """Parent, depth and path are the run's; turns never go back."""
 
     def __init__(self, entry: Entry) -> None:
         self._run_id, self._parent, self._depth = entry.run_id, entry.parent_run_id, entry.depth
+        self._path = entry.path
         self._turn = 0
 
     def see(self, entry: Entry) -> Iterator[Violation]:
@@ -35,11 +36,20 @@ class Envelope(Rule):
                 f"Run {self._run_id} has parent {entry.parent_run_id} and depth {entry.depth}; "
                 f"before it was {self._parent} and {self._depth}.",
             )
+        elif entry.path != self._path:
+            yield Violation(
+                "the_envelope_tells_the_state",
+                f"Run {self._run_id} has path {_told(entry.path)}; before it was {_told(self._path)}.",
+            )
         if entry.turn < self._turn and not isinstance(entry.event, RunAttempt):
             yield Violation(
                 "the_envelope_tells_the_state", f"Turn {entry.turn} came behind turn {self._turn}."
             )
         self._turn = entry.turn
+
+
+def _told(path: tuple[str, ...]) -> str:
+    return "/".join(path) or "none"
 
 
 class Life(Rule):

@@ -64,6 +64,8 @@ def _envelope_values(entry: Any) -> Iterator[_Wrong]:
             entry.parent_run_id,
             f"{'none' if entry.depth == 0 else 'one'} at depth {entry.depth}",
         )
+    elif not _is_path(entry.path, entry.depth):
+        yield "path", entry.path, f"the ids of {entry.depth} calls"
     if not _is_number(entry.time):
         yield "time", entry.time, "seconds since the epoch"
 
@@ -82,6 +84,13 @@ def _usage_values(usage: Any) -> Iterator[_Wrong]:
 
 def _is_count(value: Any) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+
+
+def _is_path(value: Any, depth: int) -> bool:
+    if not isinstance(value, tuple):
+        return False
+    calls = cast("tuple[Any, ...]", value)
+    return len(calls) == depth and all(isinstance(call, str) for call in calls)
 
 
 def _is_number(value: Any) -> bool:

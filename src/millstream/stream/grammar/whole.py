@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,6 +11,8 @@ from millstream.events import (
     RunAttempt,
     RunResumed,
     RunStarted,
+    ToolFinished,
+    ToolStarted,
 )
 from millstream.stream.grammar.clauses import Rule, Violation
 from millstream.stream.grammar.life import SDK_EVENTS, Agents, Envelope, Life, OnlyThree, Pause
@@ -58,8 +61,10 @@ class StreamGrammar:
             if not self._bare:
                 found += self._nested(run, entry)
         found += run.see(entry)
+        if isinstance(entry.event, ToolFinished):
+            found += self._inside_of(run, entry.event.call_id)
         if entry.is_terminal:
-            found += self._children_of(entry)
+            found += self._children_of(run)
         return found
 
     def position(self, position: int) -> list[Violation]:
@@ -152,15 +157,42 @@ class StreamGrammar:
                 "a_nested_run_lives_in_its_parent",
                 f"Run {entry.run_id} has depth {entry.depth}, and its parent {parent.depth}: expected {parent.depth + 1}.",
             )
+        elif not parent.ended and parent.is_certain:
+            *path, call_id = entry.path
+            if tuple(path) != parent.path or not parent.runs_tool(call_id):
+                yield Violation(
+                    "a_nested_run_answers_a_call",
+                    f"Run {entry.run_id} has path {'/'.join(entry.path)}: expected that of run {parent.run_id} "
+                    "and a call whose tool runs.",
+                )
 
-    def _children_of(self, entry: Entry) -> Iterator[Violation]:
-        for run in self._runs.values():
-            is_open = not (run.ended or run.is_paused)
-            if run.parent_run_id == entry.run_id and is_open and run.is_certain:
+    def _inside_of(self, run: _Run, call_id: Any) -> Iterator[Violation]:
+        """What is open in a call of `run` whose tool has finished."""
+        if run.runs_tool(call_id):
+            return  # another call of that id
+        for child in self._open_in(run):
+            if child.path[-1] == call_id:
+                child.is_certain = False  # it is told of once
+                yield Violation(
+                    "a_nested_run_answers_a_call",
+                    f"The tool of call {call_id!r} finishes, and run {child.run_id} inside it has not ended.",
+                )
+
+    def _children_of(self, run: _Run) -> Iterator[Violation]:
+        for child in self._open_in(run):
+            if not run.runs_tool(child.path[-1]):  # the tool that has not finished is told of
                 yield Violation(
                     "a_nested_run_lives_in_its_parent",
-                    f"Run {entry.run_id} ends, and run {run.run_id} inside it has not ended.",
+                    f"Run {run.run_id} ends, and run {child.run_id} inside it has not ended.",
                 )
+
+    def _open_in(self, run: _Run) -> list[_Run]:
+        """The runs nested in `run` that are known to have begun and not to have ended."""
+        return [
+            child
+            for child in self._runs.values()
+            if child.parent_run_id == run.run_id and child.is_certain and not (child.ended or child.is_paused)
+        ]
 
 
 # --- one run -----------------------------------------------------------------------------------
@@ -173,6 +205,9 @@ class _Run:
         self.run_id = entry.run_id
         self.parent_run_id = entry.parent_run_id
         self.depth = entry.depth
+        self.path = entry.path
+        self._running: Counter[str] = Counter()
+        """The tools that run, by their calls."""
         self.ended = False
         self.is_paused = False
         self.is_certain = known
@@ -205,6 +240,8 @@ class _Run:
             )
             return
         event = entry.event
+        if isinstance(event, ToolStarted | ToolFinished) and isinstance(event.call_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            self._running[event.call_id] += 1 if isinstance(event, ToolStarted) else -1
         if isinstance(event, RunAttempt) or (isinstance(event, RunResumed) and event.of is not None):
             self.forget()  # superseded, or in another log
         for rule in self._rules:
@@ -213,9 +250,14 @@ class _Run:
         self.is_paused = entry.type == "run.paused" or (self.is_paused and entry.type != "run.resumed")
         self.ended = entry.is_terminal
 
+    def runs_tool(self, call_id: Any) -> bool:
+        """Whether a tool of that call runs, as far as was seen."""
+        return isinstance(call_id, str) and self._running[call_id] > 0
+
     def forget(self) -> None:
         """Something was not seen."""
         self.is_certain = False
+        self._running.clear()
         for rule in self._rules:
             rule.forget()
 
