@@ -123,6 +123,7 @@ def handed_over(call_id: str = "h1", target: str = "B") -> RunItemStreamEvent:
 START: tuple[Event, ...] = (RunStarted(agent="A"), acts())
 ASKED = ModelStarted(turn=1)
 SAID = ModelCompleted(turn=1)
+CUT_SHORT = ModelCompleted(turn=1, status="cancelled")
 DONE = RunCompleted(output="x")
 CREATED = raw("response.created")
 FINAL = raw("response.completed")
@@ -264,6 +265,7 @@ BROKEN: list[tuple[str, list[Any]]] = [
     ("every_model_call_ends", log(*START, ASKED, ModelCompleted(turn=2))),
     ("every_model_call_ends", log(*START, ASKED, ModelStarted(turn=2))),
     ("every_model_call_ends", log(*START, ASKED, SAID, ASKED)),
+    ("a_cancelled_call_gives_way_to_input", log(*START, ASKED, CUT_SHORT, ModelStarted(turn=2))),
     ("a_model_speaks_in_its_call", log(*START, CREATED)),
     ("a_model_speaks_in_its_call", log(*START, called())),
     ("a_model_speaks_in_its_call", log(*START, ASKED, SAID, ModelRetried(turn=1, attempt=2, reason="x"))),

@@ -47,6 +47,7 @@ _TABLE: dict[Family, dict[str, str]] = {
     },
     "model": {
         "every_model_call_ends": "model.started and model.completed alternate, with the same turn, one call a turn.",
+        "a_cancelled_call_gives_way_to_input": "Behind a call that was cancelled comes input.added, or the run's end, before another call.",
         "a_model_speaks_in_its_call": "Raw events, the items that the model said, and model.retried stand inside a model call.",
         "a_completed_call_is_whole": "A call that is completed has its final raw event. One that failed, was cancelled or was retried may lack it.",
         "an_item_stands_behind_its_end": "An item stands right behind the raw event that ends it. A call with an end whose item cannot be used is not completed.",

@@ -8,10 +8,12 @@ from typing import Any
 from millstream.events import (
     ITEM_EVENT_NAMES,
     Entry,
+    InputAdded,
     ModelCompleted,
     ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
+    RunAttempt,
     RunItemStreamEvent,
 )
 from millstream.items import raw_field
@@ -46,11 +48,15 @@ class ModelCalls(Rule):
         self._known = True
         """Whether it is known what is open."""
         self._turn = 0
+        self._cut_short: int | None = None
+        """The turn of a call that was cancelled, for which no reason was seen yet."""
 
     def see(self, entry: Entry) -> Iterator[Violation]:
         """What is wrong with `entry`, after what was seen before."""
         event = entry.event
-        if isinstance(event, ModelStarted):
+        if isinstance(event, InputAdded | RunAttempt):
+            self._cut_short = None
+        elif isinstance(event, ModelStarted):
             yield from self._started(event, entry)
         elif isinstance(event, ModelCompleted):
             yield from self._completed(event)
@@ -79,8 +85,13 @@ class ModelCalls(Rule):
                 "the_envelope_tells_the_state",
                 f"model.started is of turn {event.turn}, and its envelope says {entry.turn}.",
             )
+        if self._cut_short is not None:
+            yield Violation(
+                "a_cancelled_call_gives_way_to_input",
+                f"model.started came behind the cancelled call of turn {self._cut_short}: expected input.added first.",
+            )
         self._open = self._turn = event.turn
-        self._known = True
+        self._known, self._cut_short = True, None
 
     def _completed(self, event: ModelCompleted) -> Iterator[Violation]:
         if self._known and self._open != event.turn:
@@ -89,6 +100,7 @@ class ModelCalls(Rule):
                 "every_model_call_ends", f"model.completed of turn {event.turn} came: expected {expected}."
             )
         self._open, self._known = None, True
+        self._cut_short = event.turn if event.status == "cancelled" else None
 
     def _of_the_model(self, event: Any) -> str | None:
         if isinstance(event, RawResponsesStreamEvent | ModelRetried):
@@ -97,7 +109,7 @@ class ModelCalls(Rule):
 
     def forget(self) -> None:
         """Something was not seen."""
-        self._open, self._known, self._turn = None, False, 0
+        self._open, self._known, self._turn, self._cut_short = None, False, 0, None
 
 
 class Items(Rule):
