@@ -254,3 +254,97 @@ def a_run_that_goes_on_after_its_model_failed(kit: Kit) -> Case:
         return [again.final_output, [item.type for item in again.new_items]]
 
     return Case(agent, after=after)
+
+
+def watching(kit: Kit) -> Any:
+    """Hooks that note what they are told."""
+
+    class Watch(kit.RunHooks):
+        async def on_agent_start(self, context: Any, agent: Any) -> None:
+            kit.note("agent_start", agent.name)
+
+        async def on_agent_end(self, context: Any, agent: Any, output: Any) -> None:
+            kit.note("agent_end", agent.name, output)
+
+        async def on_llm_start(self, context: Any, agent: Any, *_: Any) -> None:
+            kit.note("llm_start", agent.name)
+
+        async def on_tool_start(self, context: Any, agent: Any, tool: Any) -> None:
+            kit.note("tool_start", tool.name)
+
+        async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:
+            kit.note("tool_end", tool.name, result)
+
+        async def on_handoff(self, context: Any, from_agent: Any, to_agent: Any) -> None:
+            kit.note("handoff", from_agent.name, to_agent.name)
+
+    return Watch()
+
+
+@scenario
+def hooks_over_a_pause(kit: Kit) -> Case:
+    agent, hooks = disk(kit), watching(kit)
+    return Case(agent, options={"hooks": hooks}, after=going_on(kit, agent, approve, hooks=hooks))
+
+
+@scenario
+def hooks_of_a_rejection(kit: Kit) -> Case:
+    agent, hooks = disk(kit), watching(kit)
+    return Case(agent, options={"hooks": hooks}, after=going_on(kit, agent, reject, hooks=hooks))
+
+
+@scenario
+def guardrails_over_a_pause(kit: Kit) -> Case:
+    @kit.input_guardrail
+    def of_input(context: Any, agent: Any, input: Any) -> Any:
+        kit.note("input")
+        return kit.GuardrailFunctionOutput(None, False)
+
+    @kit.output_guardrail
+    def of_output(context: Any, agent: Any, output: Any) -> Any:
+        kit.note("output", output)
+        return kit.GuardrailFunctionOutput(None, False)
+
+    agent = disk(kit, input_guardrails=[of_input], output_guardrails=[of_output])
+    return Case(agent, after=going_on(kit, agent, approve))
+
+
+@scenario
+def a_session_over_a_pause(kit: Kit) -> Case:
+    agent, session = disk(kit), kit.SQLiteSession("s")
+    go_on = going_on(kit, agent, approve, json=True, session=session)
+
+    async def after(done: Any) -> Any:
+        return [await go_on(done), await session.get_items()]
+
+    return Case(agent, options={"session": session}, after=after)
+
+
+def office(kit: Kit, **options: Any) -> Any:
+    """An agent that asks another one, which needs approval to delete."""
+    clerk = disk(kit, [call(kit, "delete", "b")], [kit.say("The clerk is done.")])
+    clerk.name = "clerk"
+    ask = [kit.call("clerk", {"input": "Delete b."}, call_id="ask")]
+    return kit.Agent(
+        name="A",
+        tools=[clerk.as_tool("clerk", "Asks the clerk.", **options)],
+        model=kit.script(ask, [kit.say("Done.")]),
+    )
+
+
+@scenario
+def an_agent_that_is_a_tool_and_pauses(kit: Kit) -> Case:
+    agent = office(kit)
+    return Case(agent, after=going_on(kit, agent, approve))
+
+
+@scenario
+def an_agent_that_is_a_tool_and_pauses_over_json(kit: Kit) -> Case:
+    agent = office(kit)
+    return Case(agent, after=going_on(kit, agent, approve, json=True))
+
+
+@scenario
+def an_agent_that_is_a_tool_and_is_rejected_inside(kit: Kit) -> Case:
+    agent = office(kit)
+    return Case(agent, after=going_on(kit, agent, reject))
