@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from millstream.config import RunConfig, RunErrorHandlers
     from millstream.items import TResponseInputItem
     from millstream.run.active import ActiveRun
+    from millstream.sessions import Session
 
 T = TypeVar("T")
 
@@ -49,7 +50,7 @@ class Runner:
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
         conversation_id: str | None = None,
-        session: Any = None,
+        session: Session | None = None,
     ) -> RunResult:
         """Run `starting_agent` to its output. To cancel the task that awaits this cancels the run.
 
@@ -108,7 +109,7 @@ class Runner:
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
         conversation_id: str | None = None,
-        session: Any = None,
+        session: Session | None = None,
     ) -> RunResult:
         """`run`, for a program without an event loop.
 
@@ -150,7 +151,7 @@ class Runner:
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
         conversation_id: str | None = None,
-        session: Any = None,
+        session: Session | None = None,
         *,
         error_handlers: RunErrorHandlers[Any] | None = None,
     ) -> RunResultStreaming:
@@ -195,7 +196,7 @@ class Runner:
         previous_response_id: str | None = None,
         auto_previous_response_id: bool = False,
         conversation_id: str | None = None,
-        session: Any = None,
+        session: Session | None = None,
         *,
         error_handlers: RunErrorHandlers[Any] | None = None,
     ) -> SyncStream:

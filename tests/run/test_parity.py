@@ -24,6 +24,7 @@ from millstream import (
     RunConfig,
     RunContextWrapper,
     Runner,
+    SQLiteSession,
     ToolExecutionConfig,
     ToolsToFinalOutputResult,
     Usage,
@@ -335,12 +336,12 @@ def reading_sync(at: int, mode: CancelMode) -> Callable[..., Any]:
 
 def told(plan: Plan, door: Callable[..., Any]) -> dict[str, Any]:
     """Everything that a caller can know of a run, and its log, which is held to the grammar."""
-    log = MemoryLog()
+    log, session = MemoryLog(), SQLiteSession("told")
     stop = Stop(plan.stops)
     outcome: Any
     data = history = None
     try:
-        data = door(agents(plan), stop, arguments(plan, stop, log))
+        data = door(agents(plan), stop, arguments(plan, stop, log) | {"session": session})
         outcome, history = data.final_output, data.to_input_list()
     except asyncio.CancelledError:  # the task that awaited the run was cancelled, and knows no more
         outcome = "cancelled"
@@ -352,10 +353,14 @@ def told(plan: Plan, door: Callable[..., Any]) -> dict[str, Any]:
     entries, sealed = entries_of(log, run_id)
     assert sealed
     check_stream(entries, raw=True)
+    stored = asyncio.run(session.get_items())
+    session.close()
+    assert not unanswered(stored)
     return {
         "outcome": outcome,
         "history": history,
         "result": None if data is None else seen(data),
+        "session": stored,
         "log": normal(entries),
     }
 

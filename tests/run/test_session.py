@@ -33,7 +33,7 @@ from millstream import (
     tool,
 )
 from millstream.events import CancelMode
-from millstream.testing import ModelStep, ScriptedModel, function_call, reasoning
+from millstream.testing import ManualClock, ModelStep, ScriptedModel, function_call, reasoning
 from tests.run import test_parity as drawn_runs
 from tests.support.histories import wrong_in
 
@@ -318,7 +318,7 @@ async def test_the_methods_of_a_session_need_not_be_coroutines() -> None:
         def add_items(self, items: list[Any]) -> None:
             self.items += items
 
-    session = Plain()
+    session: Any = Plain()
     await Runner.run(agent("Done."), "Hello", session=session)
 
     assert told(session.items) == ["Hello", "Done."]
@@ -666,6 +666,26 @@ def test_a_loop_that_shuts_down_while_a_run_stores_stores_it_once(number: int, s
     assert session.cancelled
     assert told(session.items) == stored
     assert handles[0].is_complete
+
+
+@pytest.mark.parametrize("ends", ["cancelled", "failed"])
+async def test_a_session_that_hangs_does_not_hold_up_the_end_of_a_run_for_ever(
+    ends: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, session = ManualClock(), Slow(2)
+    steps = [[call("look", "c1")], "Done."] if ends == "cancelled" else [[call("raises", "c1")]]
+    handle = Runner.run_streamed(agent(*steps), "Hello", session=session, run_config={"clock": clock})
+    await session.begun.wait()
+
+    handle.cancel()
+    await clock.waiting()
+    clock.advance(10)
+    with pytest.raises((RunCancelledError, ToolFailedError)):
+        await handle
+
+    assert told(session.items) == ["Hello"]
+    assert "was not done with its end after 10 s" in caplog.text
+    session.may_end.set()
 
 
 async def test_two_runs_on_one_session_never_tear_a_turn_of_each_other(tmp_path: Path) -> None:

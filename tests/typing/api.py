@@ -22,7 +22,10 @@ from millstream import (
     Runner,
     RunResult,
     RunResultStreaming,
+    Session,
+    SQLiteSession,
     StreamEvent,
+    TResponseInputItem,
     Usage,
     function_tool,
     handoff,
@@ -30,7 +33,7 @@ from millstream import (
     to_websocket,
 )
 from millstream.delivery import sse_frames
-from millstream.testing import ScriptedModel
+from millstream.testing import ScriptedModel, check_session
 
 
 @dataclass
@@ -118,6 +121,16 @@ async def growing(stream: RunResultStreaming) -> None:
             assert_type(order, Partial[Order])
         else:
             assert_type(order, Order)
+
+
+async def remembered() -> None:
+    session = SQLiteSession("one")
+    await Runner.run(door, "hello", session=session, run_config={"session_settings": {"limit": 5}})
+    items: list[TResponseInputItem] = await session.get_items()
+    await session.add_items([*items, {"role": "user", "content": "hello"}])
+    kept: Session = session
+    assert_type(await kept.pop_item(), TResponseInputItem | None)
+    await check_session(SQLiteSession)
 
 
 def on_a_thread() -> None:

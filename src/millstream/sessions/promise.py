@@ -80,7 +80,15 @@ class Session(Protocol):
     """A conversation that is kept. Any object with these names is one; see `SessionABC` for what they promise."""
 
     session_id: str
-    session_settings: SessionSettings | None = None
+    if TYPE_CHECKING:
+
+        @property
+        def session_settings(self) -> SessionSettings | None:
+            """How it is read where a call does not say. Any attribute will do; this tells type checkers that."""
+            ...
+
+    else:
+        session_settings: SessionSettings | None = None
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The items, oldest first; with `limit` the latest so many."""

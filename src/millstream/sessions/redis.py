@@ -78,7 +78,8 @@ class RedisSession(SessionABC):
         UserError: an argument can be none.
 
     Every method but `ping` may raise `SessionError`: the server cannot be reached or refuses.
-    Nothing tells whether an append whose answer was lost has been made; `get_items` does.
+    Whether a change whose answer was lost for good has been made, `get_items` tells. The server
+    remembers changes for ten minutes under keys of their own, a popped item with its content.
     """
 
     def __init__(
