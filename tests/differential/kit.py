@@ -21,8 +21,8 @@ OURS = "millstream"
 
 # Where a public name may live, besides at the top of its package.
 _MODULES = {
-    SDK: ("testing", "tool_context", "run", "decorators", "usage", "extensions.handoff_filters"),
-    OURS: ("testing", "extensions.handoff_filters"),
+    SDK: ("testing", "tool_context", "run", "decorators", "usage", "extensions.handoff_filters", "mcp"),
+    OURS: ("testing", "extensions.handoff_filters", "mcp"),
 }
 
 

@@ -244,7 +244,7 @@ async def _call(
         if task is not None and task.cancelling():
             raise
         raise MCPToolCancellationError(
-            f"Failed to call tool {tool.name!r} on MCP server {server.name!r}: the call was cancelled."
+            f"Failed to call tool {tool.name!r} on MCP server {server.name!r}: tool execution was cancelled."
         ) from error
     except (AgentsException, MCPError):
         raise
@@ -296,13 +296,13 @@ def _arguments(name: str, input_json: str) -> dict[str, Any]:
     try:
         given: Any = json.loads(input_json) if input_json.strip() else {}
     except ValueError:
-        problem = "it is not JSON"
+        problem = ""
     else:
         if isinstance(given, dict):
             return cast("dict[str, Any]", given)
-        problem = "expected a JSON object"
+        problem = ": expected a JSON object"
     # Not raised from the error: it carries the arguments themselves.
-    raise ModelBehaviorError(f"Invalid JSON input for tool {name}: {problem}")
+    raise ModelBehaviorError(f"Invalid JSON input for tool {name}{problem}")
 
 
 def _parameters(tool: MCPTool, to_strict: bool) -> tuple[dict[str, Any], bool]:
