@@ -16,6 +16,7 @@ from millstream import (
     Agent,
     GuardrailFunctionOutput,
     HandoffInputData,
+    InputGuardrailTripwireTriggered,
     MaxTurnsExceeded,
     OutputGuardrailTripwireTriggered,
     RunCancelledError,
@@ -29,6 +30,7 @@ from millstream import (
     ToolFailedError,
     UserError,
     handoff,
+    input_guardrail,
     output_guardrail,
     tool,
 )
@@ -486,6 +488,49 @@ async def test_text_that_a_guardrail_has_stopped_is_not_what_the_next_run_is_tol
         await run(asks, "Hello", session)
 
     assert told(session.items) == ["Hello", "call c1", "call_output c1"]
+
+
+@both
+async def test_what_was_said_to_an_input_that_a_guardrail_refuses_is_not_told_either(run: Any) -> None:
+    answered = asyncio.Event()
+
+    @input_guardrail
+    async def stops(context: Any, agent: Any, input: Any) -> GuardrailFunctionOutput:
+        await answered.wait()
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=True)
+
+    @tool
+    async def tells() -> str:
+        answered.set()
+        return "told"
+
+    session = Kept()
+    asks = Agent(
+        "A", tools=[tells], input_guardrails=[stops],
+        model=ScriptedModel([["Let me see.", call("tells", "c1")], "A secret."]),
+    )  # fmt: skip
+
+    with pytest.raises(InputGuardrailTripwireTriggered):
+        await run(asks, "Hello", session)
+
+    assert "A secret." not in told(session.items)
+    assert not wrong_in(session.items)
+
+
+async def test_text_that_is_held_back_when_its_run_is_cancelled_is_not_told() -> None:
+    asked = asyncio.Event()
+
+    @output_guardrail(hold="verdict")
+    async def ponders(context: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
+        asked.set()
+        return await asyncio.get_running_loop().create_future()
+
+    session = Kept()
+    handle = Runner.run_streamed(agent("A secret.", output_guardrails=[ponders]), "Hello", session=session)
+    await asked.wait()
+    await handle.aclose()
+
+    assert told(session.items) == ["Hello"]
 
 
 async def test_text_that_was_cut_off_is_stored_and_reasoning_that_led_to_nothing_is_not() -> None:

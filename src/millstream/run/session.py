@@ -21,7 +21,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.context import settle
-from millstream.errors import OutputGuardrailTripwireTriggered, UserError
+from millstream.errors import InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered, UserError
 from millstream.items import ItemHelpers, MessageOutputItem, as_input_item
 from millstream.run.history import whole
 from millstream.run.input import check_input
@@ -33,6 +33,10 @@ if TYPE_CHECKING:
     from millstream.items import RunItem, TResponseInputItem
     from millstream.run.active import ActiveRun
     from millstream.sessions import Session, SessionInputCallback
+
+
+_TRIPWIRES = (InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered)
+"""What a run fails with whose answer nobody is to see."""
 
 
 def check_session(session: Any, *, server_keeps_history: bool) -> None:
@@ -112,7 +116,7 @@ class SessionPart(Seams):
         pauses = error is None and bool(progress.interruptions)
         if not was_read or pauses:
             return
-        withheld = run.writer.holds or isinstance(error, OutputGuardrailTripwireTriggered)
+        withheld = run.writer.holds or isinstance(error, _TRIPWIRES)
         try:
             await self._keep(run, progress.new_items, withheld=withheld)
         except Exception:
