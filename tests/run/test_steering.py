@@ -23,6 +23,7 @@ from millstream import (
     Runner,
     RunResultStreaming,
     SQLiteSession,
+    ToolFailedError,
     UserError,
     input_guardrail,
     output_guardrail,
@@ -385,6 +386,58 @@ async def test_a_model_that_swallows_the_interruption_is_asked_again_all_the_sam
         "user: Hello?",
         "assistant: Yes?",
     ]
+
+
+async def test_a_tool_that_failed_in_the_moment_in_which_input_came_ends_the_run() -> None:
+    handles: list[RunResultStreaming] = []
+
+    @tool(failure_error_function=None)
+    async def fail() -> str:
+        # The run learns of both in the same step of the event loop.
+        asyncio.get_running_loop().call_soon(handles[0].send, "Hello?")
+        raise ValueError("broken")
+
+    model = ScriptedModel([[function_call("fail", call_id="c1")], "Never."])
+    handles.append(Runner.run_streamed(Agent(name="A", model=model, tools=[fail]), "Hi"))
+
+    with pytest.raises(ToolFailedError, match="broken"):
+        await handles[0]
+    assert messages_sent(handles[0]) == ["Hello?"]
+
+
+async def test_a_run_nested_in_a_tool_is_stopped_with_its_call() -> None:
+    inner = Agent(name="Inner", model=ScriptedModel([ModelStep("Let me think.", hang_after=5)]))
+    calls = [function_call("ask", {"input": "Please."}, call_id="c1")]
+    model = ScriptedModel([calls, "Without it, then."])
+    outer = Agent(name="Outer", model=model, tools=[inner.as_tool("ask", "Asks.")])
+    run = Runner.run_streamed(outer, "Hi")
+    entries: list[Any] = []
+    async for entry in run.entries():
+        entries.append(entry)
+        if entry.depth == 1 and entry.type == "raw_response_event" and not messages_sent(run):
+            run.send("Never mind")
+
+    ends = [(entry.agent, entry.type) for entry in entries if entry.is_terminal]
+    assert ends == [("Inner", "run.cancelled"), ("Outer", "run.completed")]
+    assert run.final_output == "Without it, then."
+
+
+async def test_text_that_is_held_is_not_told_when_input_ends_it() -> None:
+    @output_guardrail(hold="verdict")
+    async def judge(context: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+
+    model = ScriptedModel([ModelStep("Secret words.", hang_after=5), "Good bye."])
+    run = Runner.run_streamed(Agent(name="A", model=model, output_guardrails=[judge]), "Hi")
+    await others_have_run()
+    assert run.run_loop_task
+
+    run.send("Hello?")
+    told = b"".join([entry.to_json() async for entry in run.entries()])
+
+    assert b"Secret" not in told
+    assert b"Good bye." in told
+    assert said(run.to_input_list())[1:3] == ["assistant: Secret …", "user: Hello?"]
 
 
 async def test_a_session_has_the_input_in_its_place() -> None:

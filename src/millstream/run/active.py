@@ -513,7 +513,7 @@ class ActiveRun:
         finally:
             if is_told:
                 self._is_whole, self._cut_off, progress.turn = False, None, None
-                progress.partial_text = ""
+                progress.partial_text, writer.was_dropped = "", False
                 progress.waiting, progress.nested, progress.interruptions = {}, {}, []
 
     def _interrupt(self) -> bool:

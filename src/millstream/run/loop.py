@@ -197,13 +197,15 @@ class Loop:
             is_over = await self._take_turn(said)
         except (KeyboardInterrupt, GeneratorExit):
             raise
-        except BaseException:
-            # As with a cancellation: whatever else was raised then came of it.
-            if run.cancel_mode is not None or run.stop_error is not None or not run.steering.was_it():
+        except BaseException as raised:
+            gave_way = run.steering.was_it()
+            # What failed in that moment ends the run: a guardrail may have said no.
+            is_wanted = run.cancel_mode is None and run.stop_error is None
+            if not (gave_way and is_wanted and _is_cancellation(raised)):
                 raise
             await run.give_up_turn()
             return False
-        run.steering.was_it()  # a model or a tool may have swallowed it
+        run.steering.was_it()  # a model may have swallowed it
         return is_over
 
     async def _take_turn(self, said: Turn | None) -> bool:

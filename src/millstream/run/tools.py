@@ -175,17 +175,16 @@ class ToolRunner:
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_EXCEPTION)
         except asyncio.CancelledError:
+            failure = _failure(tasks)  # there already, whoever cancels
             await self._stop(tasks, calls)
-            raise
-        failure = next(
-            (t.exception() for t in tasks if t.done() and not t.cancelled() and t.exception()), None
-        )
+            if failure is None:
+                raise
+            raise failure  # noqa: B904  # it has a cause of its own
+        failure = _failure(tasks)
         if failure is None and not any(task.cancelled() for task in tasks):
             return [task.result() for task in tasks]
         await self._stop(tasks, calls)
-        if failure is None:
-            raise asyncio.CancelledError
-        raise failure.error if isinstance(failure, ToolFailure) else failure
+        raise failure or asyncio.CancelledError
 
     def answers(self, calls: Sequence[ToolCall]) -> list[ToolCallOutputItem]:
         """The answers to all calls in their order; to one of `calls` that has none, that it was cancelled.
@@ -196,18 +195,6 @@ class ToolRunner:
             if call.place not in self.items and call.place not in self.paused:
                 self.items[call.place] = output_item(self._agent, call.raw, CANCELLED_OUTPUT, call.tool)
         return [item for _, item in sorted(self.items.items())]
-
-    async def rejection(self, call: ToolCall) -> str | None:
-        """What `call` would be answered with in its tool's place; None where the tool may begin.
-
-        Raises:
-            Exception: what those raise who take part in the run.
-        """
-        context, link = self._context(call)
-        try:
-            return await self._seams.tool_input(self._run, context, call.tool)
-        finally:
-            await link.end()
 
     async def rejection(self, call: ToolCall) -> str | None:
         """What `call` would be answered with in its tool's place; None where the tool may begin.
@@ -288,7 +275,6 @@ class ToolRunner:
         await run.write(ToolStarted(call_id=call.raw.call_id, name=tool.name))
         self._began[call.place] = run.config.clock.monotonic()
         if not goes_on:
-            if not goes_on:
             await seams.tool_start(run, context, tool)
         try:
             output = await invoke_function_tool(tool, context, call.raw.arguments)
@@ -352,6 +338,15 @@ class ToolRunner:
 def _levels(run: ActiveRun) -> int:
     """How many runs deep `run` is as it stands: 1 where no run is nested in it."""
     return 1 + max(map(_levels, run.children), default=0)
+
+
+def _failure(tasks: Iterable[asyncio.Task[Any]]) -> BaseException | None:
+    """What one of `tasks` has raised that is done, if one did."""
+    for task in tasks:
+        raised = task.exception() if task.done() and not task.cancelled() else None
+        if raised is not None:
+            return raised.error if isinstance(raised, ToolFailure) else raised
+    return None
 
 
 def _status(failure: BaseException | None) -> tuple[str, str | None]:
