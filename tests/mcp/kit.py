@@ -35,8 +35,8 @@ def of_the_package(**options: Any) -> MCPServerStdio:
 
 
 def program(file: str, *arguments: str, **options: Any) -> MCPServerStdio:
-    params = {"command": sys.executable, "args": [str(PROGRAMS / file), *arguments]}
-    return MCPServerStdio(params, **({"client_session_timeout_seconds": PATIENCE} | options))
+    options = {"client_session_timeout_seconds": PATIENCE} | options
+    return MCPServerStdio({"command": sys.executable, "args": [str(PROGRAMS / file), *arguments]}, **options)
 
 
 class Host(uvicorn.Server):

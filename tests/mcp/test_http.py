@@ -39,7 +39,7 @@ class Way:
         return self.reach_url(f"{host.url}{self.path}", **params)
 
     def reach_url(self, url: str, **params: Any) -> MCPServerWithClient[Any]:
-        kind = MCPServerSse if self.form == "sse" else MCPServerStreamableHttp
+        kind: Any = MCPServerSse if self.form == "sse" else MCPServerStreamableHttp
         return kind({"url": url, **params}, name="hosted", client_session_timeout_seconds=PATIENCE)
 
     def _server(self) -> Hosted:

@@ -16,12 +16,14 @@ from typing import Any
 EMPTY = {"type": "object", "properties": {}}
 ANSWERING = {
     "echo": {"type": "object", "properties": {"text": {"type": "string"}}, "required": ["text"]},
-    **dict.fromkeys(("pid", "listings", "cancelled", "meta", "environment"), EMPTY),
+    **dict.fromkeys(("pid", "listings", "waiting", "cancelled", "meta", "environment"), EMPTY),
 }
 MISBEHAVING = ("die", "never", "hang", "babble", "no_utf8", "wrong", "refuse", "quit_after", "grow")
 tools = {**ANSWERING, **dict.fromkeys(MISBEHAVING, EMPTY)}
 listings = 0
 cancelled: list[Any] = []
+waiting: list[Any] = []
+"""The calls of `never`, which gives no answer."""
 
 
 def send(message: dict[str, Any]) -> None:
@@ -51,7 +53,7 @@ def result_of(name: str, params: dict[str, Any]) -> Any:
     if name == "echo":
         return params["arguments"]["text"]
     if name in ANSWERING:
-        values = {"pid": os.getpid(), "listings": listings, "cancelled": cancelled}
+        values = {"pid": os.getpid(), "listings": listings, "cancelled": cancelled, "waiting": waiting}
         values |= {"meta": params.get("_meta"), "environment": dict(os.environ)}
         return json.dumps(values[name])
     if name == "die":
@@ -75,6 +77,8 @@ def result_of(name: str, params: dict[str, Any]) -> Any:
 
 def call(number: Any, params: dict[str, Any]) -> None:
     name = params["name"]
+    if name == "never":
+        waiting.append(number)
     if name == "refuse":
         send({"id": number, "error": {"code": -32000, "message": "No, and the password is hunter2."}})
     elif name == "wrong":
