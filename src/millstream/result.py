@@ -375,8 +375,8 @@ class RunResultStreaming(RunResultBase):
     def tool_arguments(self) -> AsyncIterator[ToolArgumentsDelta]:
         """The arguments of tool calls as the model writes them, each piece with its call: of the run itself.
 
-        The last piece of a call says whether it is done, or dropped because the model was asked
-        again. Raises at its end what the run failed with.
+        The last piece of a call says that it is done, or dropped: its answer was cut off, or the
+        model is asked again. Raises at its end what the run failed with.
         """
         return ToolArgumentsReader(self._run)
 

@@ -99,6 +99,14 @@ def test_a_call_that_is_void_is_dropped_once(end: Any) -> None:
     assert said == [("a", "{", "forming"), ("a", "", "dropped")]
 
 
+def test_a_call_that_was_done_is_dropped_where_its_answer_is_given_up() -> None:
+    retried = ModelRetried(turn=1, attempt=1, reason="x")
+
+    said = pieces(added(0, "a"), done(0, "{}"), retried, added(0, "b"), done(0, "[]"), ModelCompleted(turn=1))
+
+    assert said == [("a", "{}", "done"), ("a", "", "dropped"), ("b", "[]", "done")]
+
+
 def test_the_next_try_begins_anew() -> None:
     retried = ModelRetried(turn=1, attempt=1, reason="x")
 

@@ -5,9 +5,10 @@ call; the item that was added before them names the call. This fold ties the two
 
 Rules of this file:
 
-1. A call has pieces in state "forming", and then exactly one that is "done" or "dropped".
+1. A call has pieces in state "forming", if any, and then one that is "done" or "dropped".
    The deltas of a call that is done, joined, are its arguments.
-2. "dropped" says that the call is void: the model is asked again, or its answer was cut off.
+2. "dropped" says that the call is void: its answer was cut off, or the model is asked again;
+   that may be so of one that was done, too. One of which nothing was told is left at that.
 3. Nothing of a server was checked: what cannot be tied to a call is left out.
 """
 
@@ -39,18 +40,20 @@ class ToolArgumentsDelta:
     delta: str
     """What is added to the arguments: JSON text, which is whole when the call is done."""
     state: ArgumentsState = "forming"
-    """"forming" while more may come. The last piece of a call is "done", or "dropped" where the
-    call is void; its delta is often empty."""
+    """"forming" while more may come, "done" with the last piece, whose delta is often empty, and
+    "dropped" where the call is void, also after it was done: the model is asked again."""
 
 
 class ToolArguments:
     """Folds the payloads of one run into pieces of arguments."""
 
-    __slots__ = ("_open",)
+    __slots__ = ("_done", "_open")
 
     def __init__(self) -> None:
         self._open: dict[Any, _Call] = {}
         """The calls that are being written, by what their raw events name them by."""
+        self._done: list[_Call] = []
+        """Those that are written, in an answer that may yet be given up."""
 
     def feed(self, payloads: Iterable[Payload]) -> list[ToolArgumentsDelta]:
         """What `payloads` add, in order."""
@@ -61,8 +64,10 @@ class ToolArguments:
             json = payload if isinstance(payload, bytes) else payload.json
             # A scan of the bytes spares decoding what is no call, which most events are.
             return self._raw(json) if b"function_call" in json else ()
-        if isinstance(payload, ModelRetried | ModelCompleted) or payload.type.startswith("run."):
-            return self._drop()
+        if isinstance(payload, ModelRetried):
+            return self._drop([*self._done, *self._open.values()])
+        if isinstance(payload, ModelCompleted) or payload.type.startswith("run."):
+            return self._drop(self._open.values())
         return ()
 
     def _raw(self, json: bytes) -> Iterator[ToolArgumentsDelta]:
@@ -92,17 +97,24 @@ class ToolArguments:
     def _more(self, call: _Call | None, delta: Any) -> Iterator[ToolArgumentsDelta]:
         if call is not None and isinstance(delta, str) and delta:
             call.length += len(delta)
+            call.is_told = True
             yield ToolArgumentsDelta(call.call_id, call.name, delta)
 
     def _end(self, call: _Call | None, arguments: Any) -> Iterator[ToolArgumentsDelta]:
         """The last piece: what a server has not told in deltas is in it."""
         if call is not None:
             rest = arguments[call.length :] if isinstance(arguments, str) else ""
+            call.is_told = True
+            self._done.append(call)
             yield ToolArgumentsDelta(call.call_id, call.name, rest, "done")
 
-    def _drop(self) -> list[ToolArgumentsDelta]:
-        dropped = [ToolArgumentsDelta(call.call_id, call.name, "", "dropped") for call in self._open.values()]
+    def _drop(self, calls: Iterable[_Call]) -> list[ToolArgumentsDelta]:
+        """The answer has ended: all of its `calls` that were told of are void."""
+        dropped = [
+            ToolArgumentsDelta(each.call_id, each.name, "", "dropped") for each in calls if each.is_told
+        ]
         self._open.clear()
+        self._done.clear()
         return dropped
 
 
@@ -112,6 +124,8 @@ class _Call:
     name: str
     length: int = 0
     """How much of the arguments was told."""
+    is_told: bool = False
+    """Whether anything was told of it."""
 
 
 class _RawEvent(msgspec.Struct):
