@@ -17,6 +17,7 @@ from millstream import (
     OutputGuardrail,
     OutputGuardrailTripwireTriggered,
     RunConfig,
+    RunHooks,
     Runner,
     RunResultStreaming,
     output_guardrail,
@@ -265,6 +266,71 @@ async def test_what_the_model_says_before_a_tool_runs_is_let_out_by_then() -> No
     assert by_then == ["Let me look."]
 
 
+@pytest.mark.parametrize("streamed", [True, False], ids=["streamed", "plain"])
+@pytest.mark.parametrize("hold", HELD, ids=repr)
+async def test_what_the_model_says_before_a_tool_runs_is_judged_too(hold: Hold, streamed: bool) -> None:
+    asked: list[Any] = []
+    log = MemoryLog()
+
+    @tool
+    async def look() -> str:
+        raise AssertionError("it ran")
+
+    steps: list[Any] = [["A secret.", function_call("look", {})], "It is fine."]
+    guarded = agent(*steps, tools=[look], guards=[finds("secret", hold, asked)])
+    options: dict[str, Any] = {"run_config": RunConfig(log=log)}
+
+    with pytest.raises(OutputGuardrailTripwireTriggered) as caught:
+        await (
+            Runner.run_streamed(guarded, "hi", **options)
+            if streamed
+            else Runner.run(guarded, "hi", **options)
+        )
+
+    assert asked == ["A secret."]
+    assert caught.value.run_data is not None
+    entries, _ = entries_in(log, str(caught.value.run_data.run_id))
+    assert not any(b"secret." in entry.to_json() for entry in entries)
+
+
+async def test_an_answer_that_more_input_came_behind_is_judged_before_it_is_let_out() -> None:
+    asked: list[Any] = []
+
+    class Sending(RunHooks[Any]):
+        async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+            run.send("And?", when="after_turn")
+
+    guarded = agent("A secret.", "Fine.", guards=[finds("secret", "verdict", asked)])
+    run = Runner.run_streamed(guarded, "hi", hooks=Sending())
+    entries = await entries_of(run)
+
+    assert asked == ["A secret."]
+    assert text_in(entries) == ""
+    assert isinstance(run.run_loop_exception, OutputGuardrailTripwireTriggered)
+
+
+async def test_text_that_a_server_streams_no_pieces_of_is_judged_all_the_same() -> None:
+    asked: list[Any] = []
+
+    class Terse(ScriptedModel):
+        async def stream_batches(self, *args: Any, **kwargs: Any) -> AsyncGenerator[RawBatch, None]:
+            async for batch in super().stream_batches(*args, **kwargs):
+                if not any("delta" in kind for kind in batch.types):
+                    yield batch
+
+    @tool
+    async def look() -> str:
+        return "seen"
+
+    model = Terse([["Let me look.", function_call("look", {})], "It is fine."])
+    guarded = Agent(
+        name="A", model=model, tools=[look], output_guardrails=[finds("nothing", HoldChunks(5), asked)]
+    )
+    await Runner.run_streamed(guarded, "hi")
+
+    assert asked == ["Let me look.", "It is fine."]
+
+
 async def test_a_handoff_lets_out_what_its_agent_held() -> None:
     second = Agent(name="B", model=ScriptedModel(["B here."]))
     steps: list[Any] = [["I hand over.", function_call("transfer_to_b", {})]]
@@ -309,7 +375,7 @@ async def test_a_refusal_is_held_as_text_is() -> None:
     assert isinstance(run.run_loop_exception, ModelRefusalError)
 
 
-async def test_a_refusal_that_is_handled_is_let_out_with_the_verdict_on_what_the_handler_gave() -> None:
+async def test_a_refusal_that_is_handled_is_judged_as_what_the_handler_gave_is_and_let_out() -> None:
     asked: list[Any] = []
     run = Runner.run_streamed(
         agent([refusal("I will not.")], guards=[finds("x", "verdict", asked)]),
@@ -319,7 +385,7 @@ async def test_a_refusal_that_is_handled_is_let_out_with_the_verdict_on_what_the
 
     entries = await entries_of(run)
 
-    assert asked == ["It would not."]
+    assert asked == ["I will not.", "It would not."]
     assert sum(b"I will not." in entry.to_json() for entry in entries) > 0
     assert run.final_output == "It would not."
 

@@ -9,7 +9,7 @@ Rules of this file:
 3. With `HoldChunks`, the guardrail is asked on the way about all the text of the answer so far, and
    what had come by then is let out, unless another guardrail holds for the whole verdict.
 4. A turn that turns out not to be the last is let out before its tools run, or the run is handed
-   over: the rest of its text by those that judge chunks, otherwise unjudged.
+   over. No text is let out that those who hold have not passed: they are asked about its text.
 5. Where one trips, what waits is forgotten and what is out is taken back (`run/retract.py`). Where
    a run ends otherwise, what waits is forgotten too: `ActiveRun` sees to that.
 """
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.errors import OutputGuardrailTripwireTriggered
 from millstream.guardrail import HoldChunks, OutputGuardrail, OutputGuardrailResult
-from millstream.items import MessageOutputItem
 from millstream.run.blocked import withhold_tool_outputs
 from millstream.run.retract import take_back
 from millstream.run.seams import Seams
@@ -46,12 +45,12 @@ class OutputGuardrails(Seams):
         self._of_run = of_run
         self._turn_began: int | None = None
         """The position behind which the present turn is written; None between turns."""
-        self._chunks: _Chunks | None = None
+        self._held: _Held | None = None
 
     @property
     def reads_answers(self) -> bool:
-        """Whether chunks of the present answer are judged."""
-        return self._chunks is not None
+        """Whether the present answer is judged on the way."""
+        return self._held is not None and bool(self._held.by_pieces)
 
     async def run_resumed(self, run: ActiveRun) -> None:
         """The turn that is taken up again has said what it has to say."""
@@ -61,20 +60,19 @@ class OutputGuardrails(Seams):
         self, run: ActiveRun, agent: Agent[Any], instructions: str | None, input: Sequence[TResponseInputItem]
     ) -> None:
         """From here on what the model writes is held, where a guardrail wants that."""
-        guardrails = self._of(agent)
         self._turn_began = run.position
-        chunked = [each for each in guardrails if isinstance(each.hold, HoldChunks)]
-        self._chunks = _Chunks(run, agent, chunked) if chunked and run.streamed else None
-        if any(each.hold != "pass" for each in guardrails):
+        holding = [each for each in self._of(agent) if each.hold != "pass"]
+        self._held = _Held(agent, holding) if holding else None
+        if holding:
             run.writer.hold()
 
     async def model_read(self, run: ActiveRun, turn: Turn) -> None:
         """Where enough new text has come, it is judged, and let out."""
-        chunks = self._chunks
-        if chunks is None or not chunks.are_due(turn):
+        held = self._held
+        if held is None or not held.is_due(turn):
             return
-        await self._judge_chunk(run, chunks)
-        if not any(each.hold == "verdict" for each in self._of(chunks.agent)):
+        await self._judge_piece(run, held, held.by_pieces, turn.prose())
+        if held.by_pieces == held.guardrails:
             await run.writer.let_out()
 
     async def before_tools(self, run: ActiveRun, calls: Sequence[ToolCall]) -> None:
@@ -91,12 +89,9 @@ class OutputGuardrails(Seams):
         self._turn_began = None
 
     async def final_output(self, run: ActiveRun, agent: Agent[Any], output: Any) -> None:
-        """Judge the output; what waits is let out when all have passed it."""
-        chunks = self._chunks
-        turn = run.progress.turn
-        if chunks is not None and turn is not None and _messages(turn) > 1:
-            # The output is the last message alone: of the others no guardrail would know the end.
-            await self._judge_chunk(run, chunks)
+        """Judge the output; what waits is let out when all have passed it, and whatever else was said."""
+        if not _is_all_that_was_said(agent, run.progress.turn, output):
+            await self._judge_the_rest(run)
         await self._judge(run, agent, output, self._of(agent))
         await run.writer.release()
 
@@ -109,14 +104,24 @@ class OutputGuardrails(Seams):
         return [*agent.output_guardrails, *self._of_run]
 
     async def _let_out(self, run: ActiveRun) -> None:
-        chunks = self._chunks
-        if run.writer.holds and chunks is not None and chunks.are_left():
-            await self._judge_chunk(run, chunks)
+        await self._judge_the_rest(run)
         await run.writer.release()
 
-    async def _judge_chunk(self, run: ActiveRun, chunks: _Chunks) -> None:
-        text = chunks.take()
-        await self._judge(run, chunks.agent, text, chunks.guardrails, is_whole=False)
+    async def _judge_the_rest(self, run: ActiveRun) -> None:
+        """Ask all who hold about the text of the turn, if any of it waits that nobody was asked about."""
+        held, turn = self._held, run.progress.turn
+        if held is None or turn is None or not run.writer.holds:
+            return
+        text = turn.prose()
+        if text and text != held.judged:
+            await self._judge_piece(run, held, held.guardrails, text)
+
+    async def _judge_piece(
+        self, run: ActiveRun, held: _Held, guardrails: Sequence[OutputGuardrail[Any]], text: str
+    ) -> None:
+        await self._judge(run, held.agent, text, guardrails, is_whole=False)
+        if guardrails == held.guardrails:
+            held.judged = text
 
     async def _judge(
         self,
@@ -155,48 +160,48 @@ class OutputGuardrails(Seams):
             raise
 
 
-class _Chunks:
-    """The text of an answer as it grows, and how much of it was judged.
+class _Held:
+    """An answer that is held, and how much of its text was judged.
 
     Args:
-        run: the run.
         agent: the agent whose model answers.
-        guardrails: those that judge chunks of it.
+        guardrails: those that hold it.
     """
 
-    def __init__(self, run: ActiveRun, agent: Agent[Any], guardrails: Sequence[OutputGuardrail[Any]]) -> None:
+    def __init__(self, agent: Agent[Any], guardrails: Sequence[OutputGuardrail[Any]]) -> None:
         self.agent = agent
         self.guardrails = guardrails
-        self._run = run
-        self._size = min(each.hold.characters for each in guardrails if isinstance(each.hold, HoldChunks))
+        self.by_pieces = [each for each in guardrails if isinstance(each.hold, HoldChunks)]
+        """Those that are asked on the way."""
+        self.judged = ""
+        """The text that all who hold have passed."""
+        sizes = [each.hold.characters for each in guardrails if isinstance(each.hold, HoldChunks)]
+        self._size = min(sizes, default=0)
         self._turn: Turn | None = None
         self._place = 0
-        self._text = ""
-        self._judged = 0
+        self._new = 0
 
-    def are_due(self, turn: Turn) -> bool:
-        """Whether enough text has come since the last time."""
-        self._hear(turn)
-        return len(self._text) - self._judged >= self._size
-
-    def are_left(self) -> bool:
-        """Whether there is text that was not judged."""
-        self._hear(self._turn)
-        return len(self._text) > self._judged
-
-    def take(self) -> str:
-        """All the text so far, which is judged now."""
-        self._hear(self._turn)
-        self._judged = len(self._text)
-        return self._text
-
-    def _hear(self, turn: Turn | None) -> None:
+    def is_due(self, turn: Turn) -> bool:
+        """Whether enough text has come since this was so the last time."""
         if turn is not self._turn:  # another try: the one before is void
-            self._turn, self._place, self._text, self._judged = turn, 0, "", 0
-        if turn is not None:
-            more, self._place = turn.text_behind(self._place)
-            self._text += more
+            self._turn, self._place, self._new, self.judged = turn, 0, 0, ""
+        more, self._place = turn.text_behind(self._place)
+        self._new += len(more)
+        if self._new < self._size:
+            return False
+        self._new = 0
+        return True
 
 
-def _messages(turn: Turn) -> int:
-    return sum(isinstance(item, MessageOutputItem) for item in turn.items)
+def _is_all_that_was_said(agent: Agent[Any], turn: Turn | None, output: Any) -> bool:
+    """Whether `output` is the one text of the turn: not so behind other messages, or where an error handler gave it."""
+    if turn is None:
+        return True
+    text = turn.prose()
+    schema = agent.output_schema()
+    if schema is None or schema.is_plain_text():
+        return text == output
+    try:
+        return bool(schema.validate_json(text) == output)
+    except Exception:  # it is no such value, or one of the program's own that cannot be compared
+        return False

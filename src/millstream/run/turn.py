@@ -236,6 +236,15 @@ class Turn:
         events = [event for heard in self._heard[place:] if not isinstance(heard, _Done) for event in heard]
         return "".join(map(_prose, events)), len(self._heard)
 
+    def prose(self) -> str:
+        """All text and all refusals so far, whether they are in an item or not. Total, as `said`."""
+        streamed, _ = self.text_behind(0)
+        messages = [item.raw_item for item in self.items if isinstance(item, MessageOutputItem)]
+        parts = [part for message in messages for part in raw_field(message, "content") or ()]
+        texts = [raw_field(part, "text") or raw_field(part, "refusal") or "" for part in parts]
+        # A server may stream no pieces, or end no item.
+        return max(streamed, "".join(texts) + self.partial_text(), key=len)
+
     def partial_text(self) -> str:
         """The text that was streamed and is in no item. Total: what cannot be read is left out."""
         if self._response is not None:
