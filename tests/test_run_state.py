@@ -17,6 +17,7 @@ from pydantic import BaseModel
 from millstream import (
     Agent,
     ApprovalError,
+    GuardrailFunctionOutput,
     MemoryLog,
     RunConfig,
     RunContextWrapper,
@@ -24,10 +25,14 @@ from millstream import (
     RunState,
     RunStateError,
     RunStateVersionError,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrailData,
     ToolOutputImage,
     UserError,
     handoff,
+    input_guardrail,
     tool,
+    tool_input_guardrail,
 )
 from millstream.testing import (
     AwkwardValue,
@@ -178,6 +183,30 @@ async def test_what_the_models_server_keeps_is_known_to_the_state() -> None:
     model: Any = agent.model
     assert model.last_call.previous_response_id == "resp-789"
     assert [item["call_id"] for item in model.last_call.input] == ["look_a", "delete_b"]
+
+
+async def test_what_guardrails_have_found_is_kept_by_their_names() -> None:
+    @input_guardrail(name="greets")
+    def of_input(context: Any, agent: Any, input: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput({"words": 2}, tripwire_triggered=False)
+
+    @tool_input_guardrail
+    def of_tool(data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
+        return ToolGuardrailFunctionOutput.allow("fine")
+
+    agent = agent_of(input_guardrails=[of_input])
+    agent.tools = [dataclasses.replace(look, tool_input_guardrails=[of_tool]), delete]  # type: ignore[type-var]
+    before = await Runner.run(agent, "Tidy up")
+    state = await over_json(agent, before.to_state())
+    state.approve("delete_b")
+
+    result = await Runner.run(agent, state)
+
+    (found,) = result.input_guardrail_results
+    assert (found.guardrail.get_name(), found.output.output_info) == ("greets", {"words": 2})
+    (allowed,) = result.tool_input_guardrail_results
+    assert (allowed.guardrail.get_name(), allowed.output.behavior) == ("of_tool", {"type": "allow"})
+    assert len(before.input_guardrail_results) == 1
 
 
 # --- agents ---------------------------------------------------------------------------------------

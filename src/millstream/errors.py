@@ -86,6 +86,8 @@ class RunErrorDetails:
     partial_text: str = ""
     """Text of a model call that did not end. It is the last of `new_items` too, as a message of status "incomplete"."""
     run_id: str | None = None
+    progress: Any = field(default=None, repr=False, compare=False)
+    """What `RunState.after(error)` makes a state of."""
 
     def __str__(self) -> str:
         return (

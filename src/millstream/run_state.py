@@ -108,6 +108,20 @@ class RunState(Generic[TContext, TAgent]):
         self._lacks_context = None
         return cast("RunState[Any, Any]", self)
 
+    @classmethod
+    def after(cls, error: BaseException) -> RunState[Any, Any]:
+        """Where the run stood that ended with `error`, which `Runner.run` or `await handle` has raised.
+
+        Raises:
+            RunStateError: it is no error of a run that has begun.
+        """
+        progress = getattr(getattr(error, "run_data", None), "progress", None)
+        if not isinstance(progress, RunProgress) or progress.left is None:
+            raise RunStateError(
+                f"{type(error).__name__} is not what a run ended with: there is no state to go on from."
+            )
+        return cls.of(progress)
+
     # --- what waits --------------------------------------------------------------------------
 
     def get_interruptions(self) -> list[ToolApprovalItem]:

@@ -624,6 +624,29 @@ async def test_a_run_that_failed_goes_on_where_it_was(run: Door) -> None:
     assert disk.told == ["saw a"]
 
 
+async def test_what_was_approved_is_not_done_again_when_the_run_fails_behind_it(run: Door) -> None:
+    disk = Disk([Disk.delete("b", "c1")], ConnectionError("down"), "Done.")
+    state = (await run(disk.agent, "Hi")).to_state()
+    state.approve("c1")
+    with pytest.raises(ConnectionError) as caught:
+        await run(disk.agent, state)
+
+    result = await run(disk.agent, RunState.after(caught.value))
+
+    assert result.final_output == "Done."
+    assert disk.done == ["delete b"]
+
+
+async def test_only_what_a_run_ended_with_has_a_state(run: Door) -> None:
+    disk = Disk()
+    with pytest.raises(UserError) as caught:
+        await run(disk.agent, "Hi", max_turns=0)
+
+    for error in (caught.value, ValueError("mine")):
+        with pytest.raises(RunStateError, match="is not what a run ended with"):
+            RunState.after(error)
+
+
 async def test_the_log_of_a_run_that_goes_on_elsewhere_names_the_one_before() -> None:
     disk = Disk([Disk.look("a", "c1")], ConnectionError("down"), "Done.")
     handle = Runner.run_streamed(disk.agent, "Hi")

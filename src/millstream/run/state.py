@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 import secrets
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 
 from millstream.errors import AgentsException, RunErrorDetails
@@ -144,19 +145,14 @@ class RunProgress(Releasable):
             raise AgentsException(
                 f"The agent {agent.name!r} is gone: release_agents() let go of it, and nobody else kept it."
             )
+        values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
+        own = {name: copy.copy(value) for name, value in values.items() if type(value) in (list, dict)}
         return replace(
             self,
+            **own,
             current_agent=agent,
             context_wrapper=self.context_wrapper.copy(),
-            new_items=list(self.new_items),
-            model_items=list(self.model_items),
-            input_has=list(self.input_has),
-            raw_responses=list(self.raw_responses),
-            waiting=dict(self.waiting),
-            nested=dict(self.nested),
-            pending_input=list(self.pending_input),
             conversation=replace(self.conversation),
-            have_used_tools=dict(self.have_used_tools),
         )
 
     def input_items(self) -> list[TResponseInputItem]:
@@ -189,6 +185,7 @@ class RunProgress(Releasable):
             tool_output_guardrail_results=list(self.tool_output_guardrail_results),
             partial_text=self.partial_text,
             run_id=self.run_id,
+            progress=self,
         )
 
 

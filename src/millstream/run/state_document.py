@@ -65,6 +65,17 @@ class ConversationDocument(msgspec.Struct, kw_only=True):
     knows_input: bool = False
 
 
+class VerdictDocument(msgspec.Struct, kw_only=True):
+    """What a guardrail found."""
+
+    guardrail: str
+    info: Any = None
+    tripped: bool = False
+    behavior: Json = {}
+    agent: str | None = None
+    output: Any = None
+
+
 class ContextDocument(msgspec.Struct, kw_only=True):
     """The program's own context object."""
 
@@ -96,6 +107,8 @@ class StateDocument(msgspec.Struct, kw_only=True):
     nested: dict[str, StateDocument] = {}
     """The states of runs that are paused inside of a call, by its place."""
     responses: list[ResponseDocument] = []
+    verdicts: dict[str, list[VerdictDocument]] = {}
+    """Those of guardrails, by the names of their lists in a result."""
     usage: UsageDocument = msgspec.field(default_factory=UsageDocument)
     context: ContextDocument = msgspec.field(default_factory=ContextDocument)
     decisions: list[DecisionDocument] = []

@@ -40,6 +40,7 @@ from millstream.run.state_document import (
     StateDocument,
     UsageDocument,
 )
+from millstream.run.state_verdicts import take_verdicts, verdicts_of
 from millstream.run.turn import Turn
 from millstream.usage import RequestUsage, Usage
 
@@ -85,6 +86,7 @@ def _document(progress: RunProgress, context: ContextDocument | None) -> StateDo
         waiting={str(place): items.place(item) for place, item in progress.waiting.items()},
         nested={str(place): _document(each, None) for place, each in progress.nested.items()},
         responses=[_response(items, each) for each in progress.raw_responses],
+        verdicts=verdicts_of(progress),
         pending_input=items.plain_all(progress.pending_input),
         conversation=ConversationDocument(**asdict(progress.conversation)),
         have_used_tools=sorted(set(progress.have_used_tools.values())),
@@ -248,6 +250,7 @@ def progress_from(document: StateDocument, agents: Agents, context: RunContextWr
         have_used_tools={id(a): a.name for name in document.have_used_tools for a in agents.get(name, ())},
         left=Left(document.outcome, document.position),
     )
+    take_verdicts(progress, document.verdicts, lambda name: next(iter(agents.get(name, ())), None))
     if document.outcome == "paused":
         progress.turn = Turn.said_before(current, pick("turn_items", document.turn_items))
         waiting = pick("waiting", document.waiting.values())
