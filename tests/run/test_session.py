@@ -806,3 +806,77 @@ def test_a_run_that_is_stopped_anywhere_leaves_a_session_to_go_on_with(
 
 def without_thoughts(items: list[Any]) -> list[Any]:
     return [item for item in items if item.get("type") != "reasoning"]
+
+
+# --- beside other features ---------------------------------------------------------------------
+
+
+async def test_input_that_is_added_while_a_run_waits_is_stored_where_the_model_gets_it() -> None:
+    @tool(needs_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    session = Kept()
+    asks = Agent("A", tools=[pay], model=ScriptedModel([[call("pay", "c1")], "Done."]))
+    state = (await Runner.run(asks, "Hello", session=session)).to_state()
+    state.reject(state.get_interruptions()[0], rejection_message="No.")
+    state.add_input("Rather not.")
+
+    await Runner.run(asks, state, session=session)
+
+    assert told(session.items) == ["Hello", "call c1", "call_output c1", "Rather not.", "Done."]
+    assert told(list(model_of(asks).calls[-1].input)) == told(session.items)[:-1]
+
+
+async def test_input_that_is_sent_to_a_run_is_stored_behind_what_it_interrupts() -> None:
+    session = Kept()
+    handles: list[Any] = []
+
+    @tool
+    async def says_so() -> str:
+        handles[0].send("Rather not.", when="after_tool")
+        return "said"
+
+    asks = Agent("A", tools=[says_so], model=ScriptedModel([[call("says_so", "c1")], "Done."]))
+    handles.append(Runner.run_streamed(asks, "Hello", session=session))
+    await handles[0]
+
+    assert told(session.items) == ["Hello", "call c1", "call_output c1", "Rather not.", "Done."]
+
+
+@both
+async def test_an_agent_that_is_a_tool_has_the_session_it_was_given_and_not_its_callers(run: Any) -> None:
+    inner, outer = Kept("old"), Kept()
+    nested = agent([call("look", "c9")], "It is so.")
+    looks_up = nested.as_tool("looks_up", "Looks something up.", session=inner)
+    asks = Agent(
+        "Asks", tools=[looks_up],
+        model=ScriptedModel([[function_call("looks_up", {"input": "Is it?"}, call_id="c1")], "Done."]),
+    )  # fmt: skip
+
+    await run(asks, "Hello", outer)
+
+    assert told(outer.items) == ["Hello", "call c1", "call_output c1", "Done."]
+    assert told(inner.items) == ["old", "Is it?", "call c9", "call_output c9", "It is so."]
+
+
+async def test_a_nested_run_that_waits_for_approval_goes_on_in_its_own_session() -> None:
+    @tool(needs_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    inner, outer = Kept("old"), Kept()
+    nested = Agent("Nested", tools=[pay], model=ScriptedModel([[call("pay", "c9")], "It is paid."]))
+    asks = Agent(
+        "Asks", tools=[nested.as_tool("pays", "Pays.", session=inner)],
+        model=ScriptedModel([[function_call("pays", {"input": "Pay."}, call_id="c1")], "Done."]),
+    )  # fmt: skip
+    state = (await Runner.run(asks, "Hello", session=outer)).to_state()
+    while_it_waits = told(inner.items), told(outer.items)
+    state.approve(state.get_interruptions()[0])
+
+    await Runner.run(asks, state, session=outer)
+
+    assert while_it_waits == (["old", "Pay."], ["Hello"])
+    assert told(inner.items) == ["old", "Pay.", "call c9", "call_output c9", "It is paid."]
+    assert told(outer.items) == ["Hello", "call c1", "call_output c1", "Done."]
