@@ -17,6 +17,7 @@ from hypothesis import settings
 from millstream.models import provider
 from tests.support.hurry import hurried  # noqa: F401  # a fixture for all
 from tests.support.run_logs import RunLogs
+from tests.support.traces import recorder  # noqa: F401  # a fixture for all
 
 # A run of the suite is repeatable; to look for new counterexamples:
 # HYPOTHESIS_PROFILE=explore make test T=tests/run
