@@ -8,7 +8,7 @@ and the line that brings it back (`@reproduce_failure`).
 import asyncio
 import json
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from millstream import (
     Agent,
+    FunctionTool,
     HandoffInputData,
     MemoryLog,
     RunCancelledError,
@@ -25,6 +26,7 @@ from millstream import (
     RunContextWrapper,
     Runner,
     SQLiteSession,
+    ToolContext,
     ToolExecutionConfig,
     ToolsToFinalOutputResult,
     Usage,
@@ -34,6 +36,7 @@ from millstream import (
 from millstream.events import CancelMode, Entry
 from millstream.items import ItemHelpers, is_function_call, raw_field
 from millstream.testing import (
+    ModelCall,
     ModelStep,
     ScriptedModel,
     check_stream,
@@ -97,11 +100,21 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "two messages": lambda: ["One.", "Two."],
     "an error": lambda: ConnectionError("The model is down."),
 }
-CALLS = ("echoes", "waits", "fails", "bad arguments", "no such tool", "transfer", "raises")
+CALLS = ("echoes", "waits", "talks", "fails", "bad arguments", "no such tool", "transfer", "raises")
 
-# In a thread of its own, or with a cancellation, a tool ends at no certain moment: alone it does.
+# In a thread of its own, with a cancellation, or as an agent, a tool ends at no certain moment: alone it does.
 together = st.lists(st.sampled_from(CALLS), min_size=1, max_size=3).map(tuple)
-alone = st.sampled_from([("transfer",), ("transfer",), ("echoes",), ("in a thread",), ("stops",)])
+alone = st.sampled_from(
+    [
+        ("transfer",),
+        ("transfer",),
+        ("echoes",),
+        ("in a thread",),
+        ("stops",),
+        ("asks",),
+        ("asks", "asks in vain"),
+    ]
+)
 answers = st.sampled_from(list(ANSWERS))
 whole_steps = st.builds(Step, says=together | alone | answers, thinks=st.booleans())
 torn_steps = st.builds(
@@ -158,6 +171,14 @@ async def echoes(text: str = "x") -> str:
     return text
 
 
+@tool
+async def talks(context: ToolContext[Any]) -> AsyncIterator[str]:
+    context.progress({"at": 1})
+    yield "some"
+    await context.progress({"at": 2})
+    yield "all"
+
+
 @tool(name_override="in_a_thread")
 def in_a_thread() -> str:
     return "from a thread"
@@ -191,6 +212,22 @@ async def stops(context: RunContextWrapper[Stop]) -> str:
     return "stopped"
 
 
+def asks(in_vain: bool) -> FunctionTool:
+    """An agent that is a tool. It may be asked by several at once: what it says goes by what it is given."""
+
+    def answer(asked: ModelCall) -> ModelStep:
+        if in_vain:
+            raise LookupError("Nobody knows.")
+        if asked.input[-1].get("type") == "function_call_output":
+            return ModelStep(["Asked."])
+        return ModelStep([reasoning("Hm."), function_call("talks", call_id="inner")])
+
+    steps = [ModelStep.respond(answer)] * 40
+    used = Usage(requests=1, input_tokens=7, output_tokens=1, total_tokens=8)
+    agent = Agent[Any](name="Asked", tools=[talks], model=ScriptedModel(steps, default_usage=used))
+    return agent.as_tool("asks_in_vain" if in_vain else "asks", "Ask.")
+
+
 def model(persona: Persona, other: str) -> ScriptedModel:
     def output(step: Step, index: int) -> Any:
         if isinstance(step.says, str):
@@ -214,7 +251,8 @@ def call(name: str, call_id: str, other: str) -> Any:
         return function_call("echoes", '{"text": 5', call_id=call_id)
     if name == "transfer":
         return function_call(f"transfer_to_{other}", call_id=call_id)
-    return function_call(name.replace(" ", "_"), call_id=call_id)
+    arguments = {"input": "Please."} if name.startswith("asks") else {}
+    return function_call(name.replace(" ", "_"), arguments, call_id=call_id)
 
 
 def drop(data: HandoffInputData) -> HandoffInputData:
@@ -236,7 +274,7 @@ def agents(plan: Plan) -> Agent[Any]:
     def agent(persona: Persona, name: str, other: str) -> Agent[Any]:
         return Agent(
             name=name,
-            tools=[echoes, in_a_thread, fails, raises, waits, stops],
+            tools=[echoes, in_a_thread, fails, raises, waits, talks, stops, asks(False), asks(True)],
             model=model(persona, other),
             output_type=list[int] if persona.output == "numbers" else None,
             tool_use_behavior=behaviors.get(persona.behavior, persona.behavior),
@@ -395,7 +433,7 @@ def normal(entries: list[Entry]) -> list[Any]:
     """
     plain = [json.loads(entry.to_json()) for entry in entries if entry.type != "raw_response_event"]
     for entry in plain:
-        for name in ("position", "run_id", "time"):
+        for name in ("position", "run_id", "parent_run_id", "time"):
             del entry[name]
         for name in ("ms", "error_id"):
             entry["event"].pop(name, None)
@@ -403,7 +441,7 @@ def normal(entries: list[Entry]) -> list[Any]:
 
 
 def _place(plain: list[Any]) -> Callable[[Any], Any]:
-    """Sorts the tools' events between two other ones by their calls, and leaves all else."""
+    """Sorts the tools' events, and what is nested in them, by their calls, and leaves all else."""
     block = 0
     places: dict[int, Any] = {}
     for entry in plain:
@@ -411,6 +449,8 @@ def _place(plain: list[Any]) -> Callable[[Any], Any]:
         call_id = event.get("call_id")
         if event["type"] == "run_item_stream_event" and event["name"] == "tool_output":
             call_id = event["item"]["raw_item"]["call_id"]
+        if entry["path"]:  # of a run that is nested in a tool
+            call_id = entry["path"][0]
         if call_id is None:
             block += 1
         places[id(entry)] = (block, call_id or "")
