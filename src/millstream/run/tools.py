@@ -177,7 +177,7 @@ class ToolRunner:
         except asyncio.CancelledError:
             failure = _failure(tasks)  # there already, whoever cancels
             await self._stop(tasks, calls)
-            if failure is None:
+            if not isinstance(failure, Exception):  # none, or one that ends the program and not just the run
                 raise
             raise failure  # noqa: B904  # it has a cause of its own
         failure = _failure(tasks)
