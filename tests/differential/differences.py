@@ -702,6 +702,7 @@ DIFFERENCES = [
             "an_output_type_that_cannot_be_strict",
             "a_script_that_is_too_short",
             "a_session_and_a_tool_that_ends_the_run",
+            "spans_of_a_run_that_a_tool_ends",
         ),
     ),
     Difference(
@@ -916,6 +917,7 @@ DIFFERENCES = [
             "a_handoff_that_is_the_last_turn",
             "a_session_and_too_many_turns",
             "an_output_guardrail_of_what_a_handler_gives",
+            "spans_of_too_many_turns",
             "the_default_limit_of_turns",
             "too_many_turns",
         ),
