@@ -18,6 +18,7 @@ SHOWN = {
     "cancel_on_timeout": "stopped: True, items kept: 1",
     "handoff": "[Desk]\n[Spanish]\n¡Muy bien, gracias!\n",
     "hello": "the stream never stops.",
+    "mcp_server": "calendar Monday: 10:00, 15:00\nLet us meet on Monday at ten.\n",
     "structured": "Porridge: 10 minutes, oats, water, salt",
     "sync_script": "in a plain for loop.\nAnd this one came whole.\n",
     "text_stream": "> You said: hello\n> You said: bye\n> ",

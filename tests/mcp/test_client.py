@@ -3,8 +3,10 @@
 import asyncio
 import contextlib
 import gc
+import io
 import os
 import signal
+import sys
 import threading
 from typing import Any
 
@@ -424,6 +426,16 @@ async def test_a_program_gets_the_variables_that_it_was_given_and_few_others(
     assert environment["GIVEN"] == "yes"
     assert "PATH" in environment
     assert "SECRET_OF_OURS" not in environment
+
+
+async def test_a_program_is_started_also_where_standard_error_is_no_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(sys, "stderr", io.StringIO())  # as in a notebook
+    for standard in (sys.__stderr__, None):
+        monkeypatch.setattr(sys, "__stderr__", standard)
+        async with by_hand() as server:
+            assert await text_of(server, "echo", text="hello") == "hello"
 
 
 async def test_meta_reaches_the_server() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import subprocess
+import sys
 from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import timedelta
@@ -91,7 +94,7 @@ class MCPServerStdio(MCPServerWithClient[MCPServerStdioParams]):
         """The program, started and talked to; it is stopped when this is left."""
         from mcp import stdio_client
 
-        return stdio_client(self.params)
+        return stdio_client(self.params, errlog=_stderr())
 
     def _read(self, params: MCPServerStdioParams) -> StdioServerParameters:
         return _program(_checked(params, MCPServerStdioParams, "MCPServerStdio", "command"))
@@ -200,6 +203,15 @@ async def _http_client(params: dict[str, Any]) -> httpx2.AsyncClient:
         return make(**given)
     # It reads certificates, which takes 20 ms.
     return await in_thread(lambda: httpx2.AsyncClient(**given), "mcp")
+
+
+def _stderr() -> Any:
+    """Where a program may write its standard error: ours, where that is a file; in a notebook, say, it is none."""
+    for stream in (sys.stderr, sys.__stderr__):
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            cast("Any", stream).fileno()
+            return stream
+    return subprocess.DEVNULL
 
 
 def _program(given: Mapping[str, Any]) -> StdioServerParameters:
