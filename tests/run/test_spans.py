@@ -629,7 +629,7 @@ def test_a_loop_that_is_closed_under_a_run_closes_its_spans(recorder: Recorder) 
     assert [span.ended_at is None for span in recorder.spans] == [False, False, False, True]
 
     # The task of the tool was never told: its span ends when it is collected.
-    del run, loop, began, start, wait
+    del run, loop
     gc.collect()
     assert recorder.open == set()
 
