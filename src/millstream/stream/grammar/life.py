@@ -175,10 +175,13 @@ class Agents(Rule):
         self._target: str | None = None
         """Where the last handoff leads, until that agent acts; or who acts again behind a pause."""
         self._requested: set[str | None] = set()
+        self._saw_requests = True
+        """Whether the handoffs that the model asked for in this turn were seen: not where it began in another log."""
 
     def see(self, entry: Entry) -> Iterator[Violation]:
         """What is wrong with `entry`, after what was seen before."""
         event = entry.event
+        self._saw_requests = self._saw_requests or entry.type == "model.started"
         if isinstance(event, RunResumed):
             self._target = self._acting
         elif isinstance(event, AgentUpdatedStreamEvent):
@@ -222,7 +225,7 @@ class Agents(Rule):
             self._requested.add(call_id)
         elif event.name == "handoff_occured":
             self._target = _name(getattr(event.item, "target_agent", None))
-            if self._known and call_id not in self._requested:
+            if self._known and self._saw_requests and call_id not in self._requested:
                 yield Violation(
                     "a_handoff_is_requested_then_takes_place",
                     f"handoff_occured of call {call_id!r} came without handoff_requested.",
@@ -231,6 +234,7 @@ class Agents(Rule):
     def forget(self) -> None:
         """Something was not seen."""
         self._known, self._acting, self._target = False, None, None
+        self._saw_requests = False
 
 
 def _name(agent: Any) -> str | None:
