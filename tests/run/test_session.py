@@ -4,6 +4,9 @@ import asyncio
 import contextlib
 import copy
 import logging
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -750,6 +753,43 @@ async def test_two_runs_on_one_session_never_tear_a_turn_of_each_other(tmp_path:
     last = agent("All is well.")
     await Runner.run(last, "And?", session=SQLiteSession("one", tmp_path / "s.db"))
     assert not wrong_in(list(model_of(last).calls[0].input))
+
+
+ENDLESS = """
+import asyncio, sys
+from millstream import Agent, Runner, SQLiteSession, tool
+from millstream.testing import ScriptedModel, function_call
+
+@tool
+async def look() -> str:
+    print("looks", flush=True)
+    return "seen"
+
+turns = [[function_call("look", call_id=f"{n}{letter}") for letter in "ab"] for n in range(10_000)]
+agent = Agent("A", tools=[look], model=ScriptedModel(turns))
+Runner.run_sync(agent, "Hello", max_turns=None, session=SQLiteSession("one", sys.argv[1]))
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name == "nt", reason="there is no SIGKILL")
+def test_a_process_that_is_killed_in_a_run_leaves_a_session_to_go_on_with(tmp_path: Path) -> None:
+    file = tmp_path / "s.db"
+    process = subprocess.Popen(
+        [sys.executable, "-c", ENDLESS, file], stdout=subprocess.PIPE, stdin=subprocess.DEVNULL
+    )
+    assert process.stdout
+    for _ in range(25):
+        assert process.stdout.readline() == b"looks\n"
+    process.kill()
+    process.communicate()
+
+    left = asyncio.run(SQLiteSession("one", file).get_items())
+    result = Runner.run_sync(agent("Good bye."), "Go on", session=SQLiteSession("one", file))
+
+    assert len(left) >= 1 + 11 * 4  # the turns before the one that was killed
+    assert not wrong_in(left)
+    assert result.final_output == "Good bye."
 
 
 # --- stopped anywhere --------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, runtime_checkable
 
 from millstream.errors import UserError
 
@@ -171,8 +171,3 @@ def check_session_id(session_id: Any) -> str:
             f"session_id={session_id!r}: a session is named by a text, as that of its user or its thread."
         )
     return session_id
-
-
-def is_session(value: Any) -> bool:
-    """Whether `value` has what a run needs of a session."""
-    return all(callable(cast("Any", getattr(value, name, None))) for name in ("get_items", "add_items"))
