@@ -25,7 +25,7 @@ from millstream import (
     tool,
 )
 from millstream.errors import RunCancelledError, RunStateError
-from millstream.events import RunItemStreamEvent
+from millstream.events import RawResponsesStreamEvent, RunItemStreamEvent
 from millstream.testing import ModelStep, ScriptedModel, function_call
 from millstream.usage import Usage
 from tests.support.hurry import hurry
@@ -178,6 +178,35 @@ async def test_each_of_several_readers_sees_the_whole_stream() -> None:
     first = at_once[0].result()
     assert len(first) > 10
     assert all(events == first for events in [*(task.result() for task in at_once), *one_after_another])
+
+
+@pytest.mark.parametrize("batch_size", [1, 7, 1000])
+async def test_who_looks_at_each_event_sees_what_who_looks_later_sees(batch_size: int) -> None:
+    """Events that came together are typed together for who looks at them: it makes no difference."""
+    words = "".join(f"word{n} " for n in range(200))
+    script = [[words, function_call("weather", '{"place": "a b c d e f"}', call_id="c1"), words], words]
+    run = start(ScriptedModel(script, batch_size=batch_size))
+    later: list[Any] = await collect(run)
+
+    looked: list[Any] = []
+    async for event in run:
+        looked.append(event)
+        if isinstance(event, RawResponsesStreamEvent):
+            assert event.data.type
+    now_and_then: list[Any] = []
+    async for event in run:
+        now_and_then.append(event)
+        if isinstance(event, RawResponsesStreamEvent) and len(now_and_then) % 3 == 0:
+            assert event.data is event.data
+
+    assert looked == later == now_and_then
+    raws = [(a, b) for a, b in zip(looked, later, strict=True) if isinstance(a, RawResponsesStreamEvent)]
+    assert len(raws) > 600
+    for one, other in raws:
+        assert one.json == other.json
+        assert type(one.data) is type(other.data)
+        assert one.data is not other.data
+        assert one.data.model_fields_set == other.data.model_fields_set
 
 
 async def test_a_reader_that_comes_on_the_way_begins_at_the_beginning() -> None:

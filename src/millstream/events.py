@@ -109,10 +109,10 @@ class RawResponsesStreamEvent(_Event):
         self._json: bytes | None = None
 
     @classmethod
-    def from_wire(cls, json: bytes) -> RawResponsesStreamEvent:
-        """Wrap the JSON of one model event; it is decoded when `data` is looked at."""
+    def from_wire(cls, json: bytes, data: TResponseStreamEvent | None = None) -> RawResponsesStreamEvent:
+        """Wrap the JSON of one model event; it is decoded when `data` is looked at, unless that is given."""
         self = _new_raw(cls)
-        self._data = None
+        self._data = data
         self._json = json
         return self
 
@@ -130,6 +130,11 @@ class RawResponsesStreamEvent(_Event):
     def event(self) -> TResponseStreamEvent:
         """Another name for `data`."""
         return self.data
+
+    @property
+    def has_data(self) -> bool:
+        """Whether `data` is made already."""
+        return self._data is not None
 
     @property
     def json(self) -> bytes:

@@ -13,12 +13,14 @@ from collections.abc import AsyncIterator, Generator, Iterable
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
+from millstream import raw
 from millstream.config import DEFAULT_MAX_TURNS
 from millstream.context import ToolContext
 from millstream.errors import AgentsException, LogBrokenError, RunCancelledError, UserError
 from millstream.event_loops import call_on
-from millstream.events import SOONEST_FIRST, CancelMode, Entry, RawResponsesStreamEvent, StreamEvent
+from millstream.events import SOONEST_FIRST, CancelMode, Entry, Event, RawResponsesStreamEvent, StreamEvent
 from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+from millstream.log.promise import live
 from millstream.run.input import check_input
 from millstream.run.state import RunProgress
 from millstream.run_state import RunState
@@ -45,6 +47,9 @@ T = TypeVar("T")
 
 ENTRIES_AT_ONCE = 500
 """About how many entries a reader of them takes from the log in one go."""
+_TOGETHER = 64
+"""Raw events whose data is made in one: enough to halve what it costs, few enough to be a matter of
+50 us and 100 KB."""
 
 
 @dataclass(frozen=True)
@@ -496,7 +501,6 @@ class _Reader:
 
     __slots__ = (
         "__weakref__",
-        "_at",
         "_batch",
         "_bound",
         "_cursor",
@@ -516,7 +520,7 @@ class _Reader:
         self._run = run
         self._cursor = run.trunk.cursor(after)
         self._ready: list[Any] = []
-        self._at = 0
+        """What is at hand, what comes next last."""
         self._batch: Batch | None = None
         self._bound = True
         self._waiting: asyncio.Task[Any] | None = None
@@ -531,7 +535,7 @@ class _Reader:
     @property
     def has_more(self) -> bool:
         """Whether the next thing is at hand, so that asking for it will not wait."""
-        return self._at < len(self._ready)
+        return bool(self._ready)
 
     def unbind(self) -> None:
         """Begin, in the caller's context, and belong to no task; for a reader that is driven from outside its loop."""
@@ -555,7 +559,6 @@ class _Reader:
 
     def _close(self) -> None:
         self._ready = []
-        self._at = 0
         self._cursor = None
         self._run.readers.detach(self)
 
@@ -601,8 +604,7 @@ class _Reader:
             if batch is None:
                 await self._is_over()
             self._batch = batch
-            self._ready = self._look(batch)
-        self._at = 0
+            self._ready = self._look(batch)[::-1]
 
     async def _is_over(self) -> NoReturn:
         """Come to the end."""
@@ -634,20 +636,40 @@ class _Reader:
 class EventReader(_Reader):
     """Gives the events of `stream_events()`."""
 
-    __slots__ = ("_order",)
+    __slots__ = ("_order", "_probe")
 
     _holds = True
 
     def __init__(self, run: ActiveRun, order: EventOrder) -> None:
         super().__init__(run, run.begins_after)
         self._order = order
+        self._probe: RawResponsesStreamEvent | None = None
+        """The last raw event that was given with its data still to be made."""
 
     async def __anext__(self) -> StreamEvent:
-        if self._at >= len(self._ready):
+        if not self._ready:
             await self._refill()
-        payload = self._ready[self._at]
-        self._at += 1
-        return RawResponsesStreamEvent.from_wire(payload) if payload.__class__ is bytes else payload
+        payload = self._ready.pop()
+        if payload.__class__ is not bytes:
+            return payload
+        probe = self._probe
+        if self._ready and probe is not None and probe.has_data:
+            return self._with_those_behind(payload)
+        event = self._probe = RawResponsesStreamEvent.from_wire(payload)
+        return event
+
+    def _with_those_behind(self, json: bytes) -> RawResponsesStreamEvent:
+        """The event of `json`, made in one with some of the next: who looked at the data of one will look at theirs.
+
+        The furthest of these is left without, so that it tells whether to go on like that.
+        """
+        ready = self._ready
+        furthest, *nearer = ready[-_TOGETHER:]
+        events = _with_data([*nearer, json])
+        last = live(furthest)
+        self._probe = last if isinstance(last, RawResponsesStreamEvent) else None
+        ready[-len(events) :] = [last, *events[:-1]]
+        return cast("RawResponsesStreamEvent", events[-1])
 
     def _look(self, batch: Batch) -> list[Payload]:
         if batch.stamp.run_id != self._run.run_id:
@@ -664,6 +686,16 @@ class EventReader(_Reader):
         return ready
 
 
+def _with_data(payloads: list[Payload]) -> list[Event]:
+    """The events of `payloads`, with their data where they are so alike that it can be made in one."""
+    if set(map(type, payloads)) == {bytes}:
+        jsons = cast("list[bytes]", payloads)
+        data = raw.decode_alike(jsons)
+        if data is not None:
+            return list(map(RawResponsesStreamEvent.from_wire, jsons, data))
+    return [live(payload) for payload in payloads]
+
+
 class EntryReader(_Reader):
     """Gives the entries of the run, and of those nested in it."""
 
@@ -676,10 +708,9 @@ class EntryReader(_Reader):
         self._wanted = wanted
 
     async def __anext__(self) -> Entry:
-        if self._at >= len(self._ready):
+        if not self._ready:
             await self._refill()
-        entry = self._ready[self._at]
-        self._at += 1
+        entry = self._ready.pop()
         return entry
 
     def _look(self, batch: Batch) -> list[Entry]:
@@ -709,10 +740,9 @@ class TextReader(_Reader):
     __slots__ = ()
 
     async def __anext__(self) -> str:
-        if self._at >= len(self._ready):
+        if not self._ready:
             await self._refill()
-        delta = self._ready[self._at]
-        self._at += 1
+        delta = self._ready.pop()
         return delta
 
     def _look(self, batch: Batch) -> list[str]:
@@ -731,10 +761,9 @@ class ToolArgumentsReader(_Reader):
         self._arguments = ToolArguments()
 
     async def __anext__(self) -> ToolArgumentsDelta:
-        if self._at >= len(self._ready):
+        if not self._ready:
             await self._refill()
-        delta = self._ready[self._at]
-        self._at += 1
+        delta = self._ready.pop()
         return delta
 
     def _look(self, batch: Batch) -> list[ToolArgumentsDelta]:
@@ -753,10 +782,9 @@ class PartialReader(_Reader):
         self._output = PartialOutput(run.progress.current_agent)
 
     async def __anext__(self) -> Any:
-        if self._at >= len(self._ready):
+        if not self._ready:
             await self._refill()
-        value = self._ready[self._at]
-        self._at += 1
+        value = self._ready.pop()
         return value
 
     def _look(self, batch: Batch) -> list[Any]:
