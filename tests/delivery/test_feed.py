@@ -9,7 +9,7 @@ from millstream import LogBrokenError, LogGapError, MemoryLog, RawResponsesStrea
 from millstream.clock import SYSTEM_CLOCK
 from millstream.delivery.feed import AT_ONCE, Feed
 from millstream.delivery.frame import Message
-from millstream.events import Entry, Event, RunCompleted, Stamp
+from millstream.events import Entry, Event, RunCompleted, RunPaused, RunResumed, Stamp
 from millstream.stream.filter import EntryFilter
 from millstream.testing import CANARY, ManualClock
 from tests.delivery.serving import Held, greeting
@@ -89,6 +89,22 @@ async def test_nothing_comes_after_the_end_of_the_run_but_after_that_of_a_nested
     given = told(await all_of(feed([entry(1), end(2, run_id="nested"), end(3), entry(4)], entry(5))))
 
     assert given == [[1, 2, 3]]
+
+
+async def test_a_run_that_pauses_ends_the_feed_with_that_whatever_is_filtered(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    paused = entry(2, RunPaused())
+
+    for wanted in (EntryFilter(), EntryFilter(types={"run.started"})):
+        given = told(await all_of(feed([entry(1), paused], wanted=wanted)))
+
+        assert [each for messages in given for each in messages][-1] == 2
+    assert not caplog.records
+
+
+async def test_a_pause_that_is_over_ends_nothing() -> None:
+    assert told(await all_of(feed([entry(1, RunPaused()), entry(2, RunResumed())], end(3)))) == [[1, 2], [3]]
 
 
 async def test_the_run_is_left_at_the_end() -> None:

@@ -68,7 +68,8 @@ def to_sse(
     ```
 
     One frame per entry of the log: its position as `id:`, its JSON as `data:`. The last frame is
-    the terminal entry of the run, or a `stream.gap` or `stream.error` that has no id.
+    the terminal entry of the run or the `run.paused` at which it waits, or a `stream.gap` or `stream.error`
+    that has no id.
 
     Args:
         run: the handle.
