@@ -24,6 +24,7 @@ from millstream import (
     RunHooks,
     Runner,
     Usage,
+    UserError,
     input_guardrail,
     output_guardrail,
     tool,
@@ -646,3 +647,9 @@ def test_settings_that_may_go_into_a_trace_are_those_that_carry_no_secret() -> N
 
     assert traceable["temperature"] == 1
     assert not [name for name in traceable if name.startswith("extra_")]
+
+
+@pytest.mark.parametrize("setting", ["tracing", "trace_metadata"])
+def test_a_setting_that_can_be_none_is_refused(setting: str) -> None:
+    with pytest.raises(UserError, match=rf"RunConfig.{setting} is a dict or None, not str"):
+        RunConfig.of({setting: "everything"})

@@ -287,6 +287,10 @@ def _check_objects(config: RunConfig) -> None:
         function: Any = getattr(config, name)
         if function is not None and not callable(function):
             raise UserError(f"RunConfig.{name} is a function or None, not {type(function).__name__}.")
+    for name in ("tracing", "trace_metadata"):
+        given: Any = getattr(config, name)
+        if given is not None and not isinstance(given, dict):
+            raise UserError(f"RunConfig.{name} is a dict or None, not {type(given).__name__}.")
 
 
 def _check_blocked_message(given: Any) -> None:

@@ -29,6 +29,7 @@ from typing_extensions import override
 
 from millstream.about import __version__
 from millstream.errors import MissingExtraError
+from millstream.output import text_of
 from millstream.tracing.create import get_current_span, get_current_trace
 from millstream.tracing.otel_attributes import at_end, at_start, calls_others, error_type, name_of
 from millstream.tracing.processors import TracingProcessor
@@ -75,7 +76,7 @@ class OpenTelemetryProcessor(TracingProcessor):
         attributes = {"gen_ai.operation.name": "invoke_workflow", "gen_ai.workflow.name": trace.name}
         group = (trace.export() or {}).get("group_id")
         if group is not None:
-            attributes["gen_ai.conversation.id"] = group
+            attributes["gen_ai.conversation.id"] = text_of(group)
         span = self._tracer.start_span(f"invoke_workflow {trace.name}", here, attributes=attributes)
         opened = self._open(trace, trace.trace_id, span, here)
         if get_current_trace() is trace and get_current_span() is None:
