@@ -58,7 +58,7 @@ _RESULTS: dict[str, Any] = {
     "an_image": {"content": [{"type": "image", "data": "aGk=", "mimeType": "image/png"}]},
     "text_and_an_image": {"content": [text("x"), {"type": "image", "data": "aGk=", "mimeType": "image/png"}]},
     "sound": {"content": [{"type": "audio", "data": "aGk=", "mimeType": "audio/wav"}]},
-    "a_link": {"content": [{"type": "resource_link", "name": "n", "uri": "file:///x"}]},
+    "a_link": {"content": [{"type": "resource_link", "name": "n", "uri": "note://x"}]},
     "an_error": {"content": [text("bad")], "isError": True},
     "structured_content": {"content": [text("x")], "structuredContent": {"k": "é"}},
     "empty_structured_content": {"content": [text("x")], "structuredContent": {}},
