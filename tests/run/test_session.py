@@ -586,14 +586,29 @@ async def test_a_run_that_had_no_session_is_stored_whole_where_it_goes_on_with_o
     async def pay() -> str:
         return "paid"
 
+    def nothing(data: HandoffInputData) -> HandoffInputData:
+        return data.clone(input_history=(), pre_handoff_items=(), new_items=())
+
     session = Kept()
-    asks = Agent("A", tools=[pay], model=ScriptedModel([[call("pay", "c1")], "Done."]))
+    second = Agent("B", model=ScriptedModel(["From B."]))
+    asks = Agent(
+        "A", tools=[pay], handoffs=[handoff(second, input_filter=nothing)],
+        model=ScriptedModel([[call("pay", "c1")], [call("transfer_to_b", "h1")]]),
+    )  # fmt: skip
     state = (await Runner.run(asks, "Hello")).to_state()
     state.approve(state.get_interruptions()[0])
 
     await Runner.run(asks, state, session=session)
 
-    assert told(session.items) == ["Hello", "call c1", "call_output c1", "Done."]
+    assert told(session.items) == [
+        "Hello",
+        "call c1",
+        "call_output c1",
+        "call h1",
+        "call_output h1",
+        "From B.",
+    ]
+    assert model_of(second).calls[0].input == []  # as its handoff wants it
 
 
 # --- stores that fail or are slow --------------------------------------------------------------

@@ -104,6 +104,7 @@ class SessionPart(Seams):
         elif progress.stored_items is None:  # it had no session so far
             given = ItemHelpers.input_to_new_input_list(progress.input)
             self._begins_with = given, given
+            await self._keep(run, [])
 
     async def turn_end(self, run: ActiveRun) -> None:
         """Store the turn."""

@@ -19,6 +19,7 @@ from millstream.sessions.outcome import outcome
 from millstream.sessions.promise import SessionABC, SessionSettings, check_session_id, limit_of, settings_of
 
 try:
+    from redis import Redis as BlockingRedis
     from redis.asyncio import Redis
     from redis.exceptions import RedisError
 except ImportError:
@@ -93,9 +94,10 @@ class RedisSession(SessionABC):
     ) -> None:
         self.session_id = check_session_id(session_id)
         self.session_settings: SessionSettings | None = settings_of(session_settings)
-        if not callable(getattr(redis_client, "eval", None)):
+        if isinstance(redis_client, BlockingRedis) or not callable(getattr(redis_client, "eval", None)):
+            kind = type(redis_client)
             raise UserError(
-                f"redis_client is a redis.asyncio.Redis, not {type(redis_client).__name__}; "
+                f"redis_client is a redis.asyncio.Redis, not a {kind.__module__}.{kind.__name__}; "
                 "RedisSession.from_url() makes one of a URL."
             )
         if ttl is not None and (isinstance(ttl, bool) or not isinstance(ttl, int) or ttl < 1):  # pyright: ignore[reportUnnecessaryIsInstance]
