@@ -152,11 +152,43 @@ def test_nested_runs_are_indented_and_talk_line_by_line() -> None:
   │ ● Pricer
   │ First line
   │ ● Stocker
+  │ ● Pricer
   │ second
+  │ ● Stocker
   │ Plenty
   ✓ ask  12 ms  Plenty
 """
     )
+
+
+def test_runs_of_several_depths_need_no_names_to_be_told_apart() -> None:
+    view = View(width=60)
+    outer = entries(acts(PRICER), calls("ask", "c1"), run="one", depth=1)
+    inner = entries(acts(AgentRef("Stocker")), says("Plenty\n"), run="two", depth=2)
+    after = entries(*returns("c1", "Plenty"), says("Twelve\n"), run="one", depth=1)
+
+    assert (
+        screen([*entries(acts(CLERK)), *outer, *inner, *after], view)
+        == """\
+● Clerk
+  │ ● Pricer
+  │   → ask()
+  │   │ ● Stocker
+  │   │ Plenty
+  │   ✓ ask  12 ms  Plenty
+  │ Twelve
+"""
+    )
+
+
+def test_the_failure_of_a_nested_run_is_told_whoever_tells_that_of_the_root() -> None:
+    failed = events.RunFailed(code="max_turns", message="The run took too many steps.", error_id="e")
+    view = View(width=60, tells_failure=False)
+
+    shown = screen([*entries(acts(PRICER), failed, run="one", depth=1), *entries(failed)], view)
+
+    assert shown.count("✗ the run failed (max_turns)") == 1
+    assert "  │   ✗ the run failed (max_turns)" in shown
 
 
 @pytest.mark.parametrize(

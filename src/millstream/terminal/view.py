@@ -7,7 +7,7 @@ its text is, and whoever shows it decides how that looks. Rules of this file:
 2. A call and its result are two lines that share a name, so that several tools at once stay
    readable; a second call of one name in a run gets a number.
 3. Nested runs are indented, and their text goes out line by line: several of them may talk
-   at once.
+   at once. Where another one takes the word, its agent is named again.
 4. Values are flattened and cut to the width; what a terminal would obey never gets into a
    line. Text of the model is not touched: that is for the screen.
 """
@@ -54,6 +54,8 @@ class _Run:
 
     depth: int
     began: float
+    agent: str = ""
+    """Who acts, on one line."""
     said: str = ""
     """Text that was streamed and is in no item yet."""
     last_message: str = ""
@@ -75,13 +77,15 @@ class View:
     Args:
         width: columns of the terminal; lines that are ours fit in, text of the model is not wrapped.
         tells_failure: whether the end of a failed run is told; off where the caller knows more
-            of the failure than the log says.
+            of the failure than the log says. That of a nested run is told in any case.
     """
 
     def __init__(self, *, width: int = 80, tells_failure: bool = True) -> None:
         self._width = max(width, 40)
         self._tells_failure = tells_failure
         self._runs: dict[str, _Run] = {}
+        self._talks: dict[int, _Run] = {}
+        """The run that had the word last, by its depth."""
         self._out: list[Segment] = []
         self._newlines = 2  # at the end of what went out so far; nothing counts as a blank line
         self._flow = "start"  # what went out last: text, reasoning, said (a whole message), line, head
@@ -113,6 +117,7 @@ class View:
 
     def _line(self, run: _Run, *segments: tuple[Kind, str], flow: str = "line", gap: bool = False) -> None:
         self._flush(run)
+        self._give_word(run)
         self._ensure(2 if gap else 1)
         self._emit("note", run.indent)
         for kind, text in segments:
@@ -139,10 +144,18 @@ class View:
 
     def _whole_line(self, run: _Run, kind: Kind, line: str) -> None:
         if line.strip():
+            self._give_word(run)
             self._ensure(1)
             self._emit("note", run.indent)
             self._emit(kind, line + "\n")
             self._flow = "line"
+
+    def _give_word(self, run: _Run) -> None:
+        """Name the agent of a nested run, where another one of that depth had the word."""
+        before = self._talks.get(run.depth)
+        self._talks[run.depth] = run
+        if run.depth and before is not None and before is not run:
+            self._line(run, ("agent", f"● {run.agent}"), flow="head")
 
     def _flush(self, run: _Run) -> None:
         line, run.line = run.line, ""
@@ -154,10 +167,10 @@ class View:
     # --- entries ---------------------------------------------------------------------------
 
     def _agent_updated(self, run: _Run, _: Entry, event: AgentUpdatedStreamEvent) -> None:
-        name = shorten.one_line(event.new_agent.name)
-        self._line(
-            run, ("agent", f"● {shorten.cut(name, self._room(run, '● '))}"), flow="head", gap=not run.depth
-        )
+        run.agent = shorten.cut(shorten.one_line(event.new_agent.name), self._room(run, "● "))
+        self._flush(run)
+        self._talks[run.depth] = run
+        self._line(run, ("agent", f"● {run.agent}"), flow="head", gap=not run.depth)
 
     def _raw(self, run: _Run, _: Entry, event: RawResponsesStreamEvent) -> None:
         json = event.json
@@ -272,7 +285,7 @@ class View:
             )
 
     def _failed(self, run: _Run, entry: Entry, event: RunFailed) -> None:
-        if self._tells_failure:
+        if self._tells_failure or run.depth:
             told = shorten.one_line(f"✗ the run failed ({event.code}): {event.message}")
             self._line(run, ("error", f"  {shorten.cut(told, self._room(run, '  '))}"))
         self._end(run, entry, event.usage)
