@@ -139,7 +139,7 @@ class RedisSession(SessionABC):
         try:
             first = make()
         except ValueError as error:
-            raise UserError(f"RedisSession.from_url(url={url!r}): {error}") from error
+            raise UserError(f"RedisSession.from_url(url=...): {error}") from error  # it may have a password
         session = cls(session_id, redis_client=first, session_settings=session_settings, **kwargs)
         session._make = make
         session._owned = weakref.WeakKeyDictionary()
