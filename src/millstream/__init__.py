@@ -23,6 +23,7 @@ from millstream.agent import (
     ToolsToFinalOutputResult,
 )
 from millstream.config import (
+    Budget,
     CallModelData,
     ModelInputData,
     ModelRetryAdvice,
@@ -33,6 +34,7 @@ from millstream.config import (
     ModelSettings,
     OutputGuardrailBlockedMessageArgs,
     OutputGuardrailBlockedMessageFormatter,
+    Price,
     ReasoningItemIdPolicy,
     RetryDecision,
     RetryPolicy,
@@ -55,6 +57,7 @@ from millstream.delivery import to_sse, to_websocket
 from millstream.errors import (
     AgentsException,
     ApprovalError,
+    BudgetExceeded,
     DecodeError,
     DuplicateToolError,
     InputGuardrailTripwireTriggered,
@@ -257,6 +260,8 @@ __all__ = [
     "AgentUpdatedStreamEvent",
     "AgentsException",
     "ApprovalError",
+    "Budget",
+    "BudgetExceeded",
     "CallModelData",
     "CodeInterpreterTool",
     "CustomSpanData",
@@ -336,6 +341,7 @@ __all__ = [
     "OutputGuardrailTripwireTriggered",
     "Partial",
     "PositionConflictError",
+    "Price",
     "RawResponsesStreamEvent",
     "ReasoningItem",
     "ReasoningItemIdPolicy",

@@ -17,6 +17,7 @@
     │   ├── NoRunningLoopError             an asynchronous door used outside any loop (also RuntimeError)
     │   └── NotSupportedError              a part of the API that this version does not have
     ├── MaxTurnsExceeded                   the model was asked `max_turns` times and was not done
+    ├── BudgetExceeded                     the run has used its budget of tokens or money
     ├── ModelBehaviorError                 the model answered something that cannot be used
     │   ├── ModelProtocolError             the server broke the wire protocol
     │   └── ModelResponseError             the model's server reported that it failed
@@ -228,6 +229,20 @@ class MaxTurnsExceeded(_MessageError):
 
     code = "max_turns"
     public = "The run took more turns than it may."
+
+
+class BudgetExceeded(_MessageError):
+    """The run has used its `RunConfig.budget`, together with the runs nested in it."""
+
+    code = "budget"
+    public = "The run has used its budget."
+
+    def __init__(self, message: str, *, tokens: int = 0, money: float = 0.0) -> None:
+        super().__init__(message)
+        self.tokens = tokens
+        """Tokens that were used."""
+        self.money = money
+        """What they cost, where they have prices."""
 
 
 class ModelBehaviorError(_MessageError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from millstream.config.budget import Budget, Price
 from millstream.config.handlers import (
     RunErrorData,
     RunErrorHandler,
@@ -39,6 +40,7 @@ from millstream.config.settings import MCPToolChoice, ModelSettings, ToolChoice
 
 __all__ = [
     "DEFAULT_MAX_TURNS",
+    "Budget",
     "CallModelData",
     "CallModelInputFilter",
     "MCPToolChoice",
@@ -51,6 +53,7 @@ __all__ = [
     "ModelSettings",
     "OutputGuardrailBlockedMessageArgs",
     "OutputGuardrailBlockedMessageFormatter",
+    "Price",
     "ReasoningItemIdPolicy",
     "RetryDecision",
     "RetryPolicy",

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Literal, TypeAlias, cast, get_args
 
 from millstream.clock import Clock, current_clock
+from millstream.config.budget import Budget
 from millstream.config.coerce import from_dict, one_of
 from millstream.config.settings import ModelSettings
 from millstream.context import MaybeAwaitable, RunContextWrapper, TContext, settle
@@ -164,6 +165,8 @@ class RunConfig:
     """What becomes of a run in which two tools answer to one name. (The SDK only warns.)"""
     output_guardrail_blocked_message: str | OutputGuardrailBlockedMessageFormatter | None = None
     """Stands in the history for a tool's output that was to be the run's, and that an output guardrail blocked."""
+    budget: Budget | None = None
+    """How much the run may use, in tokens or in money; reaching that ends it with `BudgetExceeded`."""
     ahead: Literal["turn", "free"] | int = "turn"
     """How far the run may get ahead of its readers in this process.
 
@@ -187,6 +190,8 @@ class RunConfig:
             self.tool_execution = from_dict(
                 ToolExecutionConfig, self.tool_execution, "RunConfig.tool_execution"
             )
+        if self.budget is not None:
+            self.budget = from_dict(Budget, self.budget, "RunConfig.budget")
         if self.session_settings is not None:
             self.session_settings = SessionSettings.of(self.session_settings, "RunConfig.session_settings")
         _check_objects(self)

@@ -40,6 +40,7 @@ from millstream.events import (
     TerminalEvent,
 )
 from millstream.items import InputItem
+from millstream.run.budget import Ledger
 from millstream.run.closing import keep
 from millstream.run.readers import Readers
 from millstream.run.state import Left, Outcome
@@ -94,6 +95,8 @@ class ActiveRun:
         self.parent = parent
         self.path: tuple[str, ...] = () if parent is None else (*parent.path, call_id)
         """The ids of the tool calls that lead from the root run to this one."""
+        self.ledger = Ledger.of(config.budget, None if parent is None else parent.ledger)
+        """Where what it uses is counted, if it has a budget, or one of those that it is nested in."""
         self.used = Usage()
         """What a nested run has used, with those nested in it."""
         self.children: set[ActiveRun] = set()
@@ -406,8 +409,10 @@ class ActiveRun:
             self.outcome_seen = True
             raise self.exception.with_traceback(self._traceback)
 
-    def use(self, usage: Usage) -> None:
-        """Count what a model call has used: for this run, and for those that it is nested in."""
+    def use(self, usage: Usage, model: str) -> None:
+        """Count what a call of `model` has used: for this run, and for those that it is nested in."""
+        if self.ledger is not None:
+            self.ledger.add(model, usage)
         self.progress.context_wrapper.usage.add(usage)  # which a nested run shares with its root
         run = self
         while run.parent is not None:

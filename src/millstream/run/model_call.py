@@ -102,7 +102,7 @@ class ModelCaller:
         if turn.response is not None:
             self._take(turn, turn.response)
         elif turn.usage is not None:
-            run.use(turn.usage)
+            run.use(turn.usage, model_name(self._ready.model))
         if is_whole:
             await close(run, turn.completed(run.progress.current_turn, status="completed"))
 
@@ -118,7 +118,7 @@ class ModelCaller:
         self._is_taken = True
         progress = self._run.progress
         progress.raw_responses.append(response)
-        self._run.use(response.usage)
+        self._run.use(response.usage, model_name(self._ready.model))
         for item in turn.items:
             progress.add(item)
             if isinstance(item, ToolCallItem | HandoffCallItem):
@@ -179,7 +179,7 @@ class ModelCaller:
             usage = turn.usage or Usage(requests=1)
             # Nothing else of it is kept, whatever becomes of the next.
             self._begin_try([*turn.earlier, usage])
-            run.use(usage)
+            run.use(usage, model_name(ready.model))
             await self._wait_for(retry)
 
     async def _wait_for(self, retry: Retry) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from millstream.agent import reachable
+from millstream.run.budget import BudgetPart
 from millstream.run.guardrails import InputGuardrails, ToolGuardrails
 from millstream.run.hold import OutputGuardrails
 from millstream.run.hooks import Hooks
@@ -15,14 +16,23 @@ from millstream.run.spans import trace_run
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.config import RunConfig
+    from millstream.run.budget import Ledger
 
 
-def parts_of(agent: Agent[Any], config: RunConfig, *, hooks: Any = None, session: Any = None) -> Seams:
+def parts_of(
+    agent: Agent[Any],
+    config: RunConfig,
+    *,
+    ledger: Ledger | None = None,
+    hooks: Any = None,
+    session: Any = None,
+) -> Seams:
     """The seams of a run that begins with `agent`: those of all who have something to do in it.
 
     Args:
         agent: the run's first agent.
         config: the run's.
+        ledger: where its usage is counted, if it has a budget.
         hooks: the `RunHooks` of the caller, or None.
         session: the session of the caller, or None.
     """
@@ -30,6 +40,8 @@ def parts_of(agent: Agent[Any], config: RunConfig, *, hooks: Any = None, session
     # In the order in which they are asked: spans, session, budget, guardrails, hooks.
     if session is not None:
         parts.append(SessionPart(session, config))
+    if ledger is not None:
+        parts.append(BudgetPart(ledger))
     parts += _guards_and_hooks(agent, config, hooks)
     return Together(parts) if len(parts) > 1 else parts[0]
 

@@ -84,7 +84,9 @@ def start_run(
             parent=parent,
             call_id=call_id,
         )
-        return _launch(run, parts_of(agent, config, hooks=hooks, session=session), error_handlers)
+        return _launch(
+            run, parts_of(agent, config, ledger=run.ledger, hooks=hooks, session=session), error_handlers
+        )
 
 
 def resume_run(
@@ -141,7 +143,7 @@ def resume_run(
             position=left.position if left is not None and goes_on else 0,
             goes_on=goes_on,
         )
-        _launch(run, parts_of(agent, config, hooks=hooks, session=session), error_handlers)
+        _launch(run, parts_of(agent, config, ledger=run.ledger, hooks=hooks, session=session), error_handlers)
         if left is not None:
             left.resumed_by = run.run_id
             progress.left = None
