@@ -1,6 +1,9 @@
 """Calls that wait for approval: which they are, what a decision does, and where the run goes on."""
 
+import asyncio
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
 from typing import Any
 
 import openai.types.responses  # noqa: F401  # takes half a second: not inside of an event loop
@@ -10,6 +13,7 @@ from millstream import (
     Agent,
     ApprovalError,
     MaxTurnsExceeded,
+    MemoryLog,
     RunCancelledError,
     RunConfig,
     RunContextWrapper,
@@ -433,8 +437,6 @@ async def test_the_log_stays_open_and_the_run_goes_on_in_it() -> None:
 
 
 async def test_a_follower_of_the_log_sees_the_run_to_its_end_across_the_pause() -> None:
-    from millstream import MemoryLog
-
     log = MemoryLog()
     disk = Disk()
     handle = Runner.run_streamed(disk.agent, "Tidy up", run_config=RunConfig(log=log))
@@ -471,8 +473,6 @@ async def test_a_reader_of_the_paused_run_ends_without_an_error_and_the_next_see
 
 
 async def test_outputs_behind_a_pause_come_in_the_order_of_the_calls() -> None:
-    import asyncio
-
     fast = asyncio.Event()
 
     @tool(needs_approval=True)
@@ -687,4 +687,24 @@ def test_runs_pause_and_go_on_without_an_event_loop() -> None:
 
     assert "tool_output" in names
     assert stream.result().final_output == "Done."
+    assert disk.done == ["look a", "delete b"]
+
+
+def test_of_many_threads_with_one_state_one_goes_on() -> None:
+    disk = Disk()
+    state = Runner.run_sync(disk.agent, "Tidy up").to_state()
+    state.approve("c2")
+    barrier = Barrier(8)
+
+    def go_on(_: int) -> str:
+        barrier.wait()
+        try:
+            return str(asyncio.run(Runner.run(disk.agent, state)).final_output)
+        except RunStateError:
+            return "too late"
+
+    with ThreadPoolExecutor(8) as threads:
+        outcomes = list(threads.map(go_on, range(8)))
+
+    assert sorted(outcomes) == ["Done.", *["too late"] * 7]
     assert disk.done == ["look a", "delete b"]

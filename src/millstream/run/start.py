@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, cast
 
@@ -115,17 +116,19 @@ def resume_run(
         UserError: as of `start_run`.
     """
     left = progress.left
-    with _telling_how_far(progress):
+    with _taking_up, _telling_how_far(progress):
         config = _checked(agent, run_config, hooks=hooks)
         check_session(session, server_keeps_history=progress.conversation.tracks)
         _checked(progress.current_agent, config)
-        if left is None:  # a state that no run has come to
-            log = config.log if config.log is not None else MemoryLog()
-            goes_on = False
-        else:
+        log, goes_on = config.log, False
+        if left is not None:  # else it is a state that no run has come to
             _check_may_go_on(progress.run_id, left)
-            log = config.log or left.log or MemoryLog()
-            goes_on = parent.goes_on if parent is not None else _is_at_hand(progress.run_id, left, log)
+            if log is None and left.outcome == "paused":
+                log = left.log
+            if parent is not None:
+                goes_on = parent.goes_on
+            elif log is not None:
+                goes_on = _is_at_hand(progress.run_id, left, log)
             progress.goes_on_with = progress.run_id
             if not goes_on:
                 progress.run_id = new_run_id()
@@ -135,7 +138,7 @@ def resume_run(
         run = ActiveRun(
             progress,
             config,
-            log,
+            log if log is not None else MemoryLog(),
             streamed=streamed,
             loop=asyncio.get_running_loop(),
             parent=parent,
@@ -148,6 +151,10 @@ def resume_run(
             left.resumed_by = run.run_id
             progress.left = None
         return run
+
+
+_taking_up = threading.Lock()
+"""Held from the look whether a run may go on to where it does: of two threads with one state, one does."""
 
 
 def _check_may_go_on(run_id: str, left: Left) -> None:
