@@ -26,11 +26,13 @@ def test_the_demo_shows_all_that_it_promises_on_80_columns() -> None:
         " weather  ",
         " tables  ",
         "ConnectionError: the booking service did not answer",
-        " events  ",
+        " events  3 of 3 calendars\n",
+        "  ✓ events  ",
         "I'll try once more",
-        " tables #2  ",
+        "  │ ● Local\n  │ The market, before the crowd comes at ten.\n",
+        "  ✓ ask_a_local  ",
         "= DayPlan\n  city           Lyon\n",
-        "  4 turns · 1,192 tokens in, 261 out · ",
+        "  4 turns · 1,250 tokens in, 303 out · ",
         "Next:  millstream run ",
     ]
     assert [screen.find(step) for step in steps] == sorted(screen.find(step) for step in steps)

@@ -27,7 +27,8 @@ and the stream are real; only the words were written beforehand.
 
 OUTRO = """
 What you saw, as it happened: one agent handing over to another, three tools at
-once, one of them failing, the model coping, and an answer that is an object.
+once, one telling how far it is and one failing, the model coping and asking a
+third agent, and an answer that is an object.
 
 Next:  millstream run "your question"   ask a model of your own
        millstream models                which model that would be, and why

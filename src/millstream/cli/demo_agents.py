@@ -15,7 +15,7 @@ from millstream.tool import FunctionTool, function_tool
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
-    from millstream.context import RunContextWrapper
+    from millstream.context import RunContextWrapper, ToolContext
 
 PROMPT = "I have a free Saturday in Lyon and 100 euros. What should I do?"
 
@@ -44,11 +44,16 @@ _PLAN = DayPlan(
 
 def front_desk(speed: float = 1.0) -> Agent[Any]:
     """The agent that the demo starts with; `speed` divides every waiting time."""
+    local = Agent[Any](
+        name="Local",
+        instructions="You live in Lyon. Answer in a sentence or two.",
+        model=_model(_LOCAL, speed),
+    )
     planner = Agent[Any](
         name="Planner",
         handoff_description="Plans a day in a city.",
         instructions="Look things up, then plan the day.",
-        tools=_tools(speed),
+        tools=[*_tools(speed), local.as_tool("ask_a_local", "Ask somebody who lives there.")],
         output_type=DayPlan,
         model=_model(_PLANNER, speed),
     )
@@ -75,9 +80,11 @@ def _tools(speed: float) -> list[Any]:
         return "sunny until 16:00, then rain; 24 °C"
 
     @function_tool
-    async def events(city: str, day: str) -> list[str]:
+    async def events(ctx: ToolContext[Any], city: str, day: str) -> list[str]:
         """What is on in a city."""
-        await current_clock().sleep(1.4 / speed)
+        for calendar in range(1, 4):
+            await current_clock().sleep(0.5 / speed)
+            ctx.progress(f"{calendar} of 3 calendars")
         return ["food market, Croix-Rousse", "silk museum, free entry", "jazz at the Hot Club"]
 
     @function_tool(failure_error_function=told)
@@ -107,6 +114,13 @@ _FRONT_DESK = [
     )
 ]
 
+_LOCAL = [
+    _step(
+        "The market, before the crowd comes at ten.\nThe museum will keep until the rain.",
+        tokens=(58, 21),
+    )
+]
+
 _PLANNER = [
     _step(
         "Happy to. I'll look at the weather, at what is on, and for a table, all at once.",
@@ -116,9 +130,10 @@ _PLANNER = [
         tokens=(231, 88),
     ),
     _step(
-        "The booking service failed me. I'll try once more, with a little more to spend.",
+        "The booking service failed me. I'll try once more, and ask somebody who knows.",
         function_call("tables", {"city": "Lyon", "people": 1, "under_euros": 40}, call_id="call_5"),
-        tokens=(398, 47),
+        function_call("ask_a_local", {"input": "Market or museum first?"}, call_id="call_6"),
+        tokens=(398, 68),
     ),
     _step(
         # A type that is not a JSON object by itself is asked of models as the field `response`.
