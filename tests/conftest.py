@@ -15,6 +15,7 @@ from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
 from millstream.models import provider
+from millstream.tracing import set_trace_processors
 from tests.support.hurry import hurried  # noqa: F401  # a fixture for all
 from tests.support.run_logs import RunLogs
 from tests.support.traces import recorder  # noqa: F401  # a fixture for all
@@ -73,10 +74,11 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def untouched_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A client, key or API that a test makes the default is the default no longer than that test."""
+    """A client, key, API or trace processor that a test makes the default is that no longer than the test."""
     monkeypatch.setattr(provider, "_Defaults", type("_Defaults", (provider._Defaults,), {}))
     yield
     provider._shared_client.cache_clear()
+    set_trace_processors([])
 
 
 class NetworkReachedError(Exception):
