@@ -10,6 +10,7 @@ from mcp.types import CallToolResult, TextContent, Tool
 from millstream import Agent, FunctionTool, Runner, function_span, trace
 from millstream.errors import (
     DuplicateToolError,
+    MCPServerError,
     MCPToolCancellationError,
     ModelBehaviorError,
     ToolFailedError,
@@ -41,7 +42,7 @@ class Own(MCPServer):
     async def cleanup(self) -> None: ...
 
     async def list_tools(self, run_context: Any = None, agent: Any = None) -> list[Tool]:
-        if isinstance(self.result, KeyError):
+        if isinstance(self.result, KeyError | asyncio.CancelledError):
             raise self.result
         return [ECHO]
 
@@ -115,6 +116,11 @@ async def test_what_a_listing_raises_is_raised_when_all_servers_have_answered() 
 
     with pytest.raises(KeyError, match="k"):
         await Agent(name="a", mcp_servers=servers).get_mcp_tools(NOBODY)
+
+
+async def test_a_listing_that_is_cancelled_by_nobody_is_an_error() -> None:
+    with pytest.raises(MCPServerError, match="'own': listing its tools was cancelled"):
+        await Agent(name="a", mcp_servers=[Own(asyncio.CancelledError())]).get_mcp_tools(NOBODY)
 
 
 async def test_a_server_whose_calls_know_no_meta_is_called_without() -> None:

@@ -156,6 +156,7 @@ class Connection:
         except Exception as error:
             self._error = error
             self._is_lost = not self._leave.done() or self._is_lost
+            logger.debug("MCP server %r: the connection ended by an error", self._name, exc_info=True)
         finally:
             wake(self._leave)  # also where this task is cancelled: nobody may use it from here on
         if self._is_lost and self._ready.done():
@@ -177,8 +178,9 @@ class Connections:
 
     def here(self, connect: Callable[[], Connection]) -> Connection:
         """The connection of the loop that runs here, opened by `connect` where there is none to be used."""
-        for loop in [loop for loop in self._by_loop if loop.is_closed()]:
-            _open.discard(self._by_loop.pop(loop))
+        for loop in list(self._by_loop):  # which loops in other threads may add to meanwhile
+            if loop.is_closed() and (left := self._by_loop.pop(loop, None)) is not None:
+                _open.discard(left)
         loop = asyncio.get_running_loop()
         connection = self._by_loop.get(loop)
         if connection is None or not connection.is_usable:

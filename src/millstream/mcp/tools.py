@@ -12,6 +12,7 @@ from millstream.context import RunContextWrapper, ToolContext, settle
 from millstream.errors import (
     AgentsException,
     DuplicateToolError,
+    MCPServerError,
     MCPToolCancellationError,
     ModelBehaviorError,
     SchemaError,
@@ -240,8 +241,7 @@ async def _call(
         more = {} if meta is None else {"meta": meta}
         return await server.call_tool(tool.name, arguments, **more)
     except asyncio.CancelledError as error:
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
+        if _is_cancelled():
             raise
         raise MCPToolCancellationError(
             f"Failed to call tool {tool.name!r} on MCP server {server.name!r}: tool execution was cancelled."
@@ -321,9 +321,22 @@ async def _listed(
     server: MCPServer, run_context: RunContextWrapper[Any], agent: AgentBase[Any]
 ) -> list[MCPTool]:
     with mcp_tools_span(server=server.name) as span:
-        tools = await server.list_tools(run_context, agent)
+        try:
+            tools = await server.list_tools(run_context, agent)
+        except asyncio.CancelledError as error:
+            if _is_cancelled():
+                raise
+            raise MCPServerError(
+                server.name, f"MCP server {server.name!r}: listing its tools was cancelled."
+            ) from error
         span.span_data.result = [tool.name for tool in tools]
     return tools
+
+
+def _is_cancelled() -> bool:
+    """Whether somebody wants the task that runs here to stop."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _all(*listings: Any) -> list[list[MCPTool]]:
