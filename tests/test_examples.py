@@ -15,6 +15,7 @@ from tests.delivery.serving import Served, ends, keeps_the_grammar, parse, servi
 
 EXAMPLES = sorted((Path(__file__).parents[1] / "examples").glob("*.py"))
 SHOWN = {
+    "agents_as_tools": "  Librarian: tool.progress {'shelf': 3, 'of': 3}\n  Librarian: run.completed",
     "cancel_on_timeout": "stopped: True, items kept: 1",
     "handoff": "[Desk]\n[Spanish]\n¡Muy bien, gracias!\n",
     "hello": "the stream never stops.",
