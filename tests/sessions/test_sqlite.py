@@ -360,6 +360,7 @@ def test_where_no_loop_runs_the_file_is_closed_at_once(file: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
+        ({"db_path": None}, "db_path=None: the path of a file"),
         ({"sessions_table": "a b"}, "sessions_table='a b'"),
         ({"messages_table": 'a"; DROP TABLE agent_sessions; --'}, "letters, digits and underscores"),
         ({"messages_table": "sqlite_items"}, "to itself"),
@@ -367,6 +368,6 @@ def test_where_no_loop_runs_the_file_is_closed_at_once(file: Path) -> None:
         ({"sessions_table": "same", "messages_table": "SAME"}, "two tables"),
     ],
 )
-def test_tables_that_cannot_be_are_refused(arguments: dict[str, Any], says: str) -> None:
+def test_what_cannot_be_is_refused_where_it_is_given(arguments: dict[str, Any], says: str) -> None:
     with pytest.raises(UserError, match=says):
         SQLiteSession("one", **arguments)

@@ -73,6 +73,8 @@ class SQLiteSession(SessionABC):
     ) -> None:
         self.session_id = check_session_id(session_id)
         self.session_settings: SessionSettings | None = settings_of(session_settings)
+        if not isinstance(db_path, str | os.PathLike):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"db_path={db_path!r}: the path of a file, or {MEMORY!r}.")
         self.db_path = db_path
         self.sessions_table = _table("sessions_table", sessions_table)
         self.messages_table = _table("messages_table", messages_table)
