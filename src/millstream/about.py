@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import logging
 import sys
-from importlib.metadata import PackageNotFoundError, version
 
-try:
-    __version__ = version("millstream")
-except PackageNotFoundError:  # run from its sources
-    __version__ = "0+unknown"
+# The one place where it is said: what builds the package reads it here. To look it up in what is
+# installed would cost every program that starts 24 ms.
+__version__ = "0.1.0"
 
 logger = logging.getLogger("millstream")
 """The one logger of the library."""
