@@ -119,6 +119,19 @@ async def test_a_parser_is_told_the_same_wherever_the_reads_are_cut() -> None:
     holds()
 
 
+async def test_it_makes_no_difference_at_which_byte_a_read_ends() -> None:
+    loop = asyncio.get_running_loop()
+    bodies = [b"a" * size for size in (5, 20, 5, 300, 15, 16, 1, 255, 256)]
+    data = HEAD + b"".join(map(chunk, bodies)) + LAST
+
+    for place in range(len(data)):
+        told, joiner = Parser(loop), ChunkJoiner()
+        joiner.begin()
+        for read in (data[:place], data[place:]):
+            at_last = told.told(joiner.feed(read))
+        assert at_last == (None, True, "None", b"".join(bodies))
+
+
 @pytest.mark.parametrize(
     "head",
     [
