@@ -19,8 +19,12 @@ from hypothesis import strategies as st
 from millstream import (
     Agent,
     FunctionTool,
+    GuardrailFunctionOutput,
     HandoffInputData,
+    HoldChunks,
+    InputGuardrail,
     MemoryLog,
+    OutputGuardrail,
     RunCancelledError,
     RunConfig,
     RunContextWrapper,
@@ -34,6 +38,7 @@ from millstream import (
     tool,
 )
 from millstream.events import CancelMode, Entry
+from millstream.guardrail import Hold
 from millstream.items import ItemHelpers, is_function_call, raw_field
 from millstream.testing import (
     ModelCall,
@@ -84,6 +89,8 @@ class Plan:
     handled: str | None
     stops: CancelMode = "now"
     """How the tool `stops` stops the run."""
+    guards: tuple[str, ...] = ()
+    """Of INPUT_GUARDS and OUTPUT_GUARDS."""
 
     @property
     def stops_itself(self) -> bool:
@@ -101,6 +108,36 @@ ANSWERS: dict[str, Callable[[], Any]] = {
     "an error": lambda: ConnectionError("The model is down."),
 }
 CALLS = ("echoes", "waits", "talks", "fails", "bad arguments", "no such tool", "transfer", "raises")
+
+
+def on_input(*, trips: bool, parallel: bool = True) -> InputGuardrail[Any]:
+    def check(_context: Any, _agent: Any, given: Any) -> GuardrailFunctionOutput:
+        return GuardrailFunctionOutput({"given": given}, tripwire_triggered=trips)
+
+    return InputGuardrail(check, f"trips: {trips}", run_in_parallel=parallel)
+
+
+def on_output(word: str, hold: Hold = "pass") -> OutputGuardrail[Any]:
+    async def check(_context: Any, _agent: Any, output: Any) -> GuardrailFunctionOutput:
+        await asyncio.sleep(0)
+        return GuardrailFunctionOutput({"is text": isinstance(output, str)}, word in str(output))
+
+    return OutputGuardrail(check, f"no {word}", hold)
+
+
+INPUT_GUARDS: dict[str, InputGuardrail[Any]] = {
+    "input passes": on_input(trips=False),
+    "blocking input passes": on_input(trips=False, parallel=False),
+    "input trips": on_input(trips=True),
+}
+# In pieces nothing trips here: a plain run has none, and would come further.
+OUTPUT_GUARDS: dict[str, OutputGuardrail[Any]] = {
+    "output passes": on_output("nothing"),
+    "output trips": on_output("Two"),
+    "output is held": on_output("nothing", "verdict"),
+    "output is held and trips": on_output("there", "verdict"),
+    "output comes in pieces": on_output("nothing", HoldChunks(3)),
+}
 
 # In a thread of its own, with a cancellation, or as an agent, a tool ends at no certain moment: alone it does.
 together = st.lists(st.sampled_from(CALLS), min_size=1, max_size=3).map(tuple)
@@ -152,6 +189,7 @@ def plans(last: st.SearchStrategy[Step], *modes: CancelMode) -> st.SearchStrateg
         ).map(tuple),
         handled=st.sampled_from(["handled", None]),
         stops=st.sampled_from(modes or ("now",)),
+        guards=st.lists(st.sampled_from([*OUTPUT_GUARDS, *INPUT_GUARDS]), max_size=3).map(tuple),
     )
 
 
@@ -298,6 +336,8 @@ def arguments(plan: Plan, stop: Stop, log: MemoryLog) -> dict[str, Any]:
         "error_handlers": dict.fromkeys(plan.handlers, handle),
         "run_config": RunConfig(
             log=log,
+            input_guardrails=[INPUT_GUARDS[each] for each in plan.guards if each in INPUT_GUARDS],
+            output_guardrails=[OUTPUT_GUARDS[each] for each in plan.guards if each in OUTPUT_GUARDS],
             tool_not_found_behavior=plan.unknown_tools,  # pyright: ignore[reportArgumentType]
             tool_execution=ToolExecutionConfig(max_function_tool_concurrency=plan.concurrency),
         ),
@@ -416,6 +456,10 @@ def seen(data: Any) -> dict[str, Any]:
         "last agent": data.last_agent.name,
         "input": data.input,
         "text": ItemHelpers.text_message_outputs(data.new_items),
+        "verdicts": [
+            (each.guardrail.get_name(), each.output)
+            for each in (*data.input_guardrail_results, *data.output_guardrail_results)
+        ],
     }
 
 
@@ -435,7 +479,7 @@ def normal(entries: list[Entry]) -> list[Any]:
     for entry in plain:
         for name in ("position", "run_id", "parent_run_id", "time"):
             del entry[name]
-        for name in ("ms", "error_id"):
+        for name in ("ms", "error_id", "from_position"):
             entry["event"].pop(name, None)
     return sorted(plain, key=_place(plain))
 
