@@ -16,6 +16,7 @@ from millstream import (
     ModelProvider,
     RunCancelledError,
     RunConfig,
+    RunContextWrapper,
     Runner,
     RunResultStreaming,
     ToolContext,
@@ -453,9 +454,10 @@ async def test_an_agent_is_not_run_for_a_call_that_is_over() -> None:
     assert ends(await entries_of(run)) == [("A", 0, "completed")]
 
 
-async def test_a_context_that_was_built_by_hand_gives_a_run_of_its_own() -> None:
-    context = ToolContext(None, Usage(), "help", "1", '{"input": "x"}')
-
+@pytest.mark.parametrize(
+    "context", [ToolContext(None, Usage(), "help", "1", '{"input": "x"}'), RunContextWrapper(None)]
+)
+async def test_a_context_that_was_built_by_hand_gives_a_run_of_its_own(context: Any) -> None:
     assert await helper().as_tool("help", "").on_invoke_tool(context, '{"input": "x"}') == "Helped."
     assert context.usage.requests == 1
 
