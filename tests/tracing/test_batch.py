@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 import threading
 from typing import Any
 
@@ -150,6 +151,47 @@ def test_shutting_down_waits_no_longer_than_it_may() -> None:
     may_go_on.set()
     processor.shutdown()
     assert kept.batches == [["W"]]
+
+
+def test_one_who_flushes_while_another_shuts_down_is_not_left_waiting() -> None:
+    may_go_on = threading.Event()
+    kept = Kept(may_go_on)
+    processor = batching(kept, max_batch_size=1)
+    with trace("W"):
+        pass
+    assert kept.entered.wait(30)
+    processor.shutdown(timeout=0)
+    with trace("V"):
+        pass
+
+    flushing = threading.Thread(target=processor.force_flush)
+    flushing.start()
+    may_go_on.set()
+    flushing.join(30)
+
+    assert not flushing.is_alive()
+    assert kept.batches == [["W"], ["V"]]
+    processor.shutdown()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
+def test_a_forked_process_exports_its_own_and_not_what_its_parent_has_queued() -> None:
+    processor = batching(Kept())
+    with trace("of the parent"):
+        pass
+
+    child = os.fork()
+    if not child:
+        kept = Kept()
+        processor._exporter = kept
+        with trace("of the child"):
+            pass
+        processor.force_flush()
+        os._exit(0 if kept.batches == [["of the child"]] else 1)
+
+    assert os.waitpid(child, 0)[1] == 0
+    processor.shutdown()
 
 
 def test_where_nothing_was_traced_there_is_no_thread() -> None:

@@ -11,7 +11,6 @@ from millstream import Agent, Runner, UserError
 from millstream.testing import ScriptedModel
 from millstream.tracing import (
     ConsoleSpanExporter,
-    DefaultTraceProvider,
     Span,
     Trace,
     TracingProcessor,
@@ -104,7 +103,8 @@ def test_what_is_no_processor_is_refused_where_it_is_given(given: Any, says: str
     with pytest.raises(UserError, match=says):
         set_trace_processors([given])
 
-    assert DefaultTraceProvider().create_trace("W").trace_id != "no-op"
+    with pytest.raises(UserError, match="takes a list of processors, not Recorder"):
+        set_trace_processors(Recorder())  # pyright: ignore[reportArgumentType]
 
 
 def test_a_processor_of_a_subclass_has_to_have_it_all() -> None:

@@ -300,7 +300,11 @@ def _as_response(response: ModelResponse, model: str | None, run: ActiveRun) -> 
 
 
 def _plain(item: Any) -> dict[str, Any]:
-    return item.model_dump(exclude_unset=True) if hasattr(item, "model_dump") else {"item": text_of(item)}
+    return (
+        item.model_dump(exclude_unset=True, by_alias=True, warnings=False)
+        if hasattr(item, "model_dump")
+        else {"item": text_of(item)}
+    )
 
 
 # --- usage ----------------------------------------------------------------------------------------

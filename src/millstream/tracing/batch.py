@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("millstream")
 
+_LOOK = 1.0
+"""Seconds after which somebody who waits looks whether there is still a thread."""
+
 
 class BatchTraceProcessor(TracingProcessor):
     """Hands traces that begin and spans that end to `exporter`, many at a time and off the event loop.
@@ -56,7 +59,8 @@ class BatchTraceProcessor(TracingProcessor):
         # Puts without a lock of ours: nobody who puts something in, least of all an event loop, ever waits.
         self._queue: SimpleQueue[Trace | Span[Any] | _Mark] = SimpleQueue()
         self._thread: threading.Thread | None = None
-        self._process = 0
+        self._process = os.getpid()
+        self._starting = threading.Lock()
         self._has_lost = False
         self._has_failed = False
 
@@ -79,10 +83,7 @@ class BatchTraceProcessor(TracingProcessor):
     @override
     def force_flush(self) -> None:
         """Return when everything that was put in so far is exported. Blocks."""
-        if self._is_at_work():
-            mark = _Mark(is_last=False)
-            self._queue.put(mark)
-            mark.reached.wait()
+        self._reach(_Mark(is_last=False), None)
 
     @override
     def shutdown(self, timeout: float | None = None) -> None:
@@ -90,32 +91,44 @@ class BatchTraceProcessor(TracingProcessor):
 
         What is put in afterwards starts it again.
         """
-        thread = self._thread
-        if thread is not None and self._is_at_work():
-            self._queue.put(_Mark(is_last=True))
-            thread.join(timeout)
-            if not thread.is_alive():
-                self._thread = None
+        self._reach(_Mark(is_last=True), timeout)
 
     def _put(self, item: Trace | Span[Any]) -> None:
-        if self._queue.qsize() >= self._max_queue_size:
-            if not self._has_lost:
-                self._has_lost = True
-                logger.warning(
-                    "traces are lost: %s does not keep up, and %d items wait for it. Further losses are not logged.",
-                    type(self._exporter).__name__,
-                    self._max_queue_size,
-                )
+        # Not before there is something to do: a server that forks its workers has no thread then.
+        self._work_on()
+        if self._queue.qsize() < self._max_queue_size:
+            self._queue.put(item)
+        elif not self._has_lost:
+            self._has_lost = True
+            logger.warning(
+                "traces are lost: %s does not keep up, and %d items wait for it. Further losses are not logged.",
+                type(self._exporter).__name__,
+                self._max_queue_size,
+            )
+
+    def _reach(self, mark: _Mark, timeout: float | None) -> None:
+        """Put in `mark`, and wait until it comes out."""
+        if not self._is_at_work() and self._queue.empty():
             return
-        self._queue.put(item)
-        if not self._is_at_work():
-            # Not before there is something to do: a server that forks its workers has none of them then.
-            self._thread = threading.Thread(target=self._work, name="millstream traces", daemon=True)
-            self._process = os.getpid()
-            self._thread.start()
+        self._queue.put(mark)
+        self._work_on()
+        # Another's last mark may stand before this one: then somebody has to begin again.
+        while not mark.reached.wait(_LOOK if timeout is None else timeout) and timeout is None:
+            self._work_on()
 
     def _is_at_work(self) -> bool:
-        return self._thread is not None and self._process == os.getpid()
+        return self._thread is not None and self._process == os.getpid() and self._thread.is_alive()
+
+    def _work_on(self) -> None:
+        """Have a thread that exports."""
+        if self._is_at_work():
+            return
+        with self._starting:
+            if not self._is_at_work():
+                if self._process != os.getpid():  # a fork: what its parent has put in is the parent's
+                    self._process, self._queue = os.getpid(), SimpleQueue()
+                self._thread = threading.Thread(target=self._work, name="millstream traces", daemon=True)
+                self._thread.start()
 
     # --- on the thread -----------------------------------------------------------------------
 

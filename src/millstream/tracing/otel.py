@@ -108,12 +108,14 @@ class OpenTelemetryProcessor(TracingProcessor):
         opened = self._opened.get(span)
         if opened is None or name_of(span.span_data) is None:
             return
-        opened.span.set_attributes(at_end(span.span_data, include_content=self._content))
-        if span.error is not None:
-            kind, text = error_type(span.error)
-            opened.span.set_attribute("error.type", kind)
-            opened.span.set_status(otel_trace.StatusCode.ERROR, text)
-        self._close(span)
+        try:
+            if span.error is not None:
+                kind, text = error_type(span.error)
+                opened.span.set_attribute("error.type", kind)
+                opened.span.set_status(otel_trace.StatusCode.ERROR, text)
+            opened.span.set_attributes(at_end(span.span_data, include_content=self._content))
+        finally:  # whatever the data was
+            self._close(span)
 
     @override
     def shutdown(self) -> None:

@@ -196,7 +196,12 @@ def _messages(given: Any, said: Any) -> Attributes:
 def _items(value: Any) -> Sequence[Any]:
     if isinstance(value, str):
         return [{"role": "user", "content": value}]
-    plain = [each.model_dump() if hasattr(each, "model_dump") else each for each in value]
+    plain = [
+        each.model_dump(exclude_unset=True, by_alias=True, warnings=False)
+        if hasattr(each, "model_dump")
+        else each
+        for each in value
+    ]
     return [each if isinstance(each, dict) else {"content": text_of(each)} for each in plain]
 
 

@@ -76,6 +76,10 @@ class Processors(TracingProcessor):
 
     def replace(self, processors: Sequence[TracingProcessor]) -> None:
         """Take these in place of those that were there, which are not shut down."""
+        if not isinstance(processors, list | tuple):
+            raise UserError(
+                f"set_trace_processors takes a list of processors, not {type(processors).__name__}."
+            )
         for each in processors:
             _check(each)
         self._all = tuple(processors)
