@@ -6,7 +6,7 @@ import logging
 import sys
 
 # The one place where it is said: what builds the package reads it here. To look it up in what is
-# installed would cost every program that starts 24 ms.
+# installed would cost every program that starts some milliseconds.
 __version__ = "0.1.0"
 
 logger = logging.getLogger("millstream")

@@ -440,6 +440,29 @@ async def test_text_that_is_held_is_not_told_when_input_ends_it() -> None:
     assert said(run.to_input_list())[1:3] == ["assistant: Secret …", "user: Hello?"]
 
 
+async def test_a_server_that_keeps_the_history_is_sent_all_that_it_has_not_answered() -> None:
+    @tool
+    def look() -> str:
+        return "seen"
+
+    steps = [
+        ModelStep([function_call("look", call_id="c1")], response_id="r1"),
+        ModelStep("Hello there.", hang_after=5, response_id="r2"),
+        ModelStep("Yes?", response_id="r3"),
+    ]
+    model = ScriptedModel(steps)
+    agent = Agent(name="A", model=model, tools=[look])
+    run = Runner.run_streamed(agent, "Hi", auto_previous_response_id=True)
+    async for _ in run.text():
+        break
+    run.send("Hello?")
+    await run
+
+    assert [call.previous_response_id for call in model.calls] == [None, "r1", "r1"]
+    answer = ("function_call_output", "c1", "seen")
+    assert said(model.calls[2].input) == [answer, "assistant: Hello …", "user: Hello?"]
+
+
 async def test_a_session_has_the_input_in_its_place() -> None:
     session: Any = SQLiteSession("s")
     model = ScriptedModel([ModelStep("Hello there.", hang_after=5), "Yes?"])
