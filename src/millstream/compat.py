@@ -56,6 +56,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "memory.sqlite_session": ("millstream.sessions",),
     "memory.util": ("millstream.sessions",),
     "mcp": ("millstream.mcp",),
+    "mcp.manager": ("millstream.mcp",),
     "mcp.server": ("millstream.mcp",),
     "mcp.util": ("millstream.mcp",),
     "model_settings": ("millstream.config",),

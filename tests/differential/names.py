@@ -66,7 +66,7 @@ MCP = """
     mcp.MCPServer mcp.MCPServerStdio mcp.MCPServerStdioParams mcp.MCPServerSse mcp.MCPServerSseParams
     mcp.MCPServerStreamableHttp mcp.MCPServerStreamableHttpParams mcp.MCPUtil mcp.MCPToolMetaContext
     mcp.MCPToolMetaResolver mcp.ToolFilter mcp.ToolFilterCallable mcp.ToolFilterContext mcp.ToolFilterStatic
-    mcp.create_static_tool_filter agent.MCPConfig
+    mcp.create_static_tool_filter mcp.MCPServerManager agent.MCPConfig
 """
 TESTING = """
     testing.ScriptedModel testing.ModelStep testing.ModelStepSpec testing.ModelCall testing.assistant_message
@@ -95,8 +95,7 @@ NAMES: list[str] = [
     ).split()
 ]
 
-LATER: dict[str, str] = {
-}
+LATER: dict[str, str] = {}
 """What features to come will bring, by paths as `test_signatures.py` has them (`*` for anything), and which."""
 
 UNLIKE: dict[str, str] = {

@@ -17,6 +17,7 @@ from millstream.mcp.filters import (
     ToolFilterStatic,
     create_static_tool_filter,
 )
+from millstream.mcp.manager import MCPServerManager
 from millstream.mcp.promise import MCPServer, MCPToolMetaContext, MCPToolMetaResolver
 from millstream.mcp.servers import (
     HttpClientFactory,
@@ -33,6 +34,7 @@ __all__ = [
     "HttpClientFactory",
     "LocalMCPApprovalCallable",
     "MCPServer",
+    "MCPServerManager",
     "MCPServerSse",
     "MCPServerSseParams",
     "MCPServerStdio",
