@@ -22,7 +22,7 @@ import functools
 import types
 import typing
 from collections.abc import Callable, Iterable, Sequence
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, cast
 
 import msgspec
 
@@ -103,7 +103,7 @@ def item_from(plain: Any) -> Any:
     """The typed output item of a plain dict, where its type is one a model may output; else the dict."""
     if not isinstance(plain, dict):
         return plain
-    values = typing.cast("dict[str, Any]", plain)
+    values = cast("dict[str, Any]", plain)
     kind = values.get("type")
     cls = _item_classes().get(kind) if isinstance(kind, str) else None
     return values if cls is None else build(cls, values)
@@ -186,7 +186,7 @@ class _Reader:
             return (_NOTHING if name in self._nested else Any,)
         unsent = f"-{name}"  # what JSON would call it: the struct gives the default alone
         if name == _LOGPROBS:
-            return list[Any], msgspec.field(default_factory=list[Any], name=unsent)
+            return Any, msgspec.field(default_factory=cast("Callable[[], Any]", list), name=unsent)
         assert info is not None
         default = _ABSENT.get(name) if info.is_required() else info.get_default(call_default_factory=True)
         return Any, msgspec.field(default=default, name=unsent)
