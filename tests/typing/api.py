@@ -11,7 +11,9 @@ from starlette.websockets import WebSocket
 
 from millstream import (
     Agent,
+    AgentToolStreamEvent,
     AgentUpdatedStreamEvent,
+    Entry,
     FunctionTool,
     ModelSettings,
     Partial,
@@ -25,6 +27,8 @@ from millstream import (
     Session,
     SQLiteSession,
     StreamEvent,
+    ToolArgumentsDelta,
+    ToolContext,
     TResponseInputItem,
     Usage,
     function_tool,
@@ -113,6 +117,36 @@ async def text(stream: RunResultStreaming) -> AsyncIterator[str]:
     async for piece in stream.text():
         assert_type(piece, str)
         yield piece
+
+
+@function_tool
+async def restock(context: ToolContext[Shop], items: list[str]) -> AsyncIterator[dict[str, int]]:
+    for done, item in enumerate(items, 1):
+        context.progress({"done": done})
+        await context.progress(item)
+        yield {item: done}
+
+
+async def first_line(result: RunResult | RunResultStreaming) -> str:
+    return str(result.final_output).splitlines()[0]
+
+
+def listen(told: AgentToolStreamEvent) -> None:
+    assert_type(told["event"], StreamEvent)
+    assert_type(told["agent"], Agent[Any])
+
+
+async def nested(stream: RunResultStreaming) -> None:
+    ask = clerk.as_tool(
+        "ask", "Ask the clerk.", custom_output_extractor=first_line, on_stream=listen, parameters=Order
+    )
+    assert_type(ask, FunctionTool)
+    assert_type(restock, FunctionTool)
+    async for entry in stream.entries(depth=1, types=["tool.progress"]):
+        assert_type(entry, Entry)
+    async for piece in stream.tool_arguments():
+        assert_type(piece, ToolArgumentsDelta)
+        assert_type(piece.delta, str)
 
 
 async def growing(stream: RunResultStreaming) -> None:
