@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from typing import Any
 
 from millstream import Agent, Runner, ToolContext, tool
 from millstream.testing import ScriptedModel, function_call
@@ -10,7 +11,7 @@ SEARCH = function_call("search", {"words": "mills"}, call_id="inner")
 ASK = function_call("ask_librarian", {"input": "What is there about mills?"}, call_id="outer")
 
 
-def model(*steps: object) -> ScriptedModel | None:
+def model(*steps: Any) -> ScriptedModel | None:
     return None if os.environ.get("OPENAI_API_KEY") else ScriptedModel(list(steps))
 
 

@@ -12,6 +12,7 @@ import pytest
 from millstream import (
     Agent,
     AgentToolStreamEvent,
+    AgentUpdatedStreamEvent,
     MemoryLog,
     ModelProvider,
     RunCancelledError,
@@ -123,7 +124,7 @@ async def test_events_and_text_of_the_handle_stay_with_the_root() -> None:
     run = Runner.run_streamed(asking("A", helper("Secret.").as_tool("help", "")), "Go")
 
     text = "".join([piece async for piece in run.text()])
-    agents = [e.new_agent.name async for e in run.stream_events() if e.type == "agent_updated_stream_event"]
+    agents = [e.new_agent.name async for e in run if isinstance(e, AgentUpdatedStreamEvent)]
     calls = [piece.tool_name async for piece in run.tool_arguments() if piece.state == "done"]
 
     assert text == "Done."
