@@ -1,6 +1,7 @@
 """Input for a run that goes on: when it reaches the model, what it interrupts, and what is never lost."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from functools import partial
 from typing import Any
@@ -39,6 +40,7 @@ from millstream.testing import (
     assistant_message,
     function_call,
 )
+from tests.support.awaits import counted_awaits
 
 DEADLINE = 20
 CANCELLED = "The tool call was cancelled before it finished."
@@ -679,6 +681,33 @@ async def test_input_may_be_sent_at_every_event_of_a_run(when: Any, streamed: bo
             assert any(f"user: {message}" in said(input) for input in asked)
         for input in asked:
             assert_valid(input)
+
+
+@pytest.mark.parametrize("when", MOMENTS)
+async def test_input_may_be_sent_at_every_await_of_a_run(when: Any) -> None:
+    number, total = 0, 1
+    while number < total:
+        number += 1
+        accepted: list[str] = []
+        with counted_awaits() as awaits:
+            agent, models = rich()
+            run = Runner.run_streamed(agent, "Hi")
+
+            def send(run: RunResultStreaming = run, accepted: list[str] = accepted) -> None:
+                with contextlib.suppress(UserError):  # the run is over by then
+                    run.send("sent", when)
+                    accepted.append("sent")
+
+            awaits.do_at(number, send)
+            entries = await collect(run.entries())
+        total = max(total, awaits.count) if accepted else total
+
+        assert entries[-1].type == "run.completed", entries[-1]
+        assert sum(entry.is_terminal for entry in entries) == 1
+        assert messages_sent(run) == accepted
+        for history in [run.to_input_list(), *(call.input for model in models for call in model.calls)]:
+            assert_valid(history)
+    assert total > 30
 
 
 @pytest.mark.parametrize("mode", MOMENTS)
