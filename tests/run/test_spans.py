@@ -196,6 +196,7 @@ async def test_a_nested_run_is_below_the_call_of_the_tool_that_runs_it(run: Any,
         "            turn 1",
     ]
     assert len(recorder.traces) == 1
+    assert [span.span_data.usage["requests"] for span in recorder.of("task")] == [3, 1]
 
 
 @BOTH
@@ -478,6 +479,18 @@ async def test_a_model_that_opens_its_own_spans_is_told_whether_to(
     assert [call.tracing for call in model.script.calls] == [told]
     expected = [] if told is ModelTracing.DISABLED else ["      generation"]
     assert recorder.tree()[3:] == expected
+
+
+@BOTH
+async def test_a_model_may_leave_its_span_to_the_run(run: Any, recorder: Recorder) -> None:
+    class Mine(ScriptedModel):
+        model = "mine-1"
+
+    model = Mine(["Hi."])
+    model.traced_as = "generation"
+    await run(Agent(name="A", model=model))
+
+    assert recorder.one("generation").span_data.model == "mine-1"
 
 
 # --- how a run may end ------------------------------------------------------------------------

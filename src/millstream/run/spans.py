@@ -328,8 +328,8 @@ def _usage_of(response: ModelResponse) -> dict[str, Any]:
 
 
 def _counts(run: ActiveRun) -> dict[str, int]:
-    """What was used of the run's context so far: the run's own, and what others used that share it."""
-    usage: Any = run.progress.context_wrapper.usage
+    """What the run has used so far, with those nested in it."""
+    usage: Any = run.progress.context_wrapper.usage if run.parent is None else run.used
     read = getattr(usage, "input_tokens_details", None)
     return {
         "input_tokens": _number(usage, "input_tokens"),

@@ -133,13 +133,14 @@ class BatchTraceProcessor(TracingProcessor):
     # --- on the thread -----------------------------------------------------------------------
 
     def _work(self) -> None:
-        mark = None
-        while mark is None or not mark.is_last:
+        while True:
             batch, mark = self._next_batch()
             if batch:
                 self._export(batch)
             if mark is not None:
                 mark.reached.set()
+                if mark.is_last and self._queue.empty():
+                    return
 
     def _next_batch(self) -> tuple[list[Trace | Span[Any]], _Mark | None]:
         """What is to be exported next, and the mark behind it, if that is why."""
