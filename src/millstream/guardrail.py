@@ -88,6 +88,15 @@ class InputGuardrail(Generic[TContext]):
     name: str | None = None
     run_in_parallel: bool = True
     """False: the model is asked only after this guardrail has passed."""
+    hold: Literal["pass", "verdict"] = "pass"
+    """What becomes of what models write until this guardrail has judged: see `OutputGuardrail.hold`."""
+
+    def __post_init__(self) -> None:
+        hold: Any = self.hold
+        if hold not in ("pass", "verdict"):
+            raise UserError(
+                f"Input guardrail {self.get_name()!r}: hold is 'pass' or 'verdict', not {hold!r}."
+            )
 
     def get_name(self) -> str:
         """The given name, else the function's."""
@@ -152,18 +161,19 @@ class OutputGuardrail(Generic[TContext]):
 def input_guardrail(func: InputGuardrailFunction[TContext], /) -> InputGuardrail[TContext]: ...
 @overload
 def input_guardrail(
-    *, name: str | None = None, run_in_parallel: bool = True
+    *, name: str | None = None, run_in_parallel: bool = True, hold: Literal["pass", "verdict"] = "pass"
 ) -> Callable[[InputGuardrailFunction[TContext]], InputGuardrail[TContext]]: ...
 def input_guardrail(
     func: InputGuardrailFunction[Any] | None = None,
     *,
     name: str | None = None,
     run_in_parallel: bool = True,
+    hold: Literal["pass", "verdict"] = "pass",
 ) -> Any:
     """Make a function (sync or async) of context, agent and input an `InputGuardrail`."""
 
     def decorate(func: InputGuardrailFunction[Any]) -> InputGuardrail[Any]:
-        return InputGuardrail(func, name, run_in_parallel)
+        return InputGuardrail(func, name, run_in_parallel, hold)
 
     return decorate if func is None else decorate(func)
 

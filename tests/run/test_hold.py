@@ -12,6 +12,7 @@ from millstream import (
     Agent,
     GuardrailFunctionOutput,
     HoldChunks,
+    InputGuardrail,
     MemoryLog,
     ModelSettings,
     OutputGuardrail,
@@ -20,6 +21,7 @@ from millstream import (
     RunHooks,
     Runner,
     RunResultStreaming,
+    input_guardrail,
     output_guardrail,
     retry_policies,
     tool,
@@ -401,6 +403,124 @@ async def test_what_an_error_handler_gave_is_seen_only_when_it_has_passed() -> N
 
     assert not any(b"A secret" in entry.to_json() for entry in entries)
     assert isinstance(run.run_loop_exception, OutputGuardrailTripwireTriggered)
+
+
+# --- until the input has passed -----------------------------------------------------------------
+
+
+def on_input(judged: asyncio.Event, *, trips: bool = False) -> InputGuardrail[Any]:
+    """A parallel guardrail that holds, and judges when `judged` is set."""
+
+    @input_guardrail(hold="verdict")
+    async def check(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        await judged.wait()
+        return verdict(trips=trips)
+
+    return check
+
+
+class Answered(RunHooks[Any]):
+    """Tells when the model has answered, so that what follows waits for a verdict."""
+
+    def __init__(self) -> None:
+        self.event = asyncio.Event()
+
+    async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+        self.event.set()
+
+    async def wait(self) -> None:
+        await self.event.wait()
+        for _ in range(20):
+            await asyncio.sleep(0)
+
+
+async def test_an_answer_that_is_written_beside_an_input_guardrail_is_held_until_its_verdict() -> None:
+    log, judged, hooks = MemoryLog(), asyncio.Event(), Answered()
+    asked = Agent(name="A", model=ScriptedModel([ANSWER]), input_guardrails=[on_input(judged)])
+    run = Runner.run_streamed(asked, "hi", run_config=RunConfig(log=log), hooks=hooks)
+
+    await hooks.wait()
+    by_then = entries_in(log, run.run_id)[0]
+    judged.set()
+    entries = await entries_of(run)
+
+    assert types_of(by_then) == ["run.started", "agent_updated_stream_event", "model.started"]
+    assert text_in(entries) == ANSWER
+
+
+async def test_what_was_held_beside_an_input_that_trips_is_nowhere() -> None:
+    judged, hooks = asyncio.Event(), Answered()
+    asked = Agent(name="A", model=ScriptedModel([ANSWER]), input_guardrails=[on_input(judged, trips=True)])
+    run = Runner.run_streamed(asked, "hi", hooks=hooks)
+
+    await hooks.wait()
+    judged.set()
+    entries = await entries_of(run)
+
+    assert types_of(entries)[2:] == ["model.started", "guardrail.result", "model.completed", "run.failed"]
+    assert not any(b"first" in entry.to_json() for entry in entries)
+
+
+async def test_no_tool_runs_behind_an_answer_that_is_held_for_the_input() -> None:
+    judged, hooks = asyncio.Event(), Answered()
+    ran: list[str] = []
+
+    @tool
+    async def look() -> str:
+        ran.append("look")
+        return "seen"
+
+    model = ScriptedModel([["Let me look.", function_call("look", {})], "It is fine."])
+    asked = Agent(name="A", model=model, tools=[look], input_guardrails=[on_input(judged)])
+    run = Runner.run_streamed(asked, "hi", hooks=hooks)
+
+    await hooks.wait()
+    assert ran == []
+    judged.set()
+
+    assert text_in(await entries_of(run)) == "Let me look.It is fine."
+    assert ran == ["look"]
+
+
+@pytest.mark.parametrize("hold", HELD, ids=repr)
+async def test_what_input_and_output_guardrails_hold_is_seen_when_both_have_passed_it(hold: Hold) -> None:
+    log, judged, hooks = MemoryLog(), asyncio.Event(), Answered()
+    by_then: list[str] = []
+
+    @output_guardrail(hold=hold)
+    async def check(context: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
+        by_then.append(text_in(entries_in(log, run.run_id)[0]))
+        return verdict()
+
+    asked = agent(ANSWER, guards=[check], input_guardrails=[on_input(judged)])
+    run = Runner.run_streamed(asked, "hi", run_config=RunConfig(log=log), hooks=hooks)
+    await hooks.wait()
+    judged.set()
+    entries = await entries_of(run)
+
+    assert set(by_then) == {""}
+    assert text_in(entries) == ANSWER
+
+
+async def test_text_streams_on_once_the_input_has_passed() -> None:
+    judged = asyncio.Event()
+    model = ScriptedModel([ModelStep(output=ANSWER, hang_after=12)])
+    run = Runner.run_streamed(Agent(name="A", model=model, input_guardrails=[on_input(judged)]), "hi")
+
+    while not run._progress.turn or "part" not in run._progress.turn.partial_text():
+        await asyncio.sleep(0)
+    judged.set()
+    async for text in run.text():
+        if "first" in text:
+            break
+    run.cancel()
+
+    assert text_in(await entries_of(run)).startswith("The first part")
+
+
+def test_an_input_guardrail_holds_until_its_verdict_or_not_at_all() -> None:
+    with pytest.raises(UserError, match="hold is 'pass' or 'verdict', not HoldChunks"):
+        InputGuardrail(lambda *_: verdict(), "mine", hold=HoldChunks())  # pyright: ignore[reportArgumentType]
 
 
 # --- by chunks -------------------------------------------------------------------------------

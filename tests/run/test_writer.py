@@ -60,14 +60,14 @@ async def batch_of(trunk: Trunk, after: int) -> list:  # type: ignore[type-arg]
 async def test_what_is_held_is_not_in_the_log_until_it_is_released() -> None:
     held = writer()
     await held.write([ModelStarted(turn=1)])
-    held.hold()
-    held.hold()
+    held.hold("me")
+    held.hold("me")
 
     await held.write_model_events([DELTA, DELTA], raw_only=True, size=2 * len(DELTA))
     await held.write([UserEvent(name="behind")])
     assert (await written(held.trunk), held.trunk.position) == (["model.started"], 1)
 
-    await held.release()
+    await held.release("me")
 
     assert await written(held.trunk) == [
         "model.started",
@@ -80,9 +80,26 @@ async def test_what_is_held_is_not_in_the_log_until_it_is_released() -> None:
     assert held.trunk.position == 5
 
 
+async def test_what_two_hold_is_written_when_both_have_released_it() -> None:
+    held = writer()
+    held.hold("one")
+    held.hold("two")
+    await held.write([UserEvent(name="waits")])
+
+    await held.let_out("one")
+    await held.release("one")
+    assert (held.trunk.position, held.holds, held.hides) == (0, True, True)
+
+    await held.let_out("two")
+    assert (held.trunk.position, held.holds, held.hides) == (1, True, False)
+
+    await held.release("two")
+    assert not held.holds
+
+
 async def test_what_the_model_said_is_dropped_and_what_others_said_is_given_back() -> None:
     held = writer()
-    held.hold()
+    held.hold("me")
     verdict = GuardrailResult(guardrail="g", stage="output", tripped=True)
     await held.write_model_events([DELTA], raw_only=True, size=len(DELTA))
     await held.write([verdict])
@@ -95,12 +112,12 @@ async def test_what_the_model_said_is_dropped_and_what_others_said_is_given_back
 
 async def test_a_value_that_changes_while_it_is_held_is_written_as_it_was() -> None:
     held = writer()
-    held.hold()
+    held.hold("me")
     data = {"n": 1}
     await held.write([UserEvent(name="u", data=data)])
     data["n"] = 2
 
-    await held.release()
+    await held.release("me")
 
     (entry,) = await batch_of(held.trunk, 0)
     assert b'"data":{"n":1}' in entry.to_json()

@@ -7,6 +7,7 @@ Rules of this file:
 2. Blocking guardrails judge before anything else; the parallel ones begin behind them, beside
    the first model call. One that trips or raises ends the run at once, whatever it is doing.
 3. No run has its output, and none pauses, before every parallel guardrail has passed its input.
+   Where one of them holds, nothing that a model writes is seen by then, and no tool runs.
 4. A call that a guardrail of its tool rejects is answered with the guardrail's words. The tool
    does not begin.
 """
@@ -40,6 +41,7 @@ from millstream.run.verdicts import Verdicts, tell
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.context import ToolContext
+    from millstream.items import TResponseInputItem
     from millstream.run.active import ActiveRun
     from millstream.run.tools import ToolCall
     from millstream.tool import FunctionTool
@@ -55,6 +57,8 @@ class InputGuardrails(Seams):
     def __init__(self, guardrails: Sequence[InputGuardrail[Any]]) -> None:
         self._guardrails = guardrails
         self._parallel: Verdicts[InputGuardrailResult] | None = None
+        self._holding = 0
+        """How many guardrails have yet to judge that hold what models write until then."""
 
     async def run_input(self, run: ActiveRun) -> None:
         """Blocking guardrails judge, parallel ones begin."""
@@ -63,14 +67,32 @@ class InputGuardrails(Seams):
         blocking = self._verdicts(run)
         blocking.ask("input", self._judging(run, parallel=False))
         await blocking.given()
+        self._holding = sum(each.run_in_parallel and each.hold == "verdict" for each in self._guardrails)
         self._parallel = self._verdicts(run, background=True)
         self._parallel.ask("input", self._judging(run, parallel=True))
         await asyncio.sleep(0)  # those that know at once keep the model from being asked
 
+    async def model_start(
+        self, run: ActiveRun, agent: Agent[Any], instructions: str | None, input: Sequence[TResponseInputItem]
+    ) -> None:
+        """What the model writes is held, where a guardrail that has yet to judge wants that."""
+        if self._holding:
+            run.writer.hold(self)
+
     async def before_tools(self, run: ActiveRun, calls: Sequence[ToolCall]) -> None:
-        """Tools wait for the verdicts, where that is wished."""
+        """Tools wait for the verdicts, where that is wished, or what led to them is held."""
         execution = run.config.tool_execution
-        if execution is not None and execution.wait_for_input_guardrails:
+        if self._holding or (execution is not None and execution.wait_for_input_guardrails):
+            await self._all_have_passed()
+
+    async def handoff(self, run: ActiveRun, source: Agent[Any], target: Agent[Any]) -> None:
+        """As before tools."""
+        if self._holding:
+            await self._all_have_passed()
+
+    async def turn_end(self, run: ActiveRun) -> None:
+        """As before tools."""
+        if self._holding:
             await self._all_have_passed()
 
     async def final_output(self, run: ActiveRun, agent: Agent[Any], output: Any) -> None:
@@ -116,6 +138,10 @@ class InputGuardrails(Seams):
             )
             if output.tripwire_triggered:
                 raise InputGuardrailTripwireTriggered(result)
+            if background and result.guardrail.hold == "verdict":
+                self._holding -= 1
+                if not self._holding:
+                    await run.writer.release(self)
 
         return Verdicts(run, heard, run.stop_with) if background else Verdicts(run, heard)
 

@@ -64,7 +64,7 @@ class OutputGuardrails(Seams):
         holding = [each for each in self._of(agent) if each.hold != "pass"]
         self._held = _Held(agent, holding) if holding else None
         if holding:
-            run.writer.hold()
+            run.writer.hold(self)
 
     async def model_read(self, run: ActiveRun, turn: Turn) -> None:
         """Where enough new text has come, it is judged, and let out."""
@@ -73,7 +73,7 @@ class OutputGuardrails(Seams):
             return
         await self._judge_piece(run, held, held.by_pieces, turn.prose())
         if held.by_pieces == held.guardrails:
-            await run.writer.let_out()
+            await run.writer.let_out(self)
 
     async def before_tools(self, run: ActiveRun, calls: Sequence[ToolCall]) -> None:
         """The turn is not the last, as far as the model goes."""
@@ -93,7 +93,7 @@ class OutputGuardrails(Seams):
         if not _is_all_that_was_said(agent, run.progress.turn, output):
             await self._judge_the_rest(run)
         await self._judge(run, agent, output, self._of(agent))
-        await run.writer.release()
+        await run.writer.release(self)
 
     async def run_end(self, run: ActiveRun, error: BaseException | None) -> None:
         """A run that pauses has nothing that waits."""
@@ -105,7 +105,7 @@ class OutputGuardrails(Seams):
 
     async def _let_out(self, run: ActiveRun) -> None:
         await self._judge_the_rest(run)
-        await run.writer.release()
+        await run.writer.release(self)
 
     async def _judge_the_rest(self, run: ActiveRun) -> None:
         """Ask all who hold about the text of the turn, if any of it waits that nobody was asked about."""

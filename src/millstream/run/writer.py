@@ -104,6 +104,7 @@ class Writer:
         self._parent_run_id = parent_run_id
         self._path = path
         self._held: list[_Held] | None = None
+        self._holders: set[object] = set()
         self.hides = False
         """Whether nothing was written of what the model says since `hold`."""
         self.was_dropped = False
@@ -154,27 +155,33 @@ class Writer:
         """Whether what is written waits."""
         return self._held is not None
 
-    def hold(self) -> None:
-        """From here on what is written waits, in its order, until `release` or `drop`."""
+    def hold(self, by: object) -> None:
+        """From here on what is written waits, in its order, until `release` by all who hold, or `drop`."""
+        self._holders.add(by)
         if self._held is None:
             self._held = []
             self.hides = True
 
-    async def let_out(self) -> None:
-        """Write what waits, and go on holding."""
-        await self.release()
-        self._held = []
+    async def let_out(self, by: object) -> None:
+        """Write what waits, unless others hold it, and go on holding."""
+        await self.release(by)
+        self._holders.add(by)
+        if self._held is None:
+            self._held = []
 
-    async def release(self) -> None:
-        """Write what waits; what is written from here on no longer does."""
-        while self._held:
+    async def release(self, by: object) -> None:
+        """Hold no longer: where nobody else does, write what waits."""
+        self._holders.discard(by)
+        while self._held and not self._holders:
             stamp, payloads, raw_only, size = self._held.pop(0)
             await self._put(stamp, payloads, raw_only=raw_only, size=size)
-        self._held = None
-        self.hides = False
+        if not self._holders:
+            self._held = None
+            self.hides = False
 
     def drop(self) -> list[Event]:
         """Forget what the model said of what waits, and hold no longer; the other events that waited."""
+        self._holders.clear()
         held, self._held = self._held or [], None
         self.was_dropped = self.was_dropped or bool(held)
         events: list[Event] = []
