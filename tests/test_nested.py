@@ -450,7 +450,7 @@ async def test_an_agent_is_not_run_for_a_call_that_is_over() -> None:
     by_hand = helper().as_tool("help", "", failure_error_function=None)
 
     assert (await inner.on_invoke_tool(late[0], '{"input": "x"}')).startswith("An error occurred")
-    with pytest.raises(UserError, match="when the call '1' was over"):
+    with pytest.raises(UserError, match="while the call '1' did not run"):
         await by_hand.on_invoke_tool(late[0], '{"input": "x"}')
     assert ends(await entries_of(run)) == [("A", 0, "completed")]
 

@@ -56,12 +56,12 @@ async def run_agent(
 
     Raises:
         Exception: what the run failed with.
-        UserError: the call is over, or the agent cannot run.
+        UserError: the call does not run, or the agent cannot.
     """
     link: CallLink | None = getattr(context, "_link", None)
-    if link is not None and link.is_over:
+    if link is not None and not link.is_open:
         raise UserError(
-            f"The agent {tool.agent.name!r} was called as a tool when the call {context.tool_call_id!r} was over: "
+            f"The agent {tool.agent.name!r} was called as a tool while the call {context.tool_call_id!r} did not run: "
             "a tool runs agents while it runs itself."
         )
     run = _start(tool, context, link, input, tool_input)

@@ -9,7 +9,19 @@ from typing import Any
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
-from millstream import Agent, MemoryLog, RunConfig, Runner, RunResultStreaming, ToolContext, Usage, tool
+from millstream import (
+    Agent,
+    MemoryLog,
+    RunConfig,
+    Runner,
+    RunResultStreaming,
+    ToolContext,
+    ToolGuardrailFunctionOutput,
+    ToolInputGuardrailData,
+    Usage,
+    tool,
+    tool_input_guardrail,
+)
 from millstream.events import Entry, ToolFinished, ToolPartial, ToolProgress, ToolStarted
 from millstream.log.promise import Batch
 from millstream.run import talk as talk_module
@@ -178,7 +190,22 @@ async def test_what_is_told_after_the_call_is_dropped(caplog: pytest.LogCaptureF
     late[0].progress("much too late")
 
     assert [kind for kind, _ in said(entries)] == ["started", "finished", "started", "finished"]
-    assert caplog.text.count("said something after its call 1 was over") == 2
+    assert caplog.text.count("something was said of tool work while its call 1 did not run") == 2
+
+
+async def test_what_is_told_before_the_tool_begins_is_dropped() -> None:
+    @tool_input_guardrail
+    def looks(data: ToolInputGuardrailData) -> ToolGuardrailFunctionOutput:
+        data.context.progress("looked at")
+        return ToolGuardrailFunctionOutput.allow()
+
+    @tool(tool_input_guardrails=[looks])
+    async def work() -> str:
+        return "worked"
+
+    entries = await entries_of(started(work))
+
+    assert said(entries) == [("started", "work"), ("finished", "work")]
 
 
 async def test_a_context_that_was_built_by_hand_tells_nobody() -> None:

@@ -36,9 +36,13 @@ class CallLink:
         return None if paused is None else paused.copy()
 
     @property
-    def is_over(self) -> bool:
-        """Whether the call is over: what its tool still does comes too late."""
-        return self._talk.is_over
+    def is_open(self) -> bool:
+        """Whether the tool runs: what it does before or after that is not done for its call."""
+        return self._talk.is_open
+
+    def begin(self) -> None:
+        """The tool begins to run."""
+        self._talk.begin()
 
     def progress(self, data: Any) -> Said:
         """Tell how far the tool is. See `ToolContext.progress`."""

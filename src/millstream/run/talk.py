@@ -3,7 +3,7 @@
 Rules of this file:
 
 1. What is said stands in the log in its order, behind `tool.started` and before
-   `tool.finished` of its call. What comes after that is dropped.
+   `tool.finished` of its call. What comes before or after that is dropped.
 2. It is encoded where and when it is said: what becomes of the value later is not told.
 3. To say something waits for nothing. On the event loop it can be awaited, until it is
    written; in a thread, one that is `AHEAD` of the log waits.
@@ -42,7 +42,7 @@ class Talk:
 
     def __init__(self, run: ActiveRun) -> None:
         self._run = run
-        self._is_over = False
+        self._is_open = False
         self._waiting: list[ToolProgress | ToolPartial] = []
         self._from_threads = 0
         """How many of those that wait were said in a thread."""
@@ -50,14 +50,18 @@ class Talk:
         self._writing: asyncio.Task[None] | None = None
 
     @property
-    def is_over(self) -> bool:
-        """Whether what is said now comes too late."""
-        return self._is_over or self._run.is_done
+    def is_open(self) -> bool:
+        """Whether the tool runs, so that it may say something."""
+        return self._is_open and not self._run.is_done
+
+    def begin(self) -> None:
+        """The tool begins to run."""
+        self._is_open = True
 
     def say(self, event: ToolProgress | ToolPartial) -> Said:
         """Say `event`; may be awaited. Safe in any thread."""
-        if self.is_over:
-            self._too_late(event)
+        if not self.is_open:
+            self._drop(event)
             return Said(None)
         self._run.writer.seal([event])
         loop = self._run.loop
@@ -65,14 +69,14 @@ class Talk:
             self._put(event)
             return Said(self)
         while not self._room.acquire(timeout=PATIENCE):
-            if self.is_over or loop.is_closed():
+            if not self.is_open or loop.is_closed():
                 break
         call_on(loop, self._put_from_thread, event)
         return Said(None)
 
     async def end(self) -> None:
         """The call is over: write what waits, and take no more."""
-        self._is_over = True
+        self._is_open = False
         self._room.release(AHEAD)  # nobody waits any longer
         await self._flush()
 
@@ -107,8 +111,8 @@ class Talk:
         self._waiting.append(event)
 
     def _put_from_thread(self, event: ToolProgress | ToolPartial) -> None:
-        if self.is_over:
-            self._too_late(event)
+        if not self.is_open:
+            self._drop(event)
             return
         self._from_threads += 1
         self._put(event)
@@ -124,9 +128,9 @@ class Talk:
         while self._waiting:
             await self._write()
 
-    def _too_late(self, event: ToolProgress | ToolPartial) -> None:
+    def _drop(self, event: ToolProgress | ToolPartial) -> None:
         logger.debug(
-            "run %s: tool %s said something after its call %s was over: %s is dropped",
+            "run %s: something was said of tool %s while its call %s did not run: %s is dropped",
             self._run.run_id, event.name, event.call_id, event.type,
         )  # fmt: skip
 

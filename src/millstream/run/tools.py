@@ -274,6 +274,7 @@ class ToolRunner:
             return answer
         await run.write(ToolStarted(call_id=call.raw.call_id, name=tool.name))
         self._began[call.place] = run.config.clock.monotonic()
+        link.begin()
         if not goes_on:
             await seams.tool_start(run, context, tool)
         try:

@@ -70,7 +70,7 @@ def _last_of(call: Call, link: CallLink | None) -> Any:
     """What the generator of `call` returns or, where it returns nothing, yields last."""
     value: Any = None
     with closing(cast("Generator[Any, Any, Any]", call())) as values:
-        while link is None or not link.is_over:
+        while link is None or link.is_open:
             try:
                 value = next(values)
             except StopIteration as end:
