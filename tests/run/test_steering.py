@@ -587,6 +587,22 @@ async def test_a_run_whose_task_is_cancelled_while_it_gives_way_ends_cancelled()
     assert messages_sent(scene.run) == ["Hello?"]
 
 
+async def test_a_log_that_is_full_where_an_answer_is_ended_is_closed_all_the_same() -> None:
+    scene = Scene()
+    run = scene.run
+    await scene.during_the_model()
+    log: Any = run._run.trunk.log
+    log._max_events = run._run.position
+
+    run.send("Faster")
+    entries = await collect(run.entries())
+
+    assert [entry.type for entry in entries][-3:] == ["run_item_stream_event", "input.added", "run.failed"]
+    assert [entry.type for entry in entries].count("run_item_stream_event") == 1
+    assert entries[-1].event.code == "log_full"
+    assert said(run.to_input_list()) == ["user: Hi", "assistant: I …", "user: Faster"]
+
+
 # --- at every moment ------------------------------------------------------------------------------
 
 

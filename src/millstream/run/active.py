@@ -24,7 +24,7 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.errors import AgentsException, public_error
+from millstream.errors import AgentsException, LogFullError, public_error
 from millstream.event_loops import call_on, wake
 from millstream.events import (
     SOONEST_FIRST,
@@ -512,6 +512,8 @@ class ActiveRun:
         is_told = True
         try:
             await close(self, *events)
+        except LogFullError:
+            raise  # told all the same: a full log has room for what closes
         except Exception:
             is_told = False  # the end of the run does it, as what is kept is kept once
             raise
