@@ -317,6 +317,11 @@ class RunResultStreaming(RunResultBase):
         return self._run.terminal is not None and self._run.terminal.type == "run.cancelled"
 
     @property
+    def begins_after(self) -> int:
+        """The position behind which what this handle is of stands in its log: 0, or that of the pause it goes on from."""
+        return self._run.begins_after
+
+    @property
     def run_loop_task(self) -> asyncio.Task[None] | None:
         """The task of the run. To know how the run ended, rather await the handle."""
         self._run.readers.may_be_awaited()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from millstream.cli.conversation import Conversation
     from millstream.cli.interrupts import Interrupts, Stop
     from millstream.events import Entry
+    from millstream.result import RunResultStreaming
 
 NAME = "chat"
 HELP = "talk with an agent, answer by answer"
@@ -180,7 +182,7 @@ class _Chat:
         stop = Stop()
         self._interrupts.stops(stop)
         try:
-            problem = self._loop.run(self._follow(text, stop))
+            problem = self._asked(lambda: self._conversation.ask(text), stop)
         except OSError:  # the output, not the run
             raise
         except Exception as error:
@@ -194,16 +196,38 @@ class _Chat:
             self._failed(problem)
         return True
 
-    async def _follow(self, text: str, stop: Stop) -> Problem | None:
+    def _asked(self, start: Callable[[], RunResultStreaming], stop: Stop) -> Problem | None:
+        """Have a message answered, with a question wherever a call waits for approval; what went wrong."""
+        from millstream.cli.asking import decide
+
+        while True:
+            handle, problem = self._loop.run(self._follow(start, stop))
+            if not handle.interruptions:
+                break
+            self._interrupts.stops(None)
+            try:
+                state = decide(handle, self._source.ask)
+            except (EOFError, KeyboardInterrupt):
+                self._source.end_line()
+                self._goes_on()
+                break
+            self._interrupts.stops(stop)
+            start = functools.partial(self._conversation.go_on, state)
+        self._conversation.keep(handle)
+        return None if stop.was_asked and handle.is_cancelled else problem
+
+    async def _follow(
+        self, start: Callable[[], RunResultStreaming], stop: Stop
+    ) -> tuple[RunResultStreaming, Problem | None]:
         from millstream.cli.show import follow
 
-        handle = self._conversation.ask(text)
+        handle = start()
         with self._source.keys(self._interrupts.interrupt):
             try:
-                problem = await follow(handle, self._writer(), stop)
-            finally:
+                return handle, await follow(handle, self._writer(), stop)
+            except BaseException:
                 self._conversation.keep(handle)
-        return None if stop.was_asked and handle.is_cancelled else problem
+                raise
 
     def _writer(self) -> Callable[[Entry], None]:
         """What shows one run. A new one for each: the width of the terminal may have changed."""

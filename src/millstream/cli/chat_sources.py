@@ -32,6 +32,14 @@ class Pipe:
             raise EOFError
         return line.decode("utf-8", "replace").removesuffix("\n").removesuffix("\r")
 
+    def ask(self, prompt: str) -> str:
+        """Nobody is there to be asked.
+
+        Raises:
+            EOFError: always.
+        """
+        raise EOFError
+
     def end_line(self) -> None:
         """There is no line on any screen."""
 
@@ -91,6 +99,15 @@ class Person:
             raise EOFError
         with contextlib.nullcontext() if self._line.edits else self._terminal.lines():
             return self._line.read(prompt, self._typed.take_rest())
+
+    def ask(self, prompt: str) -> str:
+        """The line that is written at `prompt`; what was typed ahead answers no question, and is kept.
+
+        Raises:
+            EOFError: it was ended with Ctrl-D.
+        """
+        with contextlib.nullcontext() if self._line.edits else self._terminal.lines():
+            return self._line.read(prompt, "")
 
     def end_line(self) -> None:
         """End the line on the screen."""

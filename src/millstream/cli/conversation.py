@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.items import TResponseInputItem
     from millstream.result import RunResultStreaming
+    from millstream.run_state import RunState
 
 
 class Conversation:
@@ -57,22 +58,28 @@ class Conversation:
         Raises:
             UserError: the run cannot be started.
         """
-        assert self._chosen is not None, "choose() comes first"
-        config = RunConfig(model=self._chosen.for_all, model_provider=self._chosen.provider)
         question: TResponseInputItem = {"role": "user", "content": text}
         return Runner.run_streamed(
-            self._agent, [*self._history, question], run_config=config, **self._options
+            self._agent, [*self._history, question], run_config=self._config(), **self._options
         )
+
+    def go_on(self, state: RunState[Any, Any]) -> RunResultStreaming:
+        """Go on with a run that has waited for approval, instead of giving its handle to `keep`."""
+        return Runner.run_streamed(self._agent, state, run_config=self._config())
+
+    def _config(self) -> RunConfig:
+        assert self._chosen is not None, "choose() comes first"
+        return RunConfig(model=self._chosen.for_all, model_provider=self._chosen.provider)
 
     def keep(self, handle: RunResultStreaming) -> None:
         """Go on from where a run has come to, also one that failed or was stopped.
 
         A question that nothing came of is dropped: it may be asked again, and some servers
-        refuse two of them in a row.
+        refuse two of them in a row. So is one whose answer waits for approval that nobody gave.
         """
         self.answers += 1
         self.usage.add(handle.context_wrapper.usage)
-        if handle.new_items:
+        if handle.new_items and not handle.interruptions:
             self._history = handle.to_input_list()
             self._agent = handle.last_agent
 

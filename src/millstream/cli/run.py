@@ -12,7 +12,9 @@ from millstream.cli.prompt import read_prompt
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.cli.chosen import ChosenProvider
+    from millstream.config import RunConfig
     from millstream.result import RunResultStreaming
+    from millstream.run_state import RunState
 
 NAME = "run"
 HELP = "run an agent and show what it does as it happens"
@@ -72,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     prompt = read_prompt(words)
     agent = agent_of(app, args.instructions)
     providers: list[ChosenProvider] = []
+    configs: list[RunConfig] = []
 
     async def start() -> RunResultStreaming:
         from millstream.cli.chosen import choose_models
@@ -83,14 +86,20 @@ def run(args: argparse.Namespace) -> int:
         for line in chosen.told:
             say(line)
         config = RunConfig(model=chosen.for_all, model_provider=chosen.provider)
+        configs.append(config)
         options = {} if args.max_turns is None else {"max_turns": args.max_turns}
         return Runner.run_streamed(agent, prompt, run_config=config, **options)
+
+    def go_on(state: RunState[Any, Any]) -> RunResultStreaming:
+        from millstream.runner import Runner
+
+        return Runner.run_streamed(agent, state, run_config=configs[0])
 
     async def close() -> None:
         for provider in providers:
             await provider.aclose()
 
-    return show(start, args, close=close)
+    return show(start, args, go_on=go_on, close=close)
 
 
 def _turns(text: str) -> int:

@@ -6,9 +6,10 @@ import argparse
 import asyncio
 import sys
 from collections.abc import Awaitable, Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from millstream.cli import exits
+from millstream.cli.asking import decide, read_line, unanswered
 from millstream.cli.interrupts import Interrupts, Stop
 from millstream.cli.problem import Problem, explain
 from millstream.terminal.screen import Screen
@@ -17,12 +18,16 @@ from millstream.terminal.view import TextView, View
 if TYPE_CHECKING:
     from millstream.events import Entry
     from millstream.result import RunResultStreaming
+    from millstream.run_state import RunState
 
 Style: TypeAlias = Literal["view", "text", "json"]
 """How a run is shown: for people, only its text, or its entries."""
 
 Start: TypeAlias = Callable[[], Awaitable["RunResultStreaming"]]
 """Starts the run, within the event loop."""
+
+GoOn: TypeAlias = Callable[["RunState[Any, Any]"], "RunResultStreaming"]
+"""Goes on with a run that has waited for approval."""
 
 
 def add_style_arguments(parser: argparse.ArgumentParser, *, quiet: bool = True) -> None:
@@ -46,13 +51,18 @@ def style_of(args: argparse.Namespace) -> Style:
 
 
 def show(
-    start: Start, args: argparse.Namespace, *, close: Callable[[], Awaitable[None]] | None = None
+    start: Start,
+    args: argparse.Namespace,
+    *,
+    go_on: GoOn | None = None,
+    close: Callable[[], Awaitable[None]] | None = None,
 ) -> int:
     """Run what `start` starts to its end, showing it; the exit code.
 
     Args:
         start: starts the run.
         args: the command line, with the options of `add_style_arguments`.
+        go_on: goes on with it, where it waits for approval; without one, nobody is asked.
         close: called at the end, within the event loop.
 
     Raises:
@@ -62,7 +72,7 @@ def show(
     write = writer(style_of(args), colour=False if args.no_color else None)
     with Interrupts() as interrupts:
         try:
-            failure = asyncio.run(_show(start, write, interrupts, close))
+            failure = asyncio.run(_show(start, write, interrupts, go_on, close))
         except KeyboardInterrupt:
             return interrupts.exit_code
     if interrupts.number is not None:
@@ -89,27 +99,38 @@ async def _show(
     start: Start,
     write: Callable[[Entry], None],
     interrupts: Interrupts,
+    go_on: GoOn | None,
     close: Callable[[], Awaitable[None]] | None,
 ) -> Problem | None:
     try:
         handle = await start()
         stop = Stop()
         interrupts.stops(stop)
-        return await follow(handle, write, stop)
+        problem = await follow(handle, write, stop)
+        while handle.interruptions and go_on is not None:
+            interrupts.stops(None)  # a signal interrupts the question
+            try:
+                state = decide(handle, read_line)
+            except EOFError:
+                break
+            interrupts.stops(stop)
+            handle = go_on(state)
+            problem = await follow(handle, write, stop)
+        return problem
     finally:
         if close is not None:
             await close()
 
 
 async def follow(handle: RunResultStreaming, write: Callable[[Entry], None], stop: Stop) -> Problem | None:
-    """Write the entries of a run to its end, which may come by `stop`; what went wrong with it.
+    """Write the entries of a run to its end, which may come by `stop`, or to where it pauses; what went wrong with it.
 
     Raises:
         OSError: they cannot be written; the run has been stopped by then.
     """
     stop.begin(handle)
     try:
-        async for entry in handle.entries():
+        async for entry in handle.entries(after=handle.begins_after):
             write(entry)
     except OSError:
         await handle.aclose()
@@ -123,6 +144,8 @@ def _outcome(handle: RunResultStreaming) -> Problem | None:
     error = handle.run_loop_exception
     if error is not None:
         return explain(error)
+    if handle.interruptions:
+        return unanswered(handle)
     if handle.is_cancelled:
         return Problem("the run was cancelled.", code=exits.FAILED)
     return None
