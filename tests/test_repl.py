@@ -54,6 +54,28 @@ def desk() -> tuple[Agent[Any], ScriptedModel]:
 
 
 @pytest.mark.parametrize("stream", [True, False])
+async def test_the_user_is_asked_about_calls_that_need_approval(
+    stream: bool, types: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sold: list[str] = []
+
+    @tool(needs_approval=True)
+    async def sell(item: str) -> str:
+        sold.append(item)
+        return f"sold {item}"
+
+    steps = [[function_call("sell", {"item": item}, call_id=item) for item in ("a", "b", "c")], "All done."]
+    types("sell it all", "y", "no", EOFError, "exit")
+
+    await run_demo_loop(Agent(name="A", tools=[sell], model=ScriptedModel(steps)), stream=stream)
+
+    printed = capsys.readouterr().out
+    assert sold == ["a"]
+    assert "All done." in printed
+    assert printed.count("[y/N]") == 2  # at the third the input had ended
+
+
+@pytest.mark.parametrize("stream", [True, False])
 async def test_who_was_handed_over_to_goes_on_with_the_whole_history(
     stream: bool, types: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
