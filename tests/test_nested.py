@@ -252,6 +252,31 @@ async def test_a_model_writes_an_object_and_the_agents_tools_see_it() -> None:
     assert seen == [({"city": "Oslo"}, "inner")]
 
 
+@pytest.mark.parametrize(
+    ("steps", "given"),
+    [
+        ([""], ""),
+        ([["I look.", function_call("look", call_id="look")], ""], "seen"),
+        ([[function_call("silent", call_id="silent")], ""], ""),
+        ([["I look.", function_call("silent", call_id="silent")], ""], "I look."),
+    ],
+)
+async def test_an_agent_that_gives_back_nothing_has_its_last_words_taken(
+    steps: list[Any], given: str
+) -> None:
+    @tool
+    async def look() -> str:
+        return "seen"
+
+    @tool
+    async def silent() -> list[str]:
+        return []
+
+    result = await Runner.run(asking("A", helper(*steps, tools=[look, silent]).as_tool("help", "")), "Go")
+
+    assert output(result) == given
+
+
 # --- failure ------------------------------------------------------------------------------------------
 
 
@@ -459,7 +484,9 @@ async def test_an_agent_is_not_run_for_a_call_that_is_over() -> None:
     "context", [ToolContext(None, Usage(), "help", "1", '{"input": "x"}'), RunContextWrapper(None)]
 )
 async def test_a_context_that_was_built_by_hand_gives_a_run_of_its_own(context: Any) -> None:
-    assert await helper().as_tool("help", "").on_invoke_tool(context, '{"input": "x"}') == "Helped."
+    tool_of_it = helper("Helped.", "Helped.").as_tool("help", "", run_config={"workflow_name": "Help"})
+
+    assert await tool_of_it.on_invoke_tool(context, '{"input": "x"}') == "Helped."
     assert context.usage.requests == 1
 
 

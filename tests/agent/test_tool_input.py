@@ -6,7 +6,7 @@ from enum import Enum
 from typing import Any, Literal
 
 import pytest
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, Field, field_serializer
 
 from millstream.agent.tool_input import AgentToolInput, default_tool_input_builder
 from millstream.errors import ModelBehaviorError, SchemaError, UserError
@@ -121,6 +121,18 @@ def test_what_is_wrong_with_arguments_is_told_and_not_what_they_are(arguments: s
         reading().read("ask", arguments)
 
     assert "hunter2" not in str(caught.value)
+
+
+def test_a_serializer_that_fails_is_the_programs_mistake() -> None:
+    class Odd(BaseModel):
+        city: str
+
+        @field_serializer("city")
+        def write(self, city: str) -> str:
+            raise LookupError(city)
+
+    with pytest.raises(UserError, match="What was written for tool ask has no JSON"):
+        reading(Odd).read("ask", '{"city": "Oslo"}')
 
 
 @pytest.mark.parametrize("parameters", [dict, 5, "Trip", Trip(city="Oslo"), list[int]])

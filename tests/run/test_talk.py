@@ -13,6 +13,7 @@ from millstream import (
     Agent,
     MemoryLog,
     RunConfig,
+    RunContextWrapper,
     Runner,
     RunResultStreaming,
     ToolContext,
@@ -25,6 +26,8 @@ from millstream import (
 from millstream.events import Entry, ToolFinished, ToolPartial, ToolProgress, ToolStarted
 from millstream.log.promise import Batch
 from millstream.run import talk as talk_module
+from millstream.run.active import ActiveRun
+from millstream.run.state import RunProgress
 from millstream.testing import ManualClock, ScriptedModel, function_call
 from millstream.tool import threads
 
@@ -287,6 +290,46 @@ async def test_a_thread_that_goes_on_after_its_run_is_not_held_up(monkeypatch: p
 
     assert over.is_set()
     assert [kind for kind, _ in said(entries)] == ["started", "finished"]
+
+
+def active(loop: asyncio.AbstractEventLoop) -> ActiveRun:
+    """A run built by hand, which nothing drives."""
+    progress = RunProgress("run_1", "Hi", Agent(name="A"), RunContextWrapper(None), max_turns=None)
+    return ActiveRun(progress, RunConfig(), MemoryLog(), streamed=True, loop=loop)
+
+
+A_STEP = ToolProgress(call_id="1", name="work", data="x")
+
+
+def test_a_thread_does_not_wait_for_a_loop_that_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(talk_module, "AHEAD", 1)
+    monkeypatch.setattr(talk_module, "PATIENCE", 0.001)
+    loop = asyncio.new_event_loop()
+    talk = talk_module.Talk(active(loop))
+    talk.begin()
+    loop.close()
+
+    for _ in range(3):
+        talk.say(A_STEP)
+
+    assert talk.is_open
+
+
+@pytest.mark.may_block
+async def test_what_a_thread_told_too_late_to_be_written_is_dropped(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG, "millstream")
+    run = active(asyncio.get_running_loop())
+    talk = talk_module.Talk(run)
+    talk.begin()
+
+    thread = threading.Thread(target=talk.say, args=(A_STEP,))
+    thread.start()
+    thread.join()
+    await talk.end()
+    await asyncio.sleep(0)
+
+    assert run.position == 0
+    assert "while its call 1 did not run" in caplog.text
 
 
 # --- tools that yield --------------------------------------------------------------------------
