@@ -287,6 +287,18 @@ async def test_a_context_that_was_not_kept_must_be_passed(
     assert ("kept without its context" in caplog.text) == isinstance(context, User)
 
 
+async def test_a_context_that_was_not_read_is_kept_for_who_can_read_it() -> None:
+    agent = agent_of()
+    state = await paused(agent, context=User("Ada"))
+    document = state.to_json(context_serializer=lambda user: {"name": user.name})
+
+    again = (await RunState.from_json(agent, document)).to_json()
+    back = await RunState.from_json(agent, again, context_deserializer=lambda data: User(**data))
+
+    assert again == document
+    assert (await Runner.run(agent, back)).context_wrapper.context.name == "Ada"
+
+
 async def test_a_strict_state_refuses_a_context_that_is_no_mapping() -> None:
     state = await paused(agent_of(), context=User("Ada"))
 

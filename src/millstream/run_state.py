@@ -24,7 +24,7 @@ from millstream import codec
 from millstream.approval import Decision, Decisions, key_of_item
 from millstream.context import RunContextWrapper, TContext
 from millstream.errors import ApprovalError, DecodeError, RunStateError
-from millstream.items import ItemHelpers
+from millstream.items import ItemHelpers, ToolApprovalItem
 from millstream.run.conversation import Conversation
 from millstream.run.input import check_input
 from millstream.run.state import RunProgress, new_run_id
@@ -34,7 +34,7 @@ from millstream.run.state_json import agents_by_name, progress_from, read, to_js
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.config import ReasoningItemIdPolicy
-    from millstream.items import ToolApprovalItem, TResponseInputItem
+    from millstream.items import TResponseInputItem
 
 logger = logging.getLogger("millstream")
 
@@ -88,8 +88,8 @@ class RunState(Generic[TContext, TAgent]):
             max_turns=max_turns,
             conversation=Conversation(previous_response_id, conversation_id, auto_previous_response_id),
         )
-        self._lacks_context: str | None = None
-        """The class of the context that the state could not carry, where it could not."""
+        self._unread: ContextDocument | None = None
+        """What stands for the context where it could not be made of that: a state that was read back."""
 
     @classmethod
     def of(cls, progress: RunProgress) -> RunState[Any, Any]:
@@ -105,7 +105,7 @@ class RunState(Generic[TContext, TAgent]):
                 "or its pause."
             )
         self._progress = progress.copy()
-        self._lacks_context = None
+        self._unread = None
         return cast("RunState[Any, Any]", self)
 
     @classmethod
@@ -185,6 +185,10 @@ class RunState(Generic[TContext, TAgent]):
 
     def _key(self, item: ToolApprovalItem | str) -> Any:
         """The key of a call that waits."""
+        if not isinstance(item, str | ToolApprovalItem):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ApprovalError(
+                f"To decide over a call takes one of get_interruptions(), or a call id, not {type(item).__name__}."
+            )
         waiting = self._keys()
         if isinstance(item, str):
             found = [key for key in waiting if key.call_id == item]
@@ -277,9 +281,8 @@ class RunState(Generic[TContext, TAgent]):
         Raises:
             RunStateError: the context cannot be kept, and `strict_context` is set.
         """
-        document = _context_document(
-            self._progress.context_wrapper.context, context_serializer, strict=strict_context
-        )
+        context = self._progress.context_wrapper.context
+        document = self._unread or _context_document(context, context_serializer, strict=strict_context)
         return to_json(self._progress, document)
 
     def to_string(
@@ -320,12 +323,13 @@ class RunState(Generic[TContext, TAgent]):
             RunStateError: it is no state, or a damaged one, or of agents that are not there.
         """
         document = read(state_json)
-        wrapper, lacks = _context_from(document.context, context_override, context_deserializer)
-        if lacks is not None and strict_context:
-            raise _no_context(lacks)
+        wrapper = _context_from(document.context, context_override, context_deserializer)
+        if wrapper is None and strict_context:
+            raise _no_context(document.context)
         self = object.__new__(RunState)
+        self._unread = document.context if wrapper is None else None
+        wrapper = wrapper or RunContextWrapper(context=document.context.value)
         self._progress = progress_from(document, agents_by_name(initial_agent), wrapper)
-        self._lacks_context = lacks
         return self
 
     @staticmethod
@@ -362,8 +366,8 @@ class RunState(Generic[TContext, TAgent]):
         if context is not None:
             given = cast("Any", context.context) if isinstance(context, RunContextWrapper) else context
             progress.context_wrapper.context = given
-        elif self._lacks_context is not None:
-            raise _no_context(self._lacks_context)
+        elif self._unread is not None:
+            raise _no_context(self._unread)
         if conversation is not None and conversation.tracks:
             progress.conversation.auto = conversation.auto or progress.conversation.auto
             for name in ("conversation_id", "previous_response_id"):
@@ -460,21 +464,21 @@ def _context_from(
     document: ContextDocument,
     override: ContextOverride | None,
     deserializer: ContextDeserializer | None,
-) -> tuple[RunContextWrapper[Any], str | None]:
-    """The context of a run that is read back; and the class of what could not be, where it could not."""
+) -> RunContextWrapper[Any] | None:
+    """The context of a run that is read back; None where the document alone does not have it."""
     if isinstance(override, RunContextWrapper):
-        return override, None
+        return override
     if override is not None:
-        return RunContextWrapper(context=override), None
+        return RunContextWrapper(context=override)
     if document.kind in ("none", "json"):
-        return RunContextWrapper(context=document.value), None
+        return RunContextWrapper(context=document.value)
     if document.kind == "custom" and deserializer is not None and isinstance(document.value, dict):
-        return RunContextWrapper(context=deserializer(cast("dict[str, Any]", document.value))), None
-    return RunContextWrapper(context=document.value), document.type
+        return RunContextWrapper(context=deserializer(cast("dict[str, Any]", document.value)))
+    return None
 
 
-def _no_context(kind: str) -> RunStateError:
+def _no_context(document: ContextDocument) -> RunStateError:
     return RunStateError(
-        f"The context of this run, a {kind}, is not in its state as it was. Pass context_deserializer= or "
+        f"The context of this run, a {document.type}, is not in its state as it was. Pass context_deserializer= or "
         "context_override= where the state is read, or context= where the run goes on."
     )

@@ -388,11 +388,20 @@ async def test_a_call_that_does_not_wait_cannot_be_decided_over() -> None:
     state.approve("c2")
     done = await Runner.run(disk.agent, state)
 
-    for decide in (done.to_state().approve, paused.to_state().approve):
-        with pytest.raises((ApprovalError, RunStateError)):
-            decide("c2" if decide.__self__ is not None else "")
+    with pytest.raises(ApprovalError, match="c2 does not wait"):
+        done.to_state().approve("c2")
+    with pytest.raises(RunStateError, match="comes too late"):
+        paused.to_state().approve("c2")
     with pytest.raises(ApprovalError, match=r"c1 does not wait .* These do: none"):
         done.to_state().reject("c1")
+
+
+@pytest.mark.parametrize("item", [None, {"call_id": "c2"}, 2])
+async def test_a_decision_is_over_an_item_or_a_call_id(item: Any) -> None:
+    state = (await Runner.run(Disk().agent, "Tidy up")).to_state()
+
+    with pytest.raises(ApprovalError, match=f"or a call id, not {type(item).__name__}"):
+        state.approve(item)
 
 
 async def test_what_is_decided_when_the_run_goes_on_comes_too_late() -> None:
