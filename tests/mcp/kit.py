@@ -11,7 +11,8 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
-import jsonschema  # noqa: F401  # when first imported it reads files, which no loop may wait for
+import httpcore2  # noqa: F401  # when first imported it reads files, which no loop may wait for
+import jsonschema  # noqa: F401  # it too
 import uvicorn
 from mcp.server import MCPServer as Hosted
 

@@ -150,7 +150,7 @@ async def test_headers_and_timeouts_are_those_of_the_params(way: Way) -> None:
 
     def factory(headers: Any = None, timeout: Any = None, auth: Any = None) -> httpx2.AsyncClient:
         seen.append((headers, timeout.connect, timeout.read, auth))
-        return httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth)
+        return httpx2.AsyncClient(headers=headers, timeout=timeout, auth=auth, verify=False)
 
     async with way.host() as host:
         params = {"headers": {"X-Key": "k"}, "timeout": 30, "sse_read_timeout": 60}
