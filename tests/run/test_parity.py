@@ -52,6 +52,8 @@ from millstream.testing import (
 )
 from tests.support.run_logs import entries_of
 
+pytestmark = pytest.mark.timeout(300)  # hundreds of runs each: on a machine that is busy, minutes
+
 # --- what is drawn -----------------------------------------------------------------------------
 
 

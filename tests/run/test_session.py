@@ -829,6 +829,7 @@ async def stopped(plan: Any, at: int, mode: CancelMode, session: Kept) -> Any:
     return handle
 
 
+@pytest.mark.timeout(300)  # as the other drawn runs
 @drawn_runs.drawn
 @given(
     drawn_runs.plans(drawn_runs.whole_steps | drawn_runs.torn_steps, *MODES),
