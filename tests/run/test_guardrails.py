@@ -507,6 +507,51 @@ async def test_a_run_that_is_taken_up_after_a_pause_has_its_input_judged_no_seco
     assert (result.final_output, seen) == ("ok", ["hi"])
 
 
+@pytest.mark.parametrize("trips", [False, True])
+async def test_input_that_is_added_to_a_paused_run_is_judged_before_the_model_is_asked(trips: bool) -> None:
+    seen: list[Any] = []
+
+    @input_guardrail
+    async def check(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        seen.append((agent.name, given))
+        return verdict(trips=trips and given != "hi")
+
+    model = ScriptedModel([[function_call("look", {})], "ok"])
+    asked = Agent(name="A", model=model, tools=[guarded(needs_approval=True)], input_guardrails=[check])
+    paused = await Runner.run(asked, "hi")
+    state = paused.to_state()
+    state.approve(paused.interruptions[0])
+    state.add_input("And?")
+
+    if trips:
+        with pytest.raises(InputGuardrailTripwireTriggered):
+            await Runner.run(asked, state)
+    else:
+        assert (await Runner.run(asked, state)).final_output == "ok"
+
+    assert seen == [("A", "hi"), ("A", [{"role": "user", "content": "And?"}])]
+    assert len(model.calls) == (1 if trips else 2)
+
+
+async def test_input_that_is_sent_to_a_run_is_judged_by_the_agent_that_is_to_answer_it() -> None:
+    @input_guardrail
+    async def check(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        return verdict(trips="homework" in str(given))
+
+    class Sending(RunHooks[Any]):
+        async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+            if agent.name == "A":
+                run.send("Now my homework.", when="after_turn")
+
+    second = Agent(name="B", model=ScriptedModel(["B here."]), input_guardrails=[check])
+    first = agent([function_call("transfer_to_b", {})], handoffs=[second])
+    run = Runner.run_streamed(first, "hi", hooks=Sending())
+    entries = await entries_of(run)
+
+    assert isinstance(run.run_loop_exception, InputGuardrailTripwireTriggered)
+    assert [entry.type for entry in entries[-3:]] == ["input.added", "guardrail.result", "run.failed"]
+
+
 async def test_no_run_pauses_before_its_input_has_passed() -> None:
     judged, answered = asyncio.Event(), asyncio.Event()
 

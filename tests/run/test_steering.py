@@ -284,7 +284,8 @@ async def test_input_that_comes_while_input_guardrails_judge_reaches_the_first_c
 
     @input_guardrail(run_in_parallel=False)
     async def judge(context: Any, agent: Any, input: Any) -> GuardrailFunctionOutput:
-        handles[0].send("Quick!")
+        if input == "Hi":  # it judges what is sent, too
+            handles[0].send("Quick!")
         return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
 
     model = ScriptedModel(["Hello."])

@@ -3,7 +3,8 @@
 Rules of this file:
 
 1. The input is judged once: by the guardrails of the run's first agent and those of the run, and
-   not again where a run is taken up after a pause, or handed over.
+   not again where a run is taken up after a pause, or handed over. Input that comes later is
+   judged by those of the agent that is to answer it, all of them before its model is asked.
 2. Blocking guardrails judge before anything else; the parallel ones begin behind them, beside
    the first model call. One that trips or raises ends the run at once, whatever it is doing.
 3. No run has its output, and none pauses, before every parallel guardrail has passed its input.
@@ -51,26 +52,31 @@ class InputGuardrails(Seams):
     """Judges the input of a run.
 
     Args:
-        guardrails: those of the first agent, then those of the run.
+        of_run: the guardrails of the run; each agent has its own.
     """
 
-    def __init__(self, guardrails: Sequence[InputGuardrail[Any]]) -> None:
-        self._guardrails = guardrails
+    def __init__(self, of_run: Sequence[InputGuardrail[Any]]) -> None:
+        self._of_run = of_run
         self._parallel: Verdicts[InputGuardrailResult] | None = None
         self._holding = 0
         """How many guardrails have yet to judge that hold what models write until then."""
 
     async def run_input(self, run: ActiveRun) -> None:
         """Blocking guardrails judge, parallel ones begin."""
-        if run.progress.current_turn:  # taken up again: judged when it began
-            return
-        blocking = self._verdicts(run)
-        blocking.ask("input", self._judging(run, parallel=False))
-        await blocking.given()
-        self._holding = sum(each.run_in_parallel and each.hold == "verdict" for each in self._guardrails)
+        guardrails = self._of(run.progress.current_agent)
+        await self._block(run, [each for each in guardrails if not each.run_in_parallel], run.progress.input)
+        beside = [each for each in guardrails if each.run_in_parallel]
+        self._holding = sum(each.hold == "verdict" for each in beside)
         self._parallel = self._verdicts(run, background=True)
-        self._parallel.ask("input", self._judging(run, parallel=True))
-        await asyncio.sleep(0)  # those that know at once keep the model from being asked
+        self._parallel.ask("input", _judging(run, beside, run.progress.input))
+        if beside:
+            await asyncio.sleep(0)  # those that know at once keep the model from being asked
+
+    async def input_added(
+        self, run: ActiveRun, agent: Agent[Any], items: Sequence[TResponseInputItem]
+    ) -> None:
+        """All guardrails of the agent that is to answer it judge, before its model is asked."""
+        await self._block(run, self._of(agent), list(items))
 
     async def model_start(
         self, run: ActiveRun, agent: Agent[Any], instructions: str | None, input: Sequence[TResponseInputItem]
@@ -101,29 +107,28 @@ class InputGuardrails(Seams):
 
     async def run_end(self, run: ActiveRun, error: BaseException | None) -> None:
         """None is left running. What was said in answer to an input that tripped is taken back."""
+        parallel = self._parallel
+        if parallel is None:
+            return
         try:
             if error is None:
-                await self._all_have_passed()
+                await parallel.given()
         finally:
-            if self._parallel is not None:
-                await self._parallel.stop()
-        if isinstance(error, InputGuardrailTripwireTriggered):
+            await parallel.stop()
+        if isinstance(error, InputGuardrailTripwireTriggered) and error is parallel.failure:
             await take_back(run, run.begins_after)
+
+    def _of(self, agent: Agent[Any]) -> list[InputGuardrail[Any]]:
+        return [*agent.input_guardrails, *self._of_run]
+
+    async def _block(self, run: ActiveRun, guardrails: Sequence[InputGuardrail[Any]], input: Any) -> None:
+        verdicts = self._verdicts(run)
+        verdicts.ask("input", _judging(run, guardrails, input))
+        await verdicts.given()
 
     async def _all_have_passed(self) -> None:
         if self._parallel is not None:
             await self._parallel.given()
-
-    def _judging(self, run: ActiveRun, *, parallel: bool) -> Any:
-        progress = run.progress
-        return [
-            (
-                guardrail.get_name(),
-                guardrail.run(progress.current_agent, _copied(progress.input), progress.context_wrapper),
-            )
-            for guardrail in self._guardrails
-            if guardrail.run_in_parallel is parallel
-        ]
 
     def _verdicts(self, run: ActiveRun, *, background: bool = False) -> Verdicts[InputGuardrailResult]:
         async def heard(result: InputGuardrailResult) -> None:
@@ -144,6 +149,15 @@ class InputGuardrails(Seams):
                     await run.writer.release(self)
 
         return Verdicts(run, heard, run.stop_with) if background else Verdicts(run, heard)
+
+
+def _judging(run: ActiveRun, guardrails: Sequence[InputGuardrail[Any]], input: Any) -> Any:
+    """Each guardrail by its name, and what gives its verdict on `input`."""
+    progress = run.progress
+    return [
+        (each.get_name(), each.run(progress.current_agent, _copied(input), progress.context_wrapper))
+        for each in guardrails
+    ]
 
 
 class ToolGuardrails(Seams):

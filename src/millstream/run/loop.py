@@ -237,6 +237,7 @@ class Loop:
         run = self._run
         while items := run.take_input():
             await run.write(*(InputAdded(input=item.raw_item) for item in items))
+            await self._seams.input_added(run, ready.agent, [item.to_input_item() for item in items])
         with run.stoppable(by=("now", "after_tool")), run.steering.interrupts(when=("now", "after_tool")):
             return await ModelCaller(run, self._seams, self._conversation, ready).call()
 

@@ -50,8 +50,8 @@ def _guards_and_hooks(agent: Agent[Any], config: RunConfig, hooks: Any) -> list[
     """Guardrails, hooks, and then the guardrails of the output: of that the hooks are told first."""
     parts: list[Seams] = []
     agents, are_all = reachable(agent)
-    on_input = [*agent.input_guardrails, *(config.input_guardrails or ())]
-    if on_input:
+    on_input = config.input_guardrails or ()
+    if on_input or not are_all or any(each.input_guardrails for each in agents):
         parts.append(InputGuardrails(on_input))
     if not are_all or any(map(_has_guarded_tools, agents)):
         parts.append(ToolGuardrails())

@@ -46,6 +46,11 @@ class Seams:
     async def run_resumed(self, run: ActiveRun) -> None:
         """In place of `run_input`, where the run goes on with one that was paused or had ended: nothing begins anew."""
 
+    async def input_added(
+        self, run: ActiveRun, agent: Agent[Any], items: Sequence[TResponseInputItem]
+    ) -> None:
+        """Input that was sent to the run is about to be given to the model of `agent`: input guardrails judge it."""
+
     def turn_span(self, run: ActiveRun) -> AbstractAsyncContextManager[Any]:
         """Held open for one turn, its tools and handoffs included."""
         return nullcontext()
@@ -149,6 +154,13 @@ class Together(Seams):
         """Each."""
         for part in self.parts:
             await part.run_resumed(run)
+
+    async def input_added(
+        self, run: ActiveRun, agent: Agent[Any], items: Sequence[TResponseInputItem]
+    ) -> None:
+        """Each."""
+        for part in self.parts:
+            await part.input_added(run, agent, items)
 
     def turn_span(self, run: ActiveRun) -> AbstractAsyncContextManager[Any]:
         """All of theirs."""

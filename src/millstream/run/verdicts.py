@@ -62,6 +62,11 @@ class Verdicts(Generic[TResult]):
             task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
             self._tasks[task] = name
 
+    @property
+    def failure(self) -> Exception | None:
+        """What was raised, or the first trip, once there is one."""
+        return self._failure
+
     async def given(self) -> None:
         """Wait until all have judged.
 

@@ -402,6 +402,30 @@ def a_call_that_passes_its_guardrail_still_waits_for_approval(kit: Kit) -> Case:
     return waits_for_approval(kit, allows, pre_approval_tool_input_guardrails=True)
 
 
+@scenario
+def input_that_is_added_to_a_state_is_judged(kit: Kit) -> Case:
+    @kit.function_tool(needs_approval=True)
+    def look() -> str:
+        return "seen"
+
+    agent = kit.Agent(
+        name="A",
+        tools=[look],
+        model=kit.script([kit.call("look")], [kit.say("Done.")]),
+        input_guardrails=[checks_input(kit, "parallel")],
+    )
+    config = kit.RunConfig(input_guardrails=[checks_input(kit, "blocking", run_in_parallel=False)])
+
+    async def approve(result: Any) -> Any:
+        state = result.to_state()
+        state.approve(result.interruptions[0])
+        state.add_input("And?")
+        return (await kit.Runner.run(agent, state, run_config=config)).final_output
+
+    given = [{"role": "user", "content": "Hi"}]
+    return Case(agent, given, options={"run_config": config}, after=approve)
+
+
 def waits_for_approval(kit: Kit, guardrail: Any, **execution: Any) -> Case:
     """A run with a guarded tool that needs approval, which is given."""
 
