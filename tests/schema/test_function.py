@@ -439,6 +439,20 @@ def test_named_rest_parameters_need_strict_mode_off_and_go_into_an_object_of_the
     }
 
 
+def test_what_a_function_returns_may_be_there_for_type_checkers_only() -> None:
+    local = 5
+
+    def func(a: int) -> "OnlyForCheckers[str]":  # type: ignore[type-arg]
+        return local  # type: ignore[return-value]  # pyright: ignore[reportReturnType]
+
+    class Thing:
+        def method(self, a: "int") -> "OnlyForCheckers":
+            raise NotImplementedError
+
+    for each in (func, Thing().method):
+        assert list(function_schema(each).params_json_schema["properties"]) == ["a"]
+
+
 def test_a_name_that_is_nowhere_defined_is_named_with_its_parameter() -> None:
     def func(a: "OnlyForCheckers") -> None: ...
 

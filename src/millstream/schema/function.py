@@ -17,6 +17,7 @@ import re
 import typing
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from types import FunctionType
 from typing import Annotated, Any, cast, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, Field, create_model
@@ -171,12 +172,12 @@ def _signature(func: Any, name: str) -> inspect.Signature:
 
 
 def _hints(target: Any, name: str) -> dict[str, Any]:
-    """The annotations of `target`, those that are text evaluated."""
+    """The annotations of the parameters of `target`, those that are text evaluated."""
     if not inspect.isroutine(target) and not inspect.isclass(target):
         target = type(target).__call__
     if inspect.isclass(target):
         target = target.__init__
-    target = inspect.unwrap(target)
+    target = _without_return(inspect.unwrap(target))
     try:
         return typing.get_type_hints(target, include_extras=True)
     except NameError:
@@ -199,6 +200,25 @@ def _hints(target: Any, name: str) -> dict[str, Any]:
             f"Tool {name!r}: {where} is annotated with {missing!r}, which is not defined where the "
             "function is. Import it outside `if TYPE_CHECKING:`, or define it at the top of the module."
         ) from None
+
+
+def _without_return(target: Any) -> Any:
+    """`target` without its annotation of what it returns.
+
+    No model is asked for that: it may be there for type checkers only.
+    """
+    function = getattr(target, "__func__", target)
+    if not isinstance(function, FunctionType):
+        return target
+    annotations = {name: each for name, each in function.__annotations__.items() if name != "return"}
+    bare = FunctionType(
+        function.__code__, function.__globals__, function.__name__, closure=function.__closure__
+    )
+    bare.__annotations__ = annotations
+    for name in ("__type_params__",):  # Python 3.12 and later
+        if hasattr(function, name):
+            setattr(bare, name, getattr(function, name))
+    return bare
 
 
 def _locals_of_caller() -> dict[str, Any]:
