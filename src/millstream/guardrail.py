@@ -82,7 +82,7 @@ OutputGuardrailFunction: TypeAlias = Callable[
 
 @dataclass
 class InputGuardrail(Generic[TContext]):
-    """A check on the input of a run's first agent."""
+    """A check on the input of a run, as its first agent gets it; and on what is sent to its agent later."""
 
     guardrail_function: InputGuardrailFunction[TContext]
     name: str | None = None

@@ -1,4 +1,8 @@
-"""Hooks: callbacks on what happens in a run. Subclass one, and override what you want to see."""
+"""Hooks: callbacks on what happens in a run. Subclass one, and override what you want to see.
+
+They are called in the run's own task, which waits for them. What one raises ends the run, with a
+note that says whose it was.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +39,7 @@ class RunHooks(Generic[TContext]):
     async def on_agent_end(
         self, context: AgentHookContext[TContext], agent: Agent[TContext], output: Any
     ) -> None:
-        """An agent has produced the final output."""
+        """An agent has produced an output; guardrails have yet to judge it."""
 
     async def on_handoff(
         self,
@@ -63,12 +67,12 @@ class AgentHooks(Generic[TContext]):
         """The agent begins to act."""
 
     async def on_end(self, context: AgentHookContext[TContext], agent: Agent[TContext], output: Any) -> None:
-        """The agent has produced the final output."""
+        """The agent has produced an output; guardrails have yet to judge it."""
 
     async def on_handoff(
         self, context: RunContextWrapper[TContext], agent: Agent[TContext], source: Agent[TContext]
     ) -> None:
-        """`source` hands over to this agent."""
+        """This agent, `source`, hands over to `agent`, whose own hooks are not told."""
 
     async def on_tool_start(
         self, context: RunContextWrapper[TContext], agent: Agent[TContext], tool: Tool

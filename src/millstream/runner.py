@@ -63,7 +63,7 @@ class Runner:
                 With a state, None keeps the context that it has.
             max_turns: how often a model may be asked; None for no limit. With a state, the limit
                 that the run began with holds, over all its parts.
-            hooks: not in this version.
+            hooks: callbacks on what happens, an instance of a subclass of `RunHooks`.
             run_config: settings for the whole run, also as a dict.
             error_handlers: turn an error of a kind into an output.
             previous_response_id: go on from a response that the model's server keeps.

@@ -15,11 +15,16 @@ from millstream import (
     AgentUpdatedStreamEvent,
     Entry,
     FunctionTool,
+    GuardrailFunctionOutput,
+    HoldChunks,
+    InputGuardrail,
     ModelSettings,
+    OutputGuardrail,
     Partial,
     RawResponsesStreamEvent,
     RunConfig,
     RunContextWrapper,
+    RunHooks,
     RunItemStreamEvent,
     Runner,
     RunResult,
@@ -27,12 +32,15 @@ from millstream import (
     Session,
     SQLiteSession,
     StreamEvent,
+    Tool,
     ToolArgumentsDelta,
     ToolContext,
     TResponseInputItem,
     Usage,
     function_tool,
     handoff,
+    input_guardrail,
+    output_guardrail,
     to_sse,
     to_websocket,
 )
@@ -67,6 +75,28 @@ def now() -> str:
 def instructions(context: RunContextWrapper[Shop], agent: Agent[Shop]) -> str:
     return f"You serve {context.context.name} as {agent.name}."
 
+
+@input_guardrail(hold="verdict")
+async def polite(
+    context: RunContextWrapper[Shop], agent: Agent[Any], given: str | list[TResponseInputItem]
+) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(context.context.name, tripwire_triggered=False)
+
+
+@output_guardrail(hold=HoldChunks(characters=100))
+def true(context: RunContextWrapper[Shop], agent: Agent[Any], output: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(context.context.name, tripwire_triggered=False)
+
+
+class Watch(RunHooks[Shop]):
+    async def on_tool_end(
+        self, context: RunContextWrapper[Shop], agent: Agent[Shop], tool: Tool, result: object
+    ) -> None:
+        assert_type(context.context, Shop)
+
+
+assert_type(polite, InputGuardrail[Shop])
+assert_type(true, OutputGuardrail[Shop])
 
 clerk = Agent[Shop](name="clerk", instructions=instructions, tools=[stock, now], output_type=Order)
 door = Agent[Shop](

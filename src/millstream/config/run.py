@@ -131,7 +131,9 @@ class RunConfig:
     handoff_history_mapper: HandoffHistoryMapper | None = None
     """Makes of the conversation what is told, where it is nested; None for one message of numbered lines."""
     input_guardrails: list[InputGuardrail[Any]] | None = None
+    """Behind those of the run's first agent."""
     output_guardrails: list[OutputGuardrail[Any]] | None = None
+    """Behind those of the agent that answers."""
     tracing_disabled: bool = False
     """Record nothing of this run, also where its caller has a trace open."""
     tracing: TracingConfig | None = None
