@@ -145,8 +145,8 @@ async def test_what_a_server_refuses_is_its_own_error() -> None:
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
-        (["quit"], "it did not go along"),
-        (["no-mcp", "quit"], "it did not go along"),
+        (["quit"], "it ended, or closed the connection, before it had answered"),
+        (["no-mcp", "quit"], "it ended, or closed the connection, before it had answered"),
     ],
 )
 async def test_a_program_that_is_no_server_is_an_error_that_says_what_to_check(

@@ -22,7 +22,7 @@ def reason(error: BaseException) -> str:
     """Why something did not work, without the address of a server, which may have a secret in it."""
     import httpx2
     from mcp import MCPError
-    from mcp.types import REQUEST_TIMEOUT
+    from mcp.types import CONNECTION_CLOSED, REQUEST_TIMEOUT
 
     error = innermost(error)
     if isinstance(error, httpx2.HTTPStatusError):
@@ -33,6 +33,8 @@ def reason(error: BaseException) -> str:
         return f"it could not be reached ({type(error).__name__}: {error})"
     if isinstance(error, MCPError) and error.code == REQUEST_TIMEOUT:
         return "it did not answer in time"
+    if isinstance(error, MCPError) and error.code == CONNECTION_CLOSED:
+        return "it ended, or closed the connection, before it had answered"
     if isinstance(error, MCPError):
         return f"it did not go along ({error.message})"
     if isinstance(error, ValidationError):
