@@ -90,7 +90,7 @@ class OutputGuardrails(Seams):
 
     async def final_output(self, run: ActiveRun, agent: Agent[Any], output: Any) -> None:
         """Judge the output; what waits is let out when all have passed it, and whatever else was said."""
-        if not _is_all_that_was_said(agent, run.progress.turn, output):
+        if run.writer.holds and not _is_all_that_was_said(agent, run.progress.turn, output):
             await self._judge_the_rest(run)
         await self._judge(run, agent, output, self._of(agent))
         await run.writer.release(self)
