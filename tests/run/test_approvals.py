@@ -29,7 +29,7 @@ from millstream import (
     tool,
 )
 from millstream.events import Entry
-from millstream.testing import ScriptedModel, check_stream, function_call
+from millstream.testing import ScriptedModel, check_stream, function_call, reasoning
 
 
 class Disk:
@@ -402,6 +402,65 @@ async def test_a_decision_is_over_an_item_or_a_call_id(item: Any) -> None:
 
     with pytest.raises(ApprovalError, match=f"or a call id, not {type(item).__name__}"):
         state.approve(item)
+
+
+async def test_an_item_from_elsewhere_stands_for_the_call_that_it_tells_of() -> None:
+    disk = Disk()
+    paused = await Runner.run(disk.agent, "Tidy up")
+    state = await RunState.from_string(disk.agent, paused.to_state().to_string())
+
+    state.approve(paused.interruptions[0])
+
+    assert (await Runner.run(disk.agent, state)).final_output == "Done."
+
+
+async def test_items_of_calls_that_are_the_same_are_taken_one_after_the_other() -> None:
+    disk = Disk([Disk.delete("b", "c1"), Disk.delete("b", "c1")], "Done.")
+    paused = await Runner.run(disk.agent, "Tidy up")
+    state = await RunState.from_string(disk.agent, paused.to_state().to_string())
+    with pytest.raises(ApprovalError, match="2 calls wait that have the id 'c1'"):
+        state.approve("c1")
+
+    for item in paused.interruptions:
+        state.approve(item)
+    await Runner.run(disk.agent, state)
+
+    assert disk.done == ["delete b", "delete b"]
+
+
+async def test_a_log_that_cannot_tell_at_once_is_gone_on_with_where_the_state_is_at_hand() -> None:
+    class Slow(MemoryLog):
+        def info_nowait(self, run_id: str) -> None:
+            return None
+
+    disk, config = Disk(), RunConfig(log=Slow())
+    paused = await Runner.run(disk.agent, "Tidy up", run_config=config)
+    text = paused.to_state().to_string()
+
+    there = await Runner.run(disk.agent, await RunState.from_string(disk.agent, text), run_config=config)
+    here = await Runner.run(disk.agent, paused.to_state(), run_config=config)
+
+    assert here.run_id == paused.run_id != there.run_id
+
+
+def test_a_state_tells_what_it_is_of() -> None:
+    state = Runner.run_sync(Disk().agent, "Tidy up").to_state()
+
+    assert repr(state).endswith("agent 'A', turn 1, 1 call(s) waiting)")
+
+
+async def test_whether_reasoning_keeps_its_id_may_be_said_anew() -> None:
+    ids: list[bool] = []
+    for policy, config in (("omit", None), (None, None), (None, {"reasoning_item_id_policy": "omit"})):
+        fresh = Disk([reasoning("Hm."), Disk.delete("b", "c1")], "Done.")
+        state = (await Runner.run(fresh.agent, "Tidy up")).to_state()
+        state.set_reasoning_item_id_policy(policy)  # type: ignore[arg-type]
+        state.approve("c1")
+        await Runner.run(fresh.agent, state, run_config=config)
+        last: Any = fresh.model.last_call
+        ids.append(any("id" in item for item in last.input if item.get("type") == "reasoning"))
+
+    assert ids == [False, True, False]
 
 
 async def test_what_is_decided_when_the_run_goes_on_comes_too_late() -> None:

@@ -82,13 +82,16 @@ class MemoryLog(EventLog):
 
     async def info(self, run_id: str) -> LogInfo:
         """How far the log reaches."""
-        known = self.info_nowait(run_id)
+        known = self._info(run_id)
         if known is None:
             raise UnknownRunError(run_id)
         return known
 
     def info_nowait(self, run_id: str) -> LogInfo | None:
         """How far the log reaches; None where it has nothing of that run."""
+        return self._info(run_id)
+
+    def _info(self, run_id: str) -> LogInfo | None:
         run = self._runs.get(run_id)
         return None if run is None or run.last == 0 else LogInfo(run.first, run.last, run.sealed)
 
