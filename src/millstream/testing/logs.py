@@ -208,6 +208,7 @@ async def the_log_says_how_far_it_reaches(log: EventLog) -> None:
     await log.append(RUN, Batch(1, Stamp(run_id=RUN, agent="A"), [RunStarted(agent="A")]))
     info = await log.info(RUN)
     assert (info.first, info.last, info.sealed) == (1, 1, False)
+    assert log.info_nowait(RUN) in (None, info)
 
 
 async def entries_survive_the_wire(log: EventLog) -> None:
