@@ -80,6 +80,12 @@ def accepted_tools(sdk: Record, ours: Record) -> None:
         sdk["notes"], sdk["calls"] = ours["notes"], ours["calls"]
 
 
+def refused_afterwards(sdk: Record, ours: Record) -> None:
+    """What a program does with the state of a run is refused, and so nothing comes of it."""
+    if "refused" in ours.get("after", ()):
+        sdk["after"], sdk["calls"] = ours["after"], ours["calls"]
+
+
 def error_texts(sdk: Record, ours: Record) -> None:
     """The text of an error is another, and nothing else of it."""
     for key in ("error", "set_up"):
@@ -679,6 +685,22 @@ DIFFERENCES = [
         "nothing speaks against it",
         accepted_tools,
         ("schema_of_an_underscore", "schema_of_a_partial_function"),
+    ),
+    Difference(
+        "a state that is run on from again",
+        "goes on from where the first run came to, or asks the model once more",
+        "`RunStateError`; `to_state()` of what came of it, or `RunState.after(error)`",
+        "what was approved is done once",
+        refused_afterwards,
+        ("a_state_that_goes_on_twice",),
+    ),
+    Difference(
+        "a decision over a call that does not wait, or was decided over otherwise",
+        "taken, and of two the last",
+        "`ApprovalError`; the same decision again changes nothing",
+        "who decided should know that it was in vain",
+        refused_afterwards,
+        ("decisions_that_cannot_be_taken",),
     ),
     Difference(
         "classes of errors",

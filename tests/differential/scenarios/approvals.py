@@ -348,3 +348,40 @@ def an_agent_that_is_a_tool_and_pauses_over_json(kit: Kit) -> Case:
 def an_agent_that_is_a_tool_and_is_rejected_inside(kit: Kit) -> Case:
     agent = office(kit)
     return Case(agent, after=going_on(kit, agent, reject))
+
+
+@scenario
+def a_state_that_goes_on_twice(kit: Kit) -> Case:
+    agent = disk(kit, [call(kit, "delete", "a")], [kit.say("Done.")], [kit.say("Done again.")])
+
+    async def after(done: Any) -> Any:
+        state = done.to_state()
+        approve(state)
+        await kit.Runner.run(agent, state)
+        try:
+            await kit.Runner.run(agent, state)
+        except kit.UserError:
+            return "refused"
+        return "went on"
+
+    return Case(agent, after=after)
+
+
+@scenario
+def decisions_that_cannot_be_taken(kit: Kit) -> Case:
+    agent = disk(kit)
+
+    def after(done: Any) -> Any:
+        state = done.to_state()
+        (item,) = state.get_interruptions()
+        other = kit.ToolApprovalItem(agent=agent, raw_item=call(kit, "delete", "z"), tool_name="delete")
+        taken: list[str] = []
+        for decide in (lambda: state.approve(item), lambda: state.reject(item), lambda: state.approve(other)):
+            try:
+                decide()
+                taken.append("taken")
+            except kit.UserError:
+                taken.append("refused")
+        return taken
+
+    return Case(agent, after=after)
