@@ -216,3 +216,30 @@ async def test_who_listens_to_a_nested_run_hears_what_is_new() -> None:
 
     assert before == ["tool_called"]
     assert [name for name in heard if name] == ["tool_output", "message_output_created"]
+
+
+async def test_a_tree_that_goes_on_may_be_stopped_at_every_event(json: bool) -> None:
+    at, is_over = 0, False
+    while not is_over:
+        at += 1
+        office = Office("ann", "bob")
+        state = (await Runner.run(office.boss, "Tidy up")).to_state()
+        ann, bob = state.get_interruptions()
+        state.approve(ann)
+        state.reject(bob)
+        if json:
+            state = await RunState.from_string(office.boss, state.to_string())
+        handle = Runner.run_streamed(office.boss, state)
+        entries = []
+        async for entry in handle.entries(after=handle.begins_after):
+            entries.append(entry)
+            if len(entries) == at:
+                handle.cancel()
+        is_over = len(entries) < at
+
+        calls = [item for item in handle.new_items if item.type == "tool_call_item"]
+        answers = [item for item in handle.new_items if item.type == "tool_call_output_item"]
+        assert [item.call_id for item in calls] == ["ask_ann", "ask_bob"]
+        assert sorted(str(item.call_id) for item in answers) == ["ask_ann", "ask_bob"]
+        assert sum(entry.is_terminal and entry.depth == 0 for entry in entries) == 1
+        assert check_stream([entry async for entry in handle.entries()]).ok
