@@ -1,7 +1,7 @@
 """Guardrails: checks on what goes into and comes out of agents and tools, as plain descriptions.
 
 A guardrail judges one thing when it is asked (`run`). When it is asked, and what becomes of a
-run that it stops, is the run's to know: `run/guardrails.py` and `run/hold.py`.
+run that it stops, is the run's to know: `run/parts/guardrails.py` and `run/parts/hold.py`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 import asyncio
 import json
 import logging
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -185,7 +185,7 @@ async def test_a_heartbeat_is_due_when_nothing_was_given_for_so_long_whatever_wa
     clock = ManualClock()
     held = Held(clock=clock)
     a_feed = Feed(
-        held.handle.entries(),
+        cast("Any", held.handle.entries()),
         held.handle.run_id,
         clock=clock,
         wanted=EntryFilter(types={"user.event"}),

@@ -130,8 +130,9 @@ def exception(error: BaseException) -> Any:
             "usage": plain(run_data.context_wrapper.usage),
             **verdicts(run_data),
         }
-    if hasattr(error, "guardrail_result"):
-        data["guardrail_result"] = verdict(error.guardrail_result)
+    result = getattr(error, "guardrail_result", None)
+    if result is not None:
+        data["guardrail_result"] = verdict(result)
     elif hasattr(error, "guardrail"):
         data["guardrail_result"] = verdict(error)
     return data

@@ -40,8 +40,8 @@ from millstream.events import (
     TerminalEvent,
 )
 from millstream.items import InputItem
-from millstream.run.budget import Ledger
 from millstream.run.closing import keep
+from millstream.run.parts.budget import Ledger
 from millstream.run.readers import Readers
 from millstream.run.state import Left, Outcome
 from millstream.run.steering import OVER, Steering

@@ -2,7 +2,7 @@
 
 The loop calls every seam at its moment and does not know who stands behind it. Each seam
 returns what lets the run go on. A feature that takes part in runs is a subclass here, in a
-file of its own, never a branch in the loop; `run/parts.py` says who takes part in a run.
+file of its own, never a branch in the loop; `run/parts/__init__.py` says who takes part in a run.
 """
 
 from __future__ import annotations

@@ -18,8 +18,8 @@ from millstream.run.active import ActiveRun
 from millstream.run.input import check_input
 from millstream.run.loop import Loop
 from millstream.run.parts import parts_of
+from millstream.run.parts.session import check_session
 from millstream.run.prepare import model_of
-from millstream.run.session import check_session
 from millstream.run.state import RunProgress, new_run_id
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Guardrails on the input of a run, and on the calls of its tools. Those on its output: `run/hold.py`.
+"""Guardrails on the input of a run, and on the calls of its tools. Those on its output: `run/parts/hold.py`.
 
 Rules of this file:
 
@@ -34,10 +34,10 @@ from millstream.guardrail import (
     ToolOutputGuardrailData,
     ToolOutputGuardrailResult,
 )
-from millstream.run.retract import take_back
+from millstream.run.parts.retract import take_back
+from millstream.run.parts.verdicts import Verdicts, tell
 from millstream.run.seams import Seams
 from millstream.run.tools import as_run_error
-from millstream.run.verdicts import Verdicts, tell
 
 if TYPE_CHECKING:
     from millstream.agent import Agent

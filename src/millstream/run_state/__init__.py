@@ -28,8 +28,8 @@ from millstream.items import ItemHelpers, ToolApprovalItem
 from millstream.run.conversation import Conversation
 from millstream.run.input import check_input
 from millstream.run.state import RunProgress, new_run_id
-from millstream.run.state_document import ContextDocument
-from millstream.run.state_json import agents_by_name, progress_from, read, to_json
+from millstream.run_state.document import ContextDocument
+from millstream.run_state.form import agents_by_name, progress_from, read, to_json
 
 if TYPE_CHECKING:
     from millstream.agent import Agent

@@ -10,7 +10,7 @@ Rules of this file:
    what had come by then is let out, unless another guardrail holds for the whole verdict.
 4. A turn that turns out not to be the last is let out before its tools run, or the run is handed
    over. No text is let out that those who hold have not passed: they are asked about its text.
-5. Where one trips, what waits is forgotten and what is out is taken back (`run/retract.py`). Where
+5. Where one trips, what waits is forgotten and what is out is taken back (`run/parts/retract.py`). Where
    a run ends otherwise, what waits is forgotten too: `ActiveRun` sees to that.
 """
 
@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.errors import OutputGuardrailTripwireTriggered
 from millstream.guardrail import HoldChunks, OutputGuardrail, OutputGuardrailResult
-from millstream.run.blocked import withhold_tool_outputs
-from millstream.run.retract import take_back
+from millstream.run.parts.blocked import withhold_tool_outputs
+from millstream.run.parts.retract import take_back
+from millstream.run.parts.verdicts import Verdicts, tell
 from millstream.run.seams import Seams
-from millstream.run.verdicts import Verdicts, tell
 
 if TYPE_CHECKING:
     from millstream.agent import Agent

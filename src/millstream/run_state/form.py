@@ -30,7 +30,8 @@ from millstream.items import AGENT_FIELDS, ModelResponse, RunItem, raw_field
 from millstream.run.conversation import Conversation
 from millstream.run.input import check_input
 from millstream.run.state import Left, RunProgress
-from millstream.run.state_document import (
+from millstream.run.turn import Turn
+from millstream.run_state.document import (
     SCHEMA,
     VERSION,
     ContextDocument,
@@ -40,8 +41,7 @@ from millstream.run.state_document import (
     StateDocument,
     UsageDocument,
 )
-from millstream.run.state_verdicts import take_verdicts, verdicts_of
-from millstream.run.turn import Turn
+from millstream.run_state.verdicts import take_verdicts, verdicts_of
 from millstream.usage import RequestUsage, Usage
 
 if TYPE_CHECKING:

@@ -23,8 +23,8 @@ from typing import TYPE_CHECKING, Any, cast
 from millstream.context import settle
 from millstream.errors import InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered, UserError
 from millstream.items import ItemHelpers, MessageOutputItem, as_input_item
-from millstream.run.history import whole
 from millstream.run.input import check_input
+from millstream.run.parts.history import whole
 from millstream.run.seams import Seams
 
 if TYPE_CHECKING:

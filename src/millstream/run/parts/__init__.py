@@ -5,18 +5,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from millstream.agent import reachable
-from millstream.run.budget import BudgetPart
-from millstream.run.guardrails import InputGuardrails, ToolGuardrails
-from millstream.run.hold import OutputGuardrails
-from millstream.run.hooks import Hooks
+from millstream.run.parts.budget import BudgetPart
+from millstream.run.parts.guardrails import InputGuardrails, ToolGuardrails
+from millstream.run.parts.hold import OutputGuardrails
+from millstream.run.parts.hooks import Hooks
+from millstream.run.parts.session import SessionPart
+from millstream.run.parts.spans import trace_run
 from millstream.run.seams import Seams, Together
-from millstream.run.session import SessionPart
-from millstream.run.spans import trace_run
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.config import RunConfig
-    from millstream.run.budget import Ledger
+    from millstream.run.parts.budget import Ledger
 
 
 def parts_of(
