@@ -36,7 +36,7 @@ def test_a_name_is_made_of_the_agents() -> None:
         ({"on_stream_max_pending_events": True}, "on_stream_max_pending_events=True): a number above 0"),
         ({"max_turns": 0}, "max_turns=0"),
         ({"max_turns": "3"}, "max_turns='3'"),
-        ({"run_config": {"modle": "x"}}, "modell"),
+        ({"run_config": {"modle": "x"}}, "modle"),
         ({"run_config": RunConfig(log=MemoryLog())}, "written in the log of its root"),
     ],
 )
