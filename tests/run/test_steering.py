@@ -19,7 +19,9 @@ from millstream import (
     ModelRetryBackoffSettings,
     ModelRetrySettings,
     ModelSettings,
+    OutputGuardrailTripwireTriggered,
     RunConfig,
+    RunHooks,
     RunItemStreamEvent,
     Runner,
     RunResultStreaming,
@@ -425,22 +427,63 @@ async def test_a_run_nested_in_a_tool_is_stopped_with_its_call() -> None:
     assert run.final_output == "Without it, then."
 
 
-async def test_text_that_is_held_is_not_told_when_input_ends_it() -> None:
-    @output_guardrail(hold="verdict")
-    async def judge(context: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
-        return GuardrailFunctionOutput(output_info=None, tripwire_triggered=False)
+@output_guardrail(hold="verdict")
+async def no_secrets(context: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(output_info=None, tripwire_triggered="Secret" in str(output))
 
+
+async def test_text_that_is_held_is_nowhere_when_input_ends_it() -> None:
     model = ScriptedModel([ModelStep("Secret words.", hang_after=5), "Good bye."])
-    run = Runner.run_streamed(Agent(name="A", model=model, output_guardrails=[judge]), "Hi")
+    session = SQLiteSession("s")
+    run = Runner.run_streamed(
+        Agent(name="A", model=model, output_guardrails=[no_secrets]), "Hi", session=session
+    )
+    while not model.calls:
+        await asyncio.sleep(0)
     await others_have_run()
-    assert run.run_loop_task
 
     run.send("Hello?")
     told = b"".join([entry.to_json() async for entry in run.entries()])
 
     assert b"Secret" not in told
     assert b"Good bye." in told
-    assert said(run.to_input_list())[1:3] == ["assistant: Secret …", "user: Hello?"]
+    assert said(model.calls[1].input) == ["user: Hi", "user: Hello?"]
+    assert said(run.to_input_list()) == said(await session.get_items())
+    assert "Secret" not in str(run.to_input_list())
+
+
+async def test_calls_of_an_answer_that_is_held_are_forgotten_with_its_text() -> None:
+    @tool
+    def look() -> str:
+        raise AssertionError("the turn was given up before its tools")
+
+    class Interrupts(RunHooks[Any]):
+        async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+            if len(model.calls) == 1:
+                run.send("Hello?", when="now")
+
+    model = ScriptedModel([["Secret words.", function_call("look", call_id="c1")], "Good bye."])
+    agent = Agent(name="A", model=model, tools=[look], output_guardrails=[no_secrets])
+    run = Runner.run_streamed(agent, "Hi", hooks=Interrupts())
+    await run
+
+    assert said(model.calls[1].input) == ["user: Hi", "user: Hello?"]
+    assert [item.type for item in run.new_items] == ["input_item", "message_output_item"]
+
+
+async def test_text_is_judged_before_a_session_has_it_where_input_waits_for_the_turn() -> None:
+    class Adds(RunHooks[Any]):
+        async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+            run.send("Hello?", when="after_turn")
+
+    session = SQLiteSession("s")
+    agent = Agent(name="A", model=ScriptedModel(["Secret words."]), output_guardrails=[no_secrets])
+    run = Runner.run_streamed(agent, "Hi", hooks=Adds(), session=session)
+
+    with pytest.raises(OutputGuardrailTripwireTriggered):
+        await run
+
+    assert said(await session.get_items()) == ["user: Hi", "user: Hello?"]
 
 
 async def test_a_server_that_keeps_the_history_is_sent_all_that_it_has_not_answered() -> None:

@@ -503,12 +503,13 @@ class ActiveRun:
 
     async def give_up_turn(self) -> None:
         """Close what the present turn has open, in the history and in the log. The run goes on with another."""
-        self._keep()
         writer, progress = self.writer, self.progress
         was_held = writer.holds
         events = writer.drop()
-        cut_off = None if was_held else self._cut_off
-        events += writer.opened.closing(progress, cut_off, cancelled=True, time=writer.stamp().time)
+        if was_held:
+            progress.forget(writer.dropped)
+        self._keep()
+        events += writer.opened.closing(progress, self._cut_off, cancelled=True, time=writer.stamp().time)
         is_told = True
         try:
             await close(self, *events)

@@ -236,8 +236,8 @@ class Together(Seams):
             await part.handoff(run, source, target)
 
     async def turn_end(self, run: ActiveRun) -> None:
-        """Each."""
-        for part in self.parts:
+        """Each, in reverse: what is to be judged is so before it is stored."""
+        for part in reversed(self.parts):
             await part.turn_end(run)
 
     async def final_output(self, run: ActiveRun, agent: Agent[Any], output: Any) -> None:

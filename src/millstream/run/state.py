@@ -110,6 +110,20 @@ class RunProgress(Releasable):
         self.new_items.append(item)
         self.model_items.append(item)
 
+    def forget(self, items: Iterable[RunItem]) -> None:
+        """Take `items` of the present turn, and its text that is in none, out of the history: nobody was to see them.
+
+        Where the model's server keeps the history and has the turn, they stay: it wants answers to its calls.
+        """
+        turn = self.turn
+        if turn is None or (turn.response is not None and self.conversation.tracks):
+            return
+        gone = list(items)
+        turn.forget(gone)
+        ids = set(map(id, gone))
+        for kept in (self.new_items, self.model_items):
+            kept[:] = [item for item in kept if id(item) not in ids]
+
     def answers_of(self, turn: Turn) -> dict[int, ToolCallOutputItem]:
         """The answers that calls of `turn` have, by the place of the call."""
         found: dict[int, ToolCallOutputItem] = {}

@@ -224,6 +224,12 @@ class Turn:
         index = next((i for i, item in enumerate(items) if item is first), len(items))
         return items[index:]
 
+    def forget(self, items: Sequence[RunItem]) -> None:
+        """Have nothing any more of these `items`, nor of the text that is in none."""
+        gone = set(map(id, items))
+        self.items = [item for item in self.items if id(item) not in gone]
+        self._heard = []
+
     def said(self) -> list[Any]:
         """What came of the answer: the items of a whole one, else the text of its pieces. Total, as `partial_text`."""
         if self._response is not None:

@@ -26,6 +26,7 @@ from millstream.run.closing import Opened
 if TYPE_CHECKING:
     from millstream.clock import Clock
     from millstream.events import Event
+    from millstream.items import RunItem
     from millstream.log.promise import Cursor, EventLog, Payload
     from millstream.run.state import RunProgress
 
@@ -109,6 +110,8 @@ class Writer:
         """Whether nothing was written of what the model says since `hold`."""
         self.was_dropped = False
         """Whether something that the model said was held back, and then forgotten."""
+        self.dropped: list[RunItem] = []
+        """The items that were forgotten the last time."""
 
     async def write(self, events: Sequence[Event]) -> None:
         """Append `events` under one stamp."""
@@ -184,6 +187,9 @@ class Writer:
         self._holders.clear()
         held, self._held = self._held or [], None
         self.was_dropped = self.was_dropped or bool(held)
+        self.dropped = [
+            each.item for one in held for each in one.payloads if isinstance(each, RunItemStreamEvent)
+        ]
         events: list[Event] = []
         for each in held:
             others = _others(each)
