@@ -115,6 +115,19 @@ def test_paths_stand_below_compat_without_installing_anything() -> None:
     assert "agents" not in sys.modules
 
 
+def test_compat_itself_stands_for_agents_itself() -> None:
+    from millstream.compat import Agent, install  # pyright: ignore[reportAttributeAccessIssue]
+
+    names: dict[str, Any] = {}
+    exec("from millstream.compat import *", names)
+
+    assert Agent is names["Agent"] is millstream.Agent
+    assert install is compat.install
+    assert "Any" not in names
+    with pytest.raises(ImportError, match=r"no millstream.compat.Agnt, and none is planned"):
+        exec("from millstream.compat import Agnt")
+
+
 @pytest.mark.usefixtures("agents")
 def test_agents_is_this_library_once_it_is_installed() -> None:
     import agents  # pyright: ignore[reportMissingImports]

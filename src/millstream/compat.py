@@ -6,8 +6,8 @@ To keep `from agents import ...` as it is, put this before the first of them:
 
     millstream.compat.install()
 
-Or write `millstream.compat` where the program says `agents`: `from millstream.compat.items
-import ItemHelpers`. Both give the very classes that `millstream` has, so ways can be mixed. A
+Or write `millstream.compat` where the program says `agents`: `from millstream.compat import
+Agent`, `from millstream.compat.items import ItemHelpers`. Both give the very classes that `millstream` has, so ways can be mixed. A
 name that is not there raises `ImportError` where it is imported, `AttributeError` where it is
 looked up, which says whether it is planned, and what to do.
 
@@ -261,3 +261,9 @@ def _lacking(fullname: str) -> str:
 
 _FINDER = _Finder()
 sys.meta_path.insert(0, _FINDER)
+_TOP = _Alias(__name__, "")
+
+
+def __getattr__(name: str) -> Any:
+    """The names of `agents` itself, which this module stands for."""
+    return dir(_TOP) if name == "__all__" else getattr(_TOP, name)

@@ -413,7 +413,7 @@ class TextRetracted(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class InputAdded(_Event):
-    """Somebody sent input to the running run."""
+    """Input that was sent to the running run, or added to its state: written where its model gets it."""
 
     type: ClassVar[str] = "input.added"
     input: Any = None
