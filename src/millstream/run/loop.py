@@ -8,34 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from functools import partial
 from operator import itemgetter
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
-from millstream.agent import Agent, ToolsToFinalOutputResult, refuse_unsupported
+from millstream.agent import refuse_unsupported
 from millstream.clock import CURRENT_CLOCK, time_limit
-from millstream.context import settle
-from millstream.errors import (
-    AgentsException,
-    MaxTurnsExceeded,
-    ModelBehaviorError,
-    ModelRefusalError,
-    UserError,
-)
-from millstream.events import AgentUpdatedStreamEvent, InputAdded, RunItemStreamEvent, RunResumed, RunStarted
-from millstream.handoff import Handoff, HandoffInputData
-from millstream.handoff_history import nest_handoff_history
-from millstream.items import (
-    HandoffCallItem,
-    HandoffOutputItem,
-    ItemHelpers,
-    MessageOutputItem,
-    ReasoningItem,
-)
-from millstream.output import text_of
+from millstream.errors import AgentsException, MaxTurnsExceeded
+from millstream.events import AgentUpdatedStreamEvent, InputAdded, RunResumed, RunStarted
+from millstream.items import ItemHelpers
 from millstream.run.approvals import decided, judge, wait
-from millstream.run.closing import message_item
-from millstream.run.error_handlers import ErrorHandlers, as_written
+from millstream.run.final_output import FinalOutput
+from millstream.run.handing_over import hand_over
 from millstream.run.model_call import ModelCaller
 from millstream.run.prepare import prepare
 from millstream.run.steering import OVER, PAUSED
@@ -43,10 +26,8 @@ from millstream.run.tools import ToolRunner, answer, resolve
 from millstream.tool import FunctionToolResult
 
 if TYPE_CHECKING:
-    from millstream.agent import StopAtTools
     from millstream.config import RunErrorHandlers
     from millstream.events import Event
-    from millstream.handoff import HandoffInputFilter
     from millstream.run.active import ActiveRun
     from millstream.run.approvals import Judged
     from millstream.run.prepare import PreparedAgent
@@ -59,9 +40,6 @@ END_GRACE = 10.0
 """Seconds that those who take part in a run have for its end, where it failed or was cancelled."""
 
 _TOO_LATE = f"What takes part in the run was not done with its end after {END_GRACE:g} s."
-
-IGNORED_HANDOFF = "Multiple handoffs detected, ignoring this one."
-"""What the history says of a second handoff in one response."""
 
 
 class Loop:
@@ -81,8 +59,7 @@ class Loop:
     ) -> None:
         self._run = run
         self._seams = seams
-        self._conversation = run.progress.conversation
-        self._error_handlers = ErrorHandlers(error_handlers)
+        self._final_output = FinalOutput(run, seams, error_handlers)
         seams.starting(run)
         self._progress = run.progress
         self._agent_has_started = False
@@ -156,7 +133,7 @@ class Loop:
             if said is None:
                 if progress.current_turn == progress.max_turns:
                     error = MaxTurnsExceeded(f"Max turns ({progress.max_turns}) exceeded")
-                    await self._handle("max_turns", error)
+                    await self._final_output.from_error("max_turns", error)
                     return
                 progress.current_turn += 1
             async with self._seams.turn_span(run):
@@ -224,13 +201,16 @@ class Loop:
             return False
         handoffs = turn.handoffs()
         if handoffs:
-            await self._hand_over(ready, turn, handoffs)
+            if run.begins_nothing:
+                raise asyncio.CancelledError
+            await hand_over(run, self._seams, ready, turn, handoffs)
+            self._agent_has_started = False  # it does in the next turn, also where it is the same agent
             return False
         if run.steering.has_any():
             return False  # what would be an output has more to answer
-        if results and await self._tools_decide(ready, results):
+        if results and await self._final_output.from_tools(ready.agent, results):
             return True
-        return not turn.calls() and await self._final_output(ready, turn)
+        return not turn.calls() and await self._final_output.from_model(ready, turn)
 
     async def _ask(self, ready: PreparedAgent) -> Turn:
         """What the model says, given what there is by now."""
@@ -239,9 +219,9 @@ class Loop:
             await run.write(*(InputAdded(input=item.raw_item) for item in items))
             await self._seams.input_added(run, ready.agent, [item.to_input_item() for item in items])
         with run.stoppable(by=("now", "after_tool")), run.steering.interrupts(when=("now", "after_tool")):
-            return await ModelCaller(run, self._seams, self._conversation, ready).call()
+            return await ModelCaller(run, self._seams, run.progress.conversation, ready).call()
 
-    # --- tools and handoffs ----------------------------------------------------------------
+    # --- tools -----------------------------------------------------------------------------
 
     async def _run_tools(self, ready: PreparedAgent, turn: Turn) -> list[FunctionToolResult]:
         """Run what the model called and nobody has answered yet; what waits for a decision is in `interruptions` then."""
@@ -287,164 +267,6 @@ class Loop:
             if text is not None:
                 judged.waiting.remove(call)
                 judged.rejected.append((call, text))
-
-    async def _tools_decide(self, ready: PreparedAgent, results: list[FunctionToolResult]) -> bool:
-        """Whether the tools' results are the output already (`Agent.tool_use_behavior`)."""
-        decision = await _decide(ready.agent, self._progress.context_wrapper, results)
-        if not decision.is_final_output:
-            return False
-        output = decision.final_output
-        if ready.agent.output_type in (None, str):
-            output = text_of(output)
-        await self._set_output(ready.agent, output)
-        return True
-
-    async def _hand_over(self, ready: PreparedAgent, turn: Turn, requests: list[HandoffCallItem]) -> None:
-        run, progress = self._run, self._progress
-        if run.begins_nothing:
-            raise asyncio.CancelledError
-        first, *others = requests
-        for request in others:
-            progress.add(await answer(run, request.raw_item, IGNORED_HANDOFF))
-        handoff = ready.handoffs[first.raw_item.name]
-        input_filter = self._handoff_filter(handoff)
-        target: Agent[Any] = await handoff.on_invoke_handoff(
-            progress.context_wrapper, first.raw_item.arguments
-        )
-        if not isinstance(target, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(
-                f"The handoff {handoff.tool_name!r} led to {type(target).__name__}: on_invoke_handoff returns an Agent."
-            )
-        refuse_unsupported(target)
-        raw_output = ItemHelpers.tool_call_output_item(first.raw_item, handoff.get_transfer_message(target))
-        item = HandoffOutputItem(ready.agent, raw_output, source_agent=ready.agent, target_agent=target)
-        progress.add(item)
-        await run.write(RunItemStreamEvent(item=item))
-        await self._seams.handoff(run, ready.agent, target)
-        if input_filter is not None:
-            await self._filter_handoff(input_filter, turn)
-        progress.current_agent = target
-        self._agent_has_started = False  # it does in the next turn, also where it is the same agent
-        await run.write(AgentUpdatedStreamEvent(target))
-
-    def _handoff_filter(self, handoff: Handoff[Any, Any]) -> HandoffInputFilter | None:
-        """What changes what the next agent sees: the handoff's filter, the run's, or nesting."""
-        config, tracks = self._run.config, self._conversation.tracks
-        input_filter = handoff.input_filter or config.handoff_input_filter
-        if input_filter is not None:
-            if tracks:
-                raise UserError(
-                    f"The handoff {handoff.tool_name!r} has an input filter, but the model's server keeps the "
-                    "history of this run: what it has seen cannot be filtered. Leave out the filter, or "
-                    "conversation_id, previous_response_id and auto_previous_response_id."
-                )
-            return input_filter
-        nests = handoff.nest_handoff_history
-        if not (config.nest_handoff_history if nests is None else nests):
-            return None
-        if tracks:
-            logger.warning(
-                "run %s: the handoff %r does not nest the history, which the model's server keeps",
-                self._run.run_id,
-                handoff.tool_name,
-            )
-            return None
-        return partial(nest_handoff_history, history_mapper=config.handoff_history_mapper)
-
-    async def _filter_handoff(self, input_filter: HandoffInputFilter, turn: Turn) -> None:
-        progress = self._progress
-        new = turn.first_and_after(progress.model_items)
-        data = HandoffInputData(
-            input_history=progress.input if isinstance(progress.input, str) else tuple(progress.input),
-            pre_handoff_items=tuple(progress.model_items[: len(progress.model_items) - len(new)]),
-            new_items=tuple(new),
-            run_context=progress.context_wrapper,
-        )
-        filtered = await settle(input_filter(data))
-        if not isinstance(filtered, HandoffInputData):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(f"Invalid input filter result: {filtered!r} is not a HandoffInputData")
-        history = filtered.input_history
-        progress.input = history if isinstance(history, str) else list(history)
-        kept = filtered.input_items if filtered.input_items is not None else filtered.new_items
-        progress.model_items = [*filtered.pre_handoff_items, *kept]
-        progress.input_has = list(filtered.history_items)
-
-    # --- the output ------------------------------------------------------------------------
-
-    async def _final_output(self, ready: PreparedAgent, turn: Turn) -> bool:
-        """Take the model's last message as the output. False where there is none, and it is asked again."""
-        messages = [item.raw_item for item in turn.items if isinstance(item, MessageOutputItem)]
-        if not messages and any(not isinstance(item, ReasoningItem) for item in turn.items):
-            return False  # a hosted tool has run, and the model has not said what of it
-        refusal = ItemHelpers.extract_refusal(messages[-1]) if messages else None
-        if refusal is not None:
-            await self._handle("model_refusal", ModelRefusalError(refusal))
-            return True
-        text = (ItemHelpers.extract_text(messages[-1]) if messages else None) or ""
-        schema = ready.output_schema
-        if schema is None or schema.is_plain_text():
-            await self._set_output(ready.agent, text)
-            return True
-        if not text:
-            nothing = ModelBehaviorError(f"The model gave no final output: it is to be a {schema.name()}.")
-            return await self._handled("invalid_final_output", nothing)
-        try:
-            output = schema.validate_json(text)
-        except ModelBehaviorError as error:
-            await self._handle("invalid_final_output", error)
-        else:
-            await self._set_output(ready.agent, output)
-        return True
-
-    async def _set_output(self, agent: Agent[Any], output: Any) -> None:
-        await self._seams.final_output(self._run, agent, output)
-        self._progress.final_output = output
-
-    async def _handle(self, kind: str, error: AgentsException) -> None:
-        """Let the caller's handler turn `error` into an output, or raise it."""
-        if not await self._handled(kind, error):
-            raise error
-
-    async def _handled(self, kind: str, error: AgentsException) -> bool:
-        """Let the caller's handler turn `error` into an output. False where there is none, or it does not."""
-        progress = self._progress
-        result = await self._error_handlers.result(kind, error, progress)
-        if result is None:
-            return False
-        agent = progress.current_agent
-        text = as_written(agent, result.final_output)
-        await self._seams.final_output(self._run, agent, result.final_output)
-        if result.include_in_history:
-            item = message_item(agent, text)
-            progress.add(item)
-            await self._run.write(RunItemStreamEvent(item=item))
-        progress.final_output = result.final_output
-        return True
-
-
-async def _decide(
-    agent: Agent[Any], context: Any, results: list[FunctionToolResult]
-) -> ToolsToFinalOutputResult:
-    behavior = agent.tool_use_behavior
-    if behavior == "run_llm_again":
-        return ToolsToFinalOutputResult(is_final_output=False)
-    if behavior == "stop_on_first_tool":
-        return ToolsToFinalOutputResult(is_final_output=True, final_output=results[0].output)
-    if isinstance(behavior, dict):
-        names = cast("StopAtTools", behavior).get("stop_at_tool_names", [])
-        for result in results:
-            if result.tool.name in names:
-                return ToolsToFinalOutputResult(is_final_output=True, final_output=result.output)
-        return ToolsToFinalOutputResult(is_final_output=False)
-    if callable(behavior):
-        decision: Any = await settle(behavior(context, results))
-        if not isinstance(decision, ToolsToFinalOutputResult):
-            raise UserError(
-                f"Agent {agent.name!r}: tool_use_behavior returned {type(decision).__name__}, "
-                "not a ToolsToFinalOutputResult."
-            )
-        return decision
-    raise UserError(f"Invalid tool_use_behavior: {behavior!r}")
 
 
 def _uncancel() -> bool:
