@@ -30,7 +30,6 @@ from millstream.events import (
     SOONEST_FIRST,
     CancelMode,
     Event,
-    InputAdded,
     RawResponsesStreamEvent,
     RunCancelled,
     RunCompleted,
@@ -40,18 +39,18 @@ from millstream.events import (
     TerminalEvent,
 )
 from millstream.items import InputItem
-from millstream.run.closing import keep
+from millstream.run.closing import Closing
 from millstream.run.parts.budget import Ledger
 from millstream.run.readers import Readers
 from millstream.run.state import Left, Outcome
-from millstream.run.steering import OVER, Steering
+from millstream.run.steering import Steering
 from millstream.run.tools import close
 from millstream.run.writer import Trunk, Writer
 from millstream.usage import Usage
 
 if TYPE_CHECKING:
     from millstream.config import RunConfig
-    from millstream.items import MessageOutputItem, TResponseInputItem
+    from millstream.items import TResponseInputItem
     from millstream.log.promise import Batch, EventLog, Payload
     from millstream.run.state import RunProgress
     from millstream.tracing import Trace
@@ -115,6 +114,7 @@ class ActiveRun:
         self.readers = Readers(loop, lambda: (call := nobody_left()) and call(), config.clock)
         interrupt = weakref.WeakMethod(self._interrupt)
         self.steering = Steering(progress.pending_input, lambda: bool((call := interrupt()) and call()))
+        self.closing = Closing(progress, self.writer, self.steering)
         self.goes_on = goes_on
         self.begins_after = self.trunk.position
         """The position behind which its events stand, of this time that it runs."""
@@ -132,8 +132,6 @@ class ActiveRun:
         self.cancel_mode: CancelMode | None = None
         self.stop_error: BaseException | None = None
         """What the run is to fail with, where something beside its loop found that."""
-        self.takes_back = False
-        """Whether what its model said last was taken back: its end tells nothing of that."""
         self.trace: Trace | None = None
         """The trace that its spans go into: its own, or one that its caller had open."""
         self.task: asyncio.Task[None] | None = None
@@ -147,12 +145,6 @@ class ActiveRun:
         self._interrupts: tuple[CancelMode, ...] = ("now",)
         """The modes in which a cancellation interrupts what the loop is doing."""
         self._has_handle = True
-        self._is_whole = False
-        """Whether the history was made whole."""
-        self._cut_off: MessageOutputItem | None = None
-        """The text that was cut off, as an item of the history."""
-        self._unread: list[InputItem] = []
-        """Input that came and no model was given, as items of the history."""
         self._done: set[asyncio.Future[None]] = set()
 
     @property
@@ -194,31 +186,9 @@ class ActiveRun:
         """Whether nothing more comes of it: its terminal event is written, or lost with its log, or it is paused."""
         return self.terminal is not None or self.is_paused
 
-    def make_whole(self) -> None:
-        """Leave a history that can be gone on with, for a run that ends. Does nothing the second time."""
-        if not self._is_whole:
-            self._keep()
-        self.steering.refuse(OVER)
-        self._unread += self.take_input()
-
     def take_input(self) -> list[InputItem]:
         """What was sent to the run and waits, which is in its history from here on: as items, not yet written."""
-        agent = self.progress.current_agent
-        items = [InputItem(agent, each) for each in self.steering.take()]
-        for item in items:
-            self.progress.add(item)
-        return items
-
-    def _keep(self) -> None:
-        """Take into the history what the present turn has come to, and close there what is open."""
-        try:
-            self._cut_off = keep(self.progress, self.writer.opened.answers)
-        except (KeyboardInterrupt, GeneratorExit):
-            raise  # the interpreter's own; whoever ends the run then comes by here again
-        except BaseException:
-            # What ended the run is what it ends with, however broken what it leaves behind.
-            logger.exception("run %s: what it had said at its end could not be kept whole", self.run_id)
-        self._is_whole = True
+        return self.progress.add_input(self.steering.take())
 
     async def complete(self) -> None:
         """Write that the run has its output."""
@@ -264,7 +234,7 @@ class ActiveRun:
             message=public.message,
             retryable=public.retryable,
             error_id=self._error_id,
-            partial=self._partial(),
+            partial=self.closing.text(),
             usage=self._usage(),
         )
 
@@ -314,7 +284,7 @@ class ActiveRun:
             self.abandon()
 
     def _cancelled(self) -> RunCancelled:
-        return RunCancelled(mode=self.cancel_mode or "now", partial=self._partial(), usage=self._usage())
+        return RunCancelled(mode=self.cancel_mode or "now", partial=self.closing.text(), usage=self._usage())
 
     async def _end(self, make: Callable[[], TerminalEvent]) -> None:
         for child in self.children.copy():  # of a tool that would not stop and was left behind
@@ -345,26 +315,18 @@ class ActiveRun:
 
     def _last_batch(self, make: Callable[[], TerminalEvent]) -> tuple[TerminalEvent, Batch]:
         """The end of the run, and how it goes into the log: behind its beginning, or what closes what is open."""
-        progress, writer = self.progress, self.writer
-        self.make_whole()
-        was_held = writer.holds
+        progress, writer, closing = self.progress, self.writer, self.closing
+        closing.make_whole()
         events: list[Payload] = []
         stamp = writer.last_stamp()
         if not (writer.has_written or self.goes_on):
             events.append(RunStarted(agent=progress.current_agent.name, input=progress.input))
-        events += writer.drop()
+        events += closing.drop()
         event = make()
-        cancelled = event.type == "run.cancelled"
-        cut_off = None if was_held or self.takes_back else self._cut_off
-        events += writer.opened.closing(progress, cut_off, cancelled=cancelled, time=stamp.time)
-        events += [*(InputAdded(input=item.raw_item) for item in self._unread), event]
+        events += [*closing.end(cancelled=event.type == "run.cancelled", time=stamp.time), event]
         batch = self.trunk.take(stamp, events)
         self.ends_at = batch.last
         return event, batch
-
-    def _partial(self) -> str:
-        """The text that was cut off, as far as it may be known."""
-        return "" if self.writer.was_dropped or self.takes_back else self.progress.partial_text
 
     def _lose_end(self, batch: Batch) -> None:
         """The end cannot be written: readers in this process get it all the same, from `lost_end`."""
@@ -385,7 +347,7 @@ class ActiveRun:
     def _leave(self, outcome: Outcome) -> None:
         """Note in the run's progress, which a state is made of, how and where it was left."""
         if outcome != "paused":
-            self.progress.waiting, self.progress.nested, self.progress.interruptions = {}, {}, []
+            self.progress.waits_for_nothing()
         self.progress.left = Left(
             outcome, self.trunk.position, self.trunk.log if self.parent is None else None
         )
@@ -503,26 +465,18 @@ class ActiveRun:
 
     async def give_up_turn(self) -> None:
         """Close what the present turn has open, in the history and in the log. The run goes on with another."""
-        writer, progress = self.writer, self.progress
-        was_held = writer.holds
-        events = writer.drop()
-        if was_held:
-            progress.forget(writer.dropped)
-        self._keep()
-        events += writer.opened.closing(progress, self._cut_off, cancelled=True, time=writer.stamp().time)
+        events = self.closing.give_up_turn()
         is_told = True
         try:
             await close(self, *events)
         except LogFullError:
             raise  # told all the same: a full log has room for what closes
         except Exception:
-            is_told = False  # the end of the run does it, as what is kept is kept once
+            is_told = False
             raise
         finally:
             if is_told:
-                self._is_whole, self._cut_off, progress.turn = False, None, None
-                progress.partial_text, writer.was_dropped = "", False
-                progress.waiting, progress.nested, progress.interruptions = {}, {}, []
+                self.closing.turn_is_closed()
 
     def _interrupt(self) -> bool:
         if not self.began or self.task is None or self.is_ending or self.cancel_mode is not None:

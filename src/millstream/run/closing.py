@@ -14,10 +14,12 @@ Rules of this file:
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.events import (
+    InputAdded,
     ModelCompleted,
     ModelRetried,
     ModelStarted,
@@ -33,14 +35,19 @@ from millstream.items import (
     is_function_call,
 )
 from millstream.models.request import FAKE_ID
+from millstream.run.steering import OVER
 from millstream.run.tools import CANCELLED_OUTPUT, output_item
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.events import Event
-    from millstream.items import RunItem
+    from millstream.items import InputItem, RunItem
     from millstream.log.promise import Payload
     from millstream.run.state import RunProgress
+    from millstream.run.steering import Steering
+    from millstream.run.writer import Writer
+
+logger = logging.getLogger("millstream")
 
 
 class Opened:
@@ -122,6 +129,86 @@ class Opened:
             answer = _take(unwritten, call_id) or _cancelled_answer(call)
             events.append(RunItemStreamEvent(item=answer))
         return events
+
+
+class Closing:
+    """Closes what a run leaves open: all of it at its end, or what a turn has that is given up.
+
+    Args:
+        progress: the state of the run.
+        writer: what it writes with.
+        steering: what is sent to it.
+    """
+
+    def __init__(self, progress: RunProgress, writer: Writer, steering: Steering) -> None:
+        self.takes_back = False
+        """Whether what the model said last was taken back: the end of the run tells nothing of that."""
+        self._progress = progress
+        self._writer = writer
+        self._steering = steering
+        self._is_whole = False
+        """Whether the history was made whole."""
+        self._cut_off: MessageOutputItem | None = None
+        """The text that was cut off, as an item of the history."""
+        self._unread: list[InputItem] = []
+        """Input that came and no model was given, as items of the history."""
+
+    def make_whole(self) -> None:
+        """Leave a history that can be gone on with, for a run that ends. Does nothing the second time."""
+        if not self._is_whole:
+            self._keep()
+        self._steering.refuse(OVER)
+        self._unread += self._progress.add_input(self._steering.take())
+
+    def drop(self) -> list[Event]:
+        """Forget what the model said and was held back; what else waits is written with the end."""
+        if self._writer.holds:
+            self._cut_off = None
+        return self._writer.drop()
+
+    def text(self) -> str:
+        """The text that was cut off, as far as it may be known."""
+        return "" if self._writer.was_dropped or self.takes_back else self._progress.partial_text
+
+    def end(self, *, cancelled: bool, time: float) -> list[Event]:
+        """What closes in the log what is open, when the history is whole; behind it, input that no model was given."""
+        partial = None if self.takes_back else self._cut_off
+        events = self._writer.opened.closing(self._progress, partial, cancelled=cancelled, time=time)
+        return [*events, *(InputAdded(input=item.raw_item) for item in self._unread)]
+
+    def give_up_turn(self) -> list[Event]:
+        """Close in the history what the present turn has open; what closes it in the log, and what waits to be written.
+
+        When that is written, `turn_is_closed` is to be called. Where it cannot be, the end of the run
+        does it: what is kept is kept once.
+        """
+        progress, writer = self._progress, self._writer
+        was_held = writer.holds
+        events = writer.drop()
+        if was_held:
+            progress.forget(writer.dropped)
+        self._keep()
+        time = writer.stamp().time
+        return [*events, *writer.opened.closing(progress, self._cut_off, cancelled=True, time=time)]
+
+    def turn_is_closed(self) -> None:
+        """Nothing of the turn is open any more: the run goes on with another."""
+        progress = self._progress
+        self._is_whole, self._cut_off, progress.turn = False, None, None
+        progress.partial_text, self._writer.was_dropped = "", False
+        progress.waits_for_nothing()
+
+    def _keep(self) -> None:
+        """Take into the history what the present turn has come to, and close there what is open."""
+        try:
+            self._cut_off = keep(self._progress, self._writer.opened.answers)
+        except (KeyboardInterrupt, GeneratorExit):
+            raise  # the interpreter's own; whoever ends the run then comes by here again
+        except BaseException:
+            # What ended the run is what it ends with, however broken what it leaves behind.
+            run_id = self._progress.run_id
+            logger.exception("run %s: what it had said at its end could not be kept whole", run_id)
+        self._is_whole = True
 
 
 def keep(progress: RunProgress, written: Iterable[RunItem]) -> MessageOutputItem | None:

@@ -95,7 +95,7 @@ class Loop:
                     error = run.stop_error
                 run.is_ending = True
                 if error is not None or not run.progress.interruptions:
-                    run.make_whole()
+                    run.closing.make_whole()
                 else:
                     run.steering.refuse(PAUSED)
                 limit = None if error is None else END_GRACE

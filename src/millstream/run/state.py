@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast
 from millstream.errors import AgentsException, RunErrorDetails
 from millstream.items import (
     AgentRef,
+    InputItem,
     ItemHelpers,
     ModelResponse,
     Releasable,
@@ -109,6 +110,17 @@ class RunProgress(Releasable):
         """Take in a new item."""
         self.new_items.append(item)
         self.model_items.append(item)
+
+    def add_input(self, items: Iterable[TResponseInputItem]) -> list[InputItem]:
+        """Take in input that came while the run went on; as items, not yet written."""
+        added = [InputItem(self.current_agent, each) for each in items]
+        for item in added:
+            self.add(item)
+        return added
+
+    def waits_for_nothing(self) -> None:
+        """No call waits for a decision any more, and no run inside of one."""
+        self.waiting, self.nested, self.interruptions = {}, {}, []
 
     def forget(self, items: Iterable[RunItem]) -> None:
         """Take `items` of the present turn, and its text that is in none, out of the history: nobody was to see them.

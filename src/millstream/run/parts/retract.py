@@ -31,7 +31,7 @@ async def take_back(run: ActiveRun, after: int, *, outputs: bool = False) -> Non
         after: a position of its log.
         outputs: whether the outputs of tools are taken back too; each goes by the id of its call.
     """
-    run.takes_back = True
+    run.closing.takes_back = True
     said = _Said(outputs=outputs)
     end = run.position
     cursor = run.trunk.cursor(after)
