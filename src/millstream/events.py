@@ -21,7 +21,7 @@ are frozen and compare by value.
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal, TypeAlias, cast
 
@@ -115,6 +115,19 @@ class RawResponsesStreamEvent(_Event):
         self._data = data
         self._json = json
         return self
+
+    @classmethod
+    def all_from_wire(
+        cls, jsons: Iterable[bytes], data: Iterable[TResponseStreamEvent]
+    ) -> list[RawResponsesStreamEvent]:
+        """Several of these, each with its data."""
+        events: list[RawResponsesStreamEvent] = []
+        for json, typed in zip(jsons, data, strict=True):
+            event = _new_raw(cls)
+            event._data = typed
+            event._json = json
+            events.append(event)
+        return events
 
     @property
     def data(self) -> TResponseStreamEvent:

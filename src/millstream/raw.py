@@ -207,23 +207,25 @@ def _form(
     set_extra = slots["__pydantic_extra__"].__set__
     set_private = slots["__pydantic_private__"].__set__
 
-    def event_of(values: dict[str, Any]) -> Any:
-        more: dict[str, Any] = {}
-        for name in extra:
-            more[name] = values.pop(name)
-        event = new(cls)
-        set_values(event, values)
-        set_names(event, names())
-        set_extra(event, more)
-        set_private(event, None)
-        return event
+    def events_of(all_values: Iterable[dict[str, Any]]) -> list[Any]:
+        events: list[Any] = []
+        for values in all_values:
+            more: dict[str, Any] = {}
+            for name in extra:
+                more[name] = values.pop(name)
+            event = new(cls)
+            set_values(event, values)
+            set_names(event, names())
+            set_extra(event, more)
+            set_private(event, None)
+            events.append(event)
+        return events
 
     def read(json: bytes) -> Any:
-        return event_of(values_of(one(json)))
+        return events_of([values_of(one(json))])[0]
 
     def read_all(jsons: Sequence[bytes]) -> list[Any]:
-        values: Iterable[dict[str, Any]] = map(values_of, many(b"[%b]" % b",".join(jsons)))
-        return list(map(event_of, values))
+        return events_of(map(values_of, many(b"[%b]" % b",".join(jsons))))
 
     return _Form(read, read_all)
 

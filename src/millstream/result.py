@@ -9,7 +9,7 @@ loop; each sees the whole stream. Leaving a reader leaves the run alone; `aclose
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Generator, Iterable
+from collections.abc import AsyncIterator, Generator, Iterable, Sequence
 from dataclasses import InitVar, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overload
 
@@ -691,13 +691,13 @@ class EventReader(_Reader):
         return ready
 
 
-def _with_data(payloads: list[Payload]) -> list[Event]:
+def _with_data(payloads: list[Payload]) -> Sequence[Event]:
     """The events of `payloads`, with their data where they are so alike that it can be made in one."""
     if set(map(type, payloads)) == {bytes}:
         jsons = cast("list[bytes]", payloads)
         data = raw.decode_alike(jsons)
         if data is not None:
-            return list(map(RawResponsesStreamEvent.from_wire, jsons, data))
+            return RawResponsesStreamEvent.all_from_wire(jsons, data)
     return [live(payload) for payload in payloads]
 
 
