@@ -303,8 +303,10 @@ async def test_a_function_that_raises_ends_the_run(run: Door) -> None:
 
     disk = Disk(needs_approval=breaks)
 
-    with pytest.raises(UserError, match="Error running tool delete: no idea"):
+    with pytest.raises(UserError, match="Error running tool delete: no idea") as raised:
         await run(disk.agent, "Tidy up")
+
+    assert raised.value.__notes__ == ["Raised by needs_approval of tool 'delete', which has not run."]
 
 
 async def test_a_handoff_of_the_same_turn_waits_with_the_calls(run: Door) -> None:
@@ -572,8 +574,9 @@ async def test_a_state_is_run_on_from_once() -> None:
     for each in (state, another):
         each.approve("c2")
     await Runner.run(disk.agent, state)
+    read = await RunState.from_json(disk.agent, state.to_json())
 
-    for each in (state, another):
+    for each in (state, another, read):
         with pytest.raises(RunStateError, match="was run on from already"):
             await Runner.run(disk.agent, each)
 

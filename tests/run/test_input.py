@@ -1,12 +1,14 @@
 """The input of a run is checked before any model is asked."""
 
+import contextlib
 from typing import Any
 
 import pytest
 
+from millstream import Agent, Runner
 from millstream.errors import InputItemError
 from millstream.run.input import check_input
-from millstream.testing import assistant_message
+from millstream.testing import ScriptedModel, assistant_message
 
 USER = {"role": "user", "content": "hi"}
 
@@ -66,3 +68,21 @@ def test_an_object_of_the_openai_package_becomes_the_dict_that_it_was_sent_as() 
 def test_anything_else_is_refused_with_its_place_and_a_remedy(given: Any, complaint: str) -> None:
     with pytest.raises(InputItemError, match=complaint):
         check_input(given)
+
+
+async def test_a_result_and_a_coroutine_are_recognised_and_the_remedy_is_theirs() -> None:
+    async def asks() -> str:
+        return "Hello"
+
+    agent = Agent(name="A", model=ScriptedModel(["Hi."]))
+    result = await Runner.run(agent, "Hello")
+    with pytest.raises(
+        InputItemError, match=r"not RunResult\. .*result\.to_input_list\(\).*result\.to_state\(\)"
+    ):
+        check_input(result)
+
+    with (
+        contextlib.closing(asks()) as never_awaited,
+        pytest.raises(InputItemError, match="Await it"),
+    ):
+        check_input(never_awaited)

@@ -181,6 +181,13 @@ def test_runs_of_several_depths_need_no_names_to_be_told_apart() -> None:
     )
 
 
+def test_a_call_that_was_rejected_is_not_shown_as_done() -> None:
+    told = {"type": "function_call_output", "call_id": "c1", "output": "Not allowed."}
+    log = entries(calls("pay", "c1"), item(ToolCallOutputItem(CLERK, told, "Not allowed.")))
+
+    assert screen(log) == "  → pay()\n  ✗ pay  Not allowed.\n"
+
+
 def test_the_failure_of_a_nested_run_is_told_whoever_tells_that_of_the_root() -> None:
     failed = events.RunFailed(code="max_turns", message="The run took too many steps.", error_id="e")
     view = View(width=60, tells_failure=False)

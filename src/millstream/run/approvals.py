@@ -155,4 +155,6 @@ async def _needs_approval(run: ActiveRun, call: ToolCall) -> bool:
             )
         )
     except Exception as error:
-        raise as_run_error(call.tool, error) from error
+        failure = as_run_error(call.tool, error)
+        failure.add_note(f"Raised by needs_approval of tool {call.tool.name!r}, which has not run.")
+        raise failure from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 import typing
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, cast
@@ -24,10 +25,21 @@ def check_input(input: Any) -> str | list[TResponseInputItem]:
         return input
     if not isinstance(input, list | tuple):
         raise InputItemError(
-            f"The input must be text or a list of input items, not {type(input).__name__}. "
-            "Pass a str, or a list such as [{'role': 'user', 'content': 'Hello'}]."
+            f"The input must be text or a list of input items, not {type(input).__name__}. {_instead(input)}"
         )
     return [_check_item(index, item) for index, item in enumerate(cast("list[Any]", input))]
+
+
+def _instead(input: Any) -> str:
+    """What to pass, said to somebody who passed something that is no input."""
+    if hasattr(input, "to_input_list"):
+        return (
+            "To say more after a run, pass result.to_input_list() with it; to go on with one that waits "
+            "for approval, result.to_state()."
+        )
+    if inspect.iscoroutine(input):
+        return "Await it, and pass what it gives."
+    return "Pass a str, or a list such as [{'role': 'user', 'content': 'Hello'}]."
 
 
 def _check_item(index: int, item: Any) -> TResponseInputItem:

@@ -214,7 +214,8 @@ class View:
     def _output(self, run: _Run, item: Any) -> None:
         finished = run.finished.pop(item.call_id, None)
         name = run.labels.pop(item.call_id, None) or (finished.name if finished else "tool")
-        failed = finished is not None and finished.status != "ok"
+        # A tool that never began, because somebody said no or there is none, is not done.
+        failed = finished is None or finished.status != "ok"
         time = f"  {finished.ms:,.0f} ms" if finished else ""
         status = f"  {finished.status}" if finished and finished.status in ("timeout", "cancelled") else ""
         head = f"  {'✗' if failed else '✓'} {name}"
