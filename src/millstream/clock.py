@@ -73,16 +73,18 @@ def current_clock() -> Clock:
 @contextlib.asynccontextmanager
 async def time_limit(clock: Clock, seconds: float | None, error: Exception) -> AsyncGenerator[None]:
     """Cancel the body after `seconds` by `clock`, and raise `error` in its place; None is no limit."""
+    if seconds is None:
+        yield
+        return
     # asyncio does the cancelling, which is the hard part; only when is ours to say.
     limit = asyncio.timeout(None)
     try:
         async with limit:
-            timer = None if seconds is None else clock.call_later(seconds, lambda: limit.reschedule(0))
+            timer = clock.call_later(seconds, lambda: limit.reschedule(0))
             try:
                 yield
             finally:
-                if timer is not None:
-                    timer.cancel()
+                timer.cancel()
     except TimeoutError:
         if limit.expired():
             raise error from None
