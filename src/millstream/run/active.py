@@ -96,8 +96,7 @@ class ActiveRun:
         """The ids of the tool calls that lead from the root run to this one."""
         self.ledger = Ledger.of(config.budget, None if parent is None else parent.ledger)
         """Where what it uses is counted, if it has a budget, or one of those that it is nested in."""
-        self.used = Usage()
-        """What a nested run has used, with those nested in it."""
+        self._used = None if parent is None else Usage()
         self.children: set[ActiveRun] = set()
         """The runs nested in this one that have not ended."""
         self.trunk = Trunk(log, self.run_id, position) if parent is None else parent.trunk
@@ -381,10 +380,15 @@ class ActiveRun:
             run.used.add(usage)
             run = run.parent
 
+    @property
+    def used(self) -> Usage:
+        """What the run has used, with those nested in it."""
+        # That of a whole tree is shown to the program by the context, and may be changed there.
+        return self.progress.context_wrapper.usage if self._used is None else self._used
+
     def _usage(self) -> dict[str, Any]:
         try:
-            usage = self.progress.context_wrapper.usage if self.parent is None else self.used
-            return usage.to_dict()
+            return self.used.to_dict()
         except Exception:  # a program may have put anything there
             logger.exception("run %s: its usage cannot be told", self.run_id)
             return {}
