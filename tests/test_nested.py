@@ -653,3 +653,14 @@ async def test_a_nested_run_that_cancels_itself_fails_its_call() -> None:
 
     assert ends(await entries_of(run)) == [("Helper", 1, "cancelled"), ("A", 0, "completed")]
     assert isinstance(told[0], RunCancelledError)
+
+
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_agents_that_ask_each_other_without_end_come_to_one(streamed: bool) -> None:
+    step = [function_call("again", {"input": "Please."}, call_id="c")]
+    endless = Agent(name="Endless", model=ScriptedModel([step] * 200))
+    endless.tools = [endless.as_tool("again", "Ask again.")]
+    run = Runner.run_streamed(endless, "Hi") if streamed else Runner.run(endless, "Hi")
+
+    with pytest.raises(UserError, match=r"'Endless' would run nested 101 deep, and 100 is the most"):
+        await run

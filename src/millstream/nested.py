@@ -11,6 +11,8 @@ Rules of this file:
 4. It never outlives its call: whatever ends the call stops it, and waits until it has ended.
 5. Where it pauses, its call has no output yet, and the run that it is nested in pauses too. It
    goes on when that call is run again.
+6. Runs are nested `DEEPEST` deep at most. Agents that ask each other without end would use up the
+   interpreter's stack, so who comes that far ends the whole tree.
 """
 
 from __future__ import annotations
@@ -41,6 +43,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("millstream")
 
+DEEPEST = 100
+"""How deep runs may be nested: each level waits in the one above it."""
+
 
 async def run_agent(
     tool: AgentTool, context: ToolContext[Any], input: Any, tool_input: Any
@@ -56,7 +61,7 @@ async def run_agent(
 
     Raises:
         Exception: what the run failed with.
-        UserError: the call does not run, or the agent cannot.
+        UserError: the call does not run, or the agent cannot, or runs are nested too deep.
     """
     link: CallLink | None = getattr(context, "_link", None)
     if link is not None and not link.is_open:
@@ -64,6 +69,13 @@ async def run_agent(
             f"The agent {tool.agent.name!r} was called as a tool while the call {context.tool_call_id!r} did not run: "
             "a tool runs agents while it runs itself."
         )
+    if link is not None and len(link.run.path) >= DEEPEST:
+        error = UserError(
+            f"The agent {tool.agent.name!r} would run nested {DEEPEST + 1} deep, and {DEEPEST} is the most: agents that "
+            "ask each other, or themselves, need an end. Leave the tool out at some point, with is_enabled=...."
+        )
+        link.run.root.stop_with(error)  # told to a model, it would be tried again at every level
+        raise error
     run = _start(tool, context, link, input, tool_input)
     try:
         result = await _result(run, tool.on_stream, getattr(context, "tool_call", None))
