@@ -46,12 +46,13 @@ async def hand_over(
         progress.add(await answer(run, request.raw_item, IGNORED_HANDOFF))
     handoff = ready.handoffs[first.raw_item.name]
     input_filter = _filter_of(run, handoff)
-    target = await _target(handoff, progress.context_wrapper, first.raw_item.arguments)
-    raw_output = ItemHelpers.tool_call_output_item(first.raw_item, handoff.get_transfer_message(target))
-    item = HandoffOutputItem(ready.agent, raw_output, source_agent=ready.agent, target_agent=target)
-    progress.add(item)
-    await run.write(RunItemStreamEvent(item=item))
-    await seams.handoff(run, ready.agent, target)
+    async with seams.handoff_span(run, ready.agent):
+        target = await _target(handoff, progress.context_wrapper, first.raw_item.arguments)
+        raw_output = ItemHelpers.tool_call_output_item(first.raw_item, handoff.get_transfer_message(target))
+        item = HandoffOutputItem(ready.agent, raw_output, source_agent=ready.agent, target_agent=target)
+        progress.add(item)
+        await run.write(RunItemStreamEvent(item=item))
+        await seams.handoff(run, ready.agent, target)
     if input_filter is not None:
         await _filter(progress, input_filter, turn)
     progress.current_agent = target

@@ -98,6 +98,10 @@ class Seams:
     ) -> None:
         """A tool has run, and that is its output, whatever is raised here."""
 
+    def handoff_span(self, run: ActiveRun, source: Agent[Any]) -> AbstractAsyncContextManager[Any]:
+        """Held open while `source` hands over: its functions for that, and `handoff`. It sees what those raise."""
+        return nullcontext()
+
     async def handoff(self, run: ActiveRun, source: Agent[Any], target: Agent[Any]) -> None:
         """An agent hands over to another."""
 
@@ -229,6 +233,10 @@ class Together(Seams):
         """Each."""
         for part in self.parts:
             await part.tool_end(run, context, tool, output)
+
+    def handoff_span(self, run: ActiveRun, source: Agent[Any]) -> AbstractAsyncContextManager[Any]:
+        """All of theirs."""
+        return self._spans(lambda part: part.handoff_span(run, source))
 
     async def handoff(self, run: ActiveRun, source: Agent[Any], target: Agent[Any]) -> None:
         """Each."""

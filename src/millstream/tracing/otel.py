@@ -105,10 +105,11 @@ class OpenTelemetryProcessor(TracingProcessor):
 
     @override
     def on_span_end(self, span: Span[Any]) -> None:
-        opened = self._opened.get(span)
-        if opened is None or name_of(span.span_data) is None:
+        opened, name = self._opened.get(span), name_of(span.span_data)
+        if opened is None or name is None:
             return
         try:
+            opened.span.update_name(name)  # a handoff does not know where it leads when it begins
             if span.error is not None:
                 kind, text = error_type(span.error)
                 opened.span.set_attribute("error.type", kind)

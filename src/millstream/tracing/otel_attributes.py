@@ -37,7 +37,7 @@ def name_of(data: SpanData) -> str | None:
         case FunctionSpanData():
             return f"execute_tool {data.name}"
         case HandoffSpanData():
-            return f"handoff {data.to_agent}"
+            return "handoff" if data.to_agent is None else f"handoff {data.to_agent}"
         case GuardrailSpanData():
             return f"guardrail {data.name}"
         case MCPListToolsSpanData():
@@ -77,12 +77,7 @@ def at_start(data: SpanData) -> Attributes:
                 }
             )
         case HandoffSpanData():
-            return _known(
-                {
-                    "millstream.handoff.from_agent": data.from_agent,
-                    "millstream.handoff.to_agent": data.to_agent,
-                }
-            )
+            return _known({"millstream.handoff.from_agent": data.from_agent})
         case GuardrailSpanData():
             return {"millstream.guardrail.name": data.name}
         case MCPListToolsSpanData():
@@ -115,6 +110,8 @@ def at_end(data: SpanData, *, include_content: bool) -> Attributes:
                     "gen_ai.tool.call.result": None if data.output is None else text_of(data.output),
                 }
             return _known(content)
+        case HandoffSpanData():
+            return _known({"millstream.handoff.to_agent": data.to_agent})
         case GuardrailSpanData():
             return {"millstream.guardrail.triggered": data.triggered}
         case MCPListToolsSpanData():

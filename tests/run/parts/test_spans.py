@@ -25,6 +25,7 @@ from millstream import (
     Runner,
     Usage,
     UserError,
+    handoff,
     input_guardrail,
     output_guardrail,
     tool,
@@ -168,6 +169,30 @@ async def test_spans_tell_what_was_asked_and_answered_and_what_it_took(run: Any,
     assert asked.usage["output_tokens"] == 5
     called = recorder.of("function")[0].span_data
     assert (called.input, called.output) == ('{"city":"Oslo"}', "Oslo: cold")
+
+
+@BOTH
+async def test_a_handoff_has_a_span_around_its_functions_with_what_they_raise(
+    run: Any, recorder: Recorder
+) -> None:
+    def on_handoff(context: Any) -> None:
+        with custom_span("prepare"):
+            raise ValueError("not today")
+
+    guide = Agent(name="Guide", model=ScriptedModel(["Never."]))
+    calls = [function_call("transfer_to_guide", {}, call_id="c1")]
+    agent = Agent(name="A", model=ScriptedModel([calls]), handoffs=[handoff(guide, on_handoff=on_handoff)])
+
+    with pytest.raises(ValueError, match="not today"):
+        await run(agent)
+
+    span, inside = recorder.one("handoff"), recorder.one("custom")
+    assert span.export()["span_data"] == {"type": "handoff", "from_agent": "A", "to_agent": None}
+    assert span.error == {
+        "message": "Error in handoff", "data": {"error": "not today", "error_type": "ValueError"},
+    }  # fmt: skip
+    assert inside.parent_id == span.span_id
+    assert recorder.open == set()
 
 
 async def test_the_prompt_of_a_call_stands_first_among_its_messages(recorder: Recorder) -> None:

@@ -29,6 +29,7 @@ from millstream.tracing import (
     AgentSpanData,
     FunctionSpanData,
     GenerationSpanData,
+    HandoffSpanData,
     NoOpTrace,
     ResponseSpanData,
     Span,
@@ -123,6 +124,7 @@ class Spans(RunTrace):
         self._agent_span: Span[AgentSpanData] | None = None
         self._model_span: Span[GenerationSpanData] | Span[ResponseSpanData] | None = None
         self._tool_spans: dict[ToolContext[Any], Span[FunctionSpanData]] = {}
+        self._handoff_span: Span[HandoffSpanData] | None = None
 
     @asynccontextmanager
     async def run_span(self, run: ActiveRun) -> AsyncGenerator[None]:
@@ -229,10 +231,23 @@ class Spans(RunTrace):
         if run.config.trace_include_sensitive_data:
             self._tool_spans[context].span_data.output = output
 
+    @asynccontextmanager
+    async def handoff_span(self, run: ActiveRun, source: Agent[Any]) -> AsyncGenerator[None]:
+        """A handoff, which leads to nobody where it fails."""
+        with handoff_span(source.name) as span:
+            self._handoff_span = span
+            try:
+                yield
+            except BaseException as error:
+                span.set_error(_error(run, "Error in handoff", error))
+                raise
+            finally:
+                self._handoff_span = None
+
     async def handoff(self, run: ActiveRun, source: Agent[Any], target: Agent[Any]) -> None:
-        """A handoff."""
-        with handoff_span(source.name, target.name):
-            pass
+        """Note where the handoff leads."""
+        if self._handoff_span is not None:
+            self._handoff_span.span_data.to_agent = target.name
 
     async def run_end(self, run: ActiveRun, error: BaseException | None) -> None:
         """Note what the run fails with, at the agent that was acting."""
