@@ -276,6 +276,34 @@ async def test_a_client_is_told_nothing_of_what_a_guardrail_raised() -> None:
     assert not any(b"secret" in entry.to_json() for entry in entries)
 
 
+class Outcome(BaseException):
+    """As those of test frameworks: no `Exception`."""
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_whatever_a_guardrail_raises_nothing_passes_it(parallel: bool) -> None:
+    @input_guardrail(run_in_parallel=parallel)
+    async def fails(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        raise Outcome("broken")
+
+    with pytest.raises(Outcome, match="broken"):
+        await Runner.run(agent("ok", input_guardrails=[fails]), "hi")
+
+
+@pytest.mark.parametrize("parallel", [True, False])
+async def test_nothing_passes_a_guardrail_whose_task_was_cancelled_from_within(parallel: bool) -> None:
+    @input_guardrail(run_in_parallel=parallel)
+    async def stops(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+        raise AssertionError("not reached")
+
+    with pytest.raises(AgentsException, match="'stops' was cancelled, but nobody cancelled it"):
+        await Runner.run(agent("ok", input_guardrails=[stops]), "hi")
+
+
 async def test_a_guardrail_that_cancels_itself_ends_the_run_with_an_error() -> None:
     @input_guardrail
     async def gives_up(context: Any, agent: Any, given: Any) -> GuardrailFunctionOutput:

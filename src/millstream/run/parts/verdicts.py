@@ -4,7 +4,8 @@ Rules of this file:
 
 1. Each guardrail has a task of its own. What it found is recorded and written when it is known.
 2. The first that trips or raises is the failure; then the others are cancelled, and not heard any more.
-3. None is left running. One that will not be cancelled has `GRACE` seconds, as a tool has; what
+3. What has not passed has not: also one whose task ends in a way of its own is a failure.
+4. None is left running. One that will not be cancelled has `GRACE` seconds, as a tool has; what
    it finds later is not heard.
 """
 
@@ -43,13 +44,13 @@ class Verdicts(Generic[TResult]):
         self,
         run: ActiveRun,
         heard: Callable[[TResult], Awaitable[None]],
-        failed: Callable[[Exception], object] = lambda _: None,
+        failed: Callable[[BaseException], object] = lambda _: None,
     ) -> None:
         self._run = run
         self._heard = heard
         self._failed = failed
         self._tasks: dict[asyncio.Task[None], str] = {}
-        self._failure: Exception | None = None
+        self._failure: BaseException | None = None
         self._is_over = False
 
     def ask(self, stage: str, judging: Iterable[tuple[str, Coroutine[Any, Any, TResult]]]) -> None:
@@ -63,7 +64,7 @@ class Verdicts(Generic[TResult]):
             self._tasks[task] = name
 
     @property
-    def failure(self) -> Exception | None:
+    def failure(self) -> BaseException | None:
         """What was raised, or the first trip, once there is one."""
         return self._failure
 
@@ -71,7 +72,7 @@ class Verdicts(Generic[TResult]):
         """Wait until all have judged.
 
         Raises:
-            Exception: the failure, when the others have been cancelled.
+            BaseException: the failure, when the others have been cancelled.
         """
         try:
             if self._failure is None and self._tasks:
@@ -79,6 +80,9 @@ class Verdicts(Generic[TResult]):
         except asyncio.CancelledError:
             await self.stop()
             raise
+        for task, name in self._tasks.items():
+            if task.cancelled():  # by itself
+                self._fail(_cancelled(name))
         if self._failure is not None:
             await self.stop()
             raise self._failure
@@ -106,11 +110,13 @@ class Verdicts(Generic[TResult]):
             task = asyncio.current_task()
             if task is not None and task.cancelling():
                 raise
-            error = AgentsException(f"The {name} was cancelled, but nobody cancelled it.")
+            error = _cancelled(name)
             error.__cause__ = cancelled
             self._fail(error)
             raise error from cancelled
-        except Exception as error:
+        except GeneratorExit:
+            raise  # its loop was closed under it
+        except BaseException as error:
             with contextlib.suppress(Exception):  # an exception that is frozen, or has ideas of its own
                 error.add_note(f"Raised by the {name} of run {self._run.run_id}.")
             self._fail(error)
@@ -119,14 +125,20 @@ class Verdicts(Generic[TResult]):
             return
         try:
             await self._heard(result)
-        except Exception as error:
+        except (asyncio.CancelledError, GeneratorExit):
+            raise
+        except BaseException as error:
             self._fail(error)
             raise
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: BaseException) -> None:
         if self._failure is None and not self._is_over:
             self._failure = error
             self._failed(error)
+
+
+def _cancelled(name: str) -> AgentsException:
+    return AgentsException(f"The {name} was cancelled, but nobody cancelled it.")
 
 
 async def tell(run: ActiveRun, stage: str, guardrail: str, *, tripped: bool, info: Any) -> None:
