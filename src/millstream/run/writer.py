@@ -158,6 +158,11 @@ class Writer:
         """Whether what is written waits."""
         return self._held is not None
 
+    def held_items(self) -> list[RunItem]:
+        """The items that wait."""
+        held = self._held or []
+        return [each.item for one in held for each in one.payloads if isinstance(each, RunItemStreamEvent)]
+
     def hold(self, by: object) -> None:
         """From here on what is written waits, in its order, until `release` by all who hold, or `drop`."""
         self._holders.add(by)
@@ -185,11 +190,9 @@ class Writer:
     def drop(self) -> list[Event]:
         """Forget what the model said of what waits, and hold no longer; the other events that waited."""
         self._holders.clear()
+        self.dropped = self.held_items()
         held, self._held = self._held or [], None
         self.was_dropped = self.was_dropped or bool(held)
-        self.dropped = [
-            each.item for one in held for each in one.payloads if isinstance(each, RunItemStreamEvent)
-        ]
         events: list[Event] = []
         for each in held:
             others = _others(each)

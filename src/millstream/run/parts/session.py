@@ -21,7 +21,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.context import settle
-from millstream.errors import InputGuardrailTripwireTriggered, OutputGuardrailTripwireTriggered, UserError
+from millstream.errors import (
+    AgentsException,
+    InputGuardrailTripwireTriggered,
+    OutputGuardrailTripwireTriggered,
+    UserError,
+)
 from millstream.items import ItemHelpers, MessageOutputItem, as_input_item
 from millstream.run.input import check_input
 from millstream.run.parts.history import whole
@@ -132,12 +137,15 @@ class SessionPart(Seams):
             run: the run.
             new_items: its items so far.
             withheld: nobody was to see what the model has said in the last turn, and it is not
-                what the next run is told: its messages are left out.
+                what the next run is told: its messages are left out, and whatever else is held.
         """
         progress = run.progress
         items = new_items[progress.stored_items or 0 :]
         if withheld:
-            items = [item for item in items if not isinstance(item, MessageOutputItem)]
+            held = set(map(id, run.writer.held_items()))
+            items = [
+                item for item in items if not isinstance(item, MessageOutputItem) and id(item) not in held
+            ]
         given, combined = self._begins_with or ([], None)
         count = len(new_items)
         await self._store.add([*given, *whole(progress.as_input(items))])
@@ -172,7 +180,12 @@ class _Store:
             raise UserError(
                 f"{type(self.session).__name__}.get_items() gave {type(items).__name__}: it is to return a list."
             )
-        return [as_input_item(item) for item in cast("list[Any]", items)]
+        try:
+            return [as_input_item(item) for item in cast("list[Any]", items)]
+        except AgentsException as error:
+            raise UserError(
+                f"{type(self.session).__name__}.get_items() gave something that is no input item: {error}"
+            ) from error
 
     async def add(self, items: Sequence[TResponseInputItem]) -> None:
         """Append `items`. After an append that did not end well: the same ones, and what has come since.
