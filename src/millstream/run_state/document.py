@@ -95,6 +95,8 @@ class StateDocument(msgspec.Struct, kw_only=True):
     input: str | list[Json]
     outcome: Literal["paused", "completed", "failed", "cancelled"]
     position: Count = 0
+    resumed_by: str | None = None
+    """The run that has gone on from here already."""
     turn: Count = 0
     max_turns: Annotated[int, msgspec.Meta(ge=1)] | None = None
     items: list[Json] = []

@@ -77,6 +77,7 @@ def _document(progress: RunProgress, context: ContextDocument | None) -> StateDo
         input=progress.input if isinstance(progress.input, str) else items.plain_all(progress.input),
         outcome=left.outcome,
         position=left.position,
+        resumed_by=left.resumed_by,
         turn=progress.current_turn,
         max_turns=progress.max_turns,
         new_items=items.places(progress.new_items),
@@ -248,7 +249,7 @@ def progress_from(document: StateDocument, agents: Agents, context: RunContextWr
         omits_reasoning_ids=document.omits_reasoning_ids,
         stored_items=document.stored_items,
         have_used_tools={id(a): a.name for name in document.have_used_tools for a in agents.get(name, ())},
-        left=Left(document.outcome, document.position),
+        left=Left(document.outcome, document.position, resumed_by=document.resumed_by),
     )
     take_verdicts(progress, document.verdicts, lambda name: next(iter(agents.get(name, ())), None))
     if document.outcome == "paused":
