@@ -204,6 +204,21 @@ def test_an_sdk_that_is_imported_already_is_told_of(monkeypatch: pytest.MonkeyPa
             "other stores of conversations, which",
         ),
         (
+            "from agents.extensions.visualization import draw_graph",
+            "agents.extensions.visualization",
+            "drawings of agents, which",
+        ),
+        (
+            "from agents.extensions.tool_output_trimmer import ToolOutputTrimmer",
+            "agents.extensions.tool_output_trimmer",
+            "trimmers of tool outputs, which",
+        ),
+        (
+            "from agents.extensions.models.any_llm_model import AnyLLMModel",
+            "agents.extensions.models.any_llm_model",
+            "other adapters of models, which",
+        ),
+        (
             "from agents import MCPToolApprovalRequest",
             "agents.MCPToolApprovalRequest",
             "approvals of hosted MCP tools, which are not in this version",
@@ -260,6 +275,14 @@ def test_the_page_says_the_same_of_what_is_absent(root: Path) -> None:
         assert [planned for what, planned in said.items() if what.startswith(absent.what)] == [
             absent.planned
         ], absent
+
+
+@pytest.mark.usefixtures("agents")
+def test_what_the_sdk_has_only_by_way_of_its_own_imports_and_programs_take_from_there_is_there() -> None:
+    from agents.model_settings import Reasoning  # pyright: ignore[reportMissingImports, reportUnknownVariableType]
+
+    settings = millstream.ModelSettings(reasoning=Reasoning(effort="low"))
+    assert settings.to_json_dict()["reasoning"]["effort"] == "low"
 
 
 @pytest.mark.usefixtures("agents")

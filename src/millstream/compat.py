@@ -59,7 +59,7 @@ PATHS: dict[str, tuple[str, ...]] = {
     "mcp.manager": ("millstream.mcp",),
     "mcp.server": ("millstream.mcp",),
     "mcp.util": ("millstream.mcp",),
-    "model_settings": ("millstream.config",),
+    "model_settings": ("millstream.config", "openai.types.shared.reasoning"),
     "models": ("millstream.models", "millstream.config.defaults"),
     "models.default_models": ("millstream.config.defaults",),
     "models.interface": ("millstream.models.promise",),
@@ -143,6 +143,24 @@ ABSENT = [
         "other stores of conversations",
         "*Session memory.openai_conversations_session extensions.memory.*",
         "SQLiteSession, RedisSession, or a class of your own with the methods of Session",
+        planned=False,
+    ),
+    Absent(
+        "other adapters of models",
+        "extensions.models.any_llm_* AnyLLM*",
+        "LitellmModel, or a model of your own",
+        planned=False,
+    ),
+    Absent(
+        "drawings of agents",
+        "extensions.visualization draw_graph",
+        "a drawing of your own, from the handoffs and tools of each agent",
+        planned=False,
+    ),
+    Absent(
+        "trimmers of tool outputs",
+        "extensions.tool_output_trimmer ToolOutputTrimmer",
+        "RunConfig.call_model_input_filter, with a function of your own",
         planned=False,
     ),
     Absent(
