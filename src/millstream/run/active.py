@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Any, cast
 from millstream.errors import AgentsException, LogFullError, public_error
 from millstream.event_loops import call_on, wake
 from millstream.events import (
-    SOONEST_FIRST,
     CancelMode,
     Event,
     RawResponsesStreamEvent,
@@ -43,10 +42,9 @@ from millstream.run.closing import Closing
 from millstream.run.parts.budget import Ledger
 from millstream.run.readers import Readers
 from millstream.run.state import Left, Outcome
-from millstream.run.steering import Steering
+from millstream.run.steering import Steering, is_sooner
 from millstream.run.tools import close
 from millstream.run.writer import Trunk, Writer
-from millstream.usage import Usage
 
 if TYPE_CHECKING:
     from millstream.config import RunConfig
@@ -96,7 +94,6 @@ class ActiveRun:
         """The ids of the tool calls that lead from the root run to this one."""
         self.ledger = Ledger.of(config.budget, None if parent is None else parent.ledger)
         """Where what it uses is counted, if it has a budget, or one of those that it is nested in."""
-        self._used = None if parent is None else Usage()
         self.children: set[ActiveRun] = set()
         """The runs nested in this one that have not ended."""
         self.trunk = Trunk(log, self.run_id, position) if parent is None else parent.trunk
@@ -384,7 +381,7 @@ class ActiveRun:
     def used(self) -> Usage:
         """What the run has used, with those nested in it."""
         # That of a whole tree is shown to the program by the context, and may be changed there.
-        return self.progress.context_wrapper.usage if self._used is None else self._used
+        return self.progress.context_wrapper.usage if self.parent is None else self.progress.used
 
     def _usage(self) -> dict[str, Any]:
         try:
@@ -410,7 +407,7 @@ class ActiveRun:
         """Ask the run to stop. A second call may only make it stop sooner; when it is done it does nothing."""
         if self.is_done:
             return
-        if self.cancel_mode is None or SOONEST_FIRST.index(mode) < SOONEST_FIRST.index(self.cancel_mode):
+        if is_sooner(mode, self.cancel_mode):
             self.cancel_mode = mode
         call_on(self.loop, self._stop_if_due)
 
@@ -419,12 +416,7 @@ class ActiveRun:
         if self.is_done or self.stop_error is not None or self.cancel_mode == "now":
             return
         self.stop_error = error
-        if self.began and self.task is not None and not self.is_ending:
-            self.task.cancel()
-
-    def stops_after(self, *modes: CancelMode) -> bool:
-        """Whether the run was asked to stop in one of `modes`."""
-        return self.cancel_mode in modes
+        self._cancel_task()
 
     @contextlib.contextmanager
     def stoppable(self, *, by: Sequence[CancelMode]) -> Generator[None]:
@@ -439,15 +431,16 @@ class ActiveRun:
 
     def _stop_if_due(self) -> None:
         self.readers.moved()
+        if self.cancel_mode in self._interrupts:
+            self._cancel_task()
+
+    def _cancel_task(self) -> bool:
+        """Interrupt what the loop is doing; False where there is nothing to interrupt."""
         # A task that has not taken its first step would never take it: it looks at
         # `cancel_mode` when it begins.
-        if (
-            self.began
-            and self.task is not None
-            and not self.is_ending
-            and self.cancel_mode in self._interrupts
-        ):
-            self.task.cancel()
+        if not self.began or self.task is None or self.is_ending:
+            return False
+        return self.task.cancel()
 
     # --- steering --------------------------------------------------------------------------
 
@@ -465,7 +458,7 @@ class ActiveRun:
     @property
     def begins_nothing(self) -> bool:
         """Whether no tool is to begin any more in this turn, and no handoff: the run stops, or input came."""
-        return self.stops_after("now", "after_tool") or self.steering.is_due("now", "after_tool")
+        return self.cancel_mode in ("now", "after_tool") or self.steering.is_due("now", "after_tool")
 
     async def give_up_turn(self) -> None:
         """Close what the present turn has open, in the history and in the log. The run goes on with another."""
@@ -483,9 +476,7 @@ class ActiveRun:
                 self.closing.turn_is_closed()
 
     def _interrupt(self) -> bool:
-        if not self.began or self.task is None or self.is_ending or self.cancel_mode is not None:
-            return False
-        return self.task.cancel()
+        return self.cancel_mode is None and self._cancel_task()
 
     # --- who is there ----------------------------------------------------------------------
 

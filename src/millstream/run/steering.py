@@ -66,7 +66,7 @@ class Steering:
             if self._refusal is not None:
                 raise UserError(self._refusal)
             self._waiting.extend(items)
-            if self._due is None or SOONEST_FIRST.index(when) < SOONEST_FIRST.index(self._due):
+            if is_sooner(when, self._due):
                 self._due = when
 
     def take(self) -> list[TResponseInputItem]:
@@ -124,3 +124,8 @@ class Steering:
         if ours:
             task.uncancel()
         return ours or self.is_due("now", "after_tool")
+
+
+def is_sooner(moment: CancelMode, than: CancelMode | None) -> bool:
+    """Whether `moment` comes before another; None never comes."""
+    return than is None or SOONEST_FIRST.index(moment) < SOONEST_FIRST.index(than)
