@@ -158,6 +158,17 @@ async def test_the_log_tells_of_the_pause_from_the_inside_out() -> None:
     ]
 
 
+async def test_a_nested_run_that_goes_on_tells_what_it_has_used_in_all(json: bool) -> None:
+    office = Office()
+    state = (await Runner.run(office.boss, "Tidy up")).to_state()
+    state.approve("d")
+
+    handle = await going_on(state, office, json=json)
+    ends = [entry async for entry in handle.entries(types=["run.completed"])]
+
+    assert [(end.agent, end.event.usage["requests"]) for end in ends] == [("ann", 2), ("boss", 4)]
+
+
 async def test_hooks_and_guardrails_see_the_output_of_the_tool_once() -> None:
     seen: list[str] = []
 

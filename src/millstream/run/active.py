@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from millstream.log.promise import Batch, EventLog, Payload
     from millstream.run.state import RunProgress
     from millstream.tracing import Trace
+    from millstream.usage import Usage
 
 logger = logging.getLogger("millstream")
 

@@ -22,6 +22,7 @@ from millstream.items import (
     call_id_of,
 )
 from millstream.run.conversation import Conversation
+from millstream.usage import Usage
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -100,6 +101,8 @@ class RunProgress(Releasable):
     )
     stored_items: int | None = None
     """How many of `new_items` the session has, behind the input; None where it has not even that, or there is none."""
+    used: Usage = field(default_factory=Usage)
+    """What a nested run has used, with those nested in it: that of a whole tree is in the context."""
     partial_text: str = ""
     omits_reasoning_ids: bool = False
     """Whether reasoning loses its id where it becomes input again."""
@@ -178,6 +181,7 @@ class RunProgress(Releasable):
             **own,
             current_agent=agent,
             context_wrapper=self.context_wrapper.copy(),
+            used=copy.deepcopy(self.used),
             conversation=replace(self.conversation),
         )
 

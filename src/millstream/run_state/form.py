@@ -60,7 +60,7 @@ def to_json(progress: RunProgress, context: ContextDocument) -> dict[str, Any]:
 
 def _document(progress: RunProgress, context: ContextDocument | None) -> StateDocument:
     """The document of a run; of one that is nested without what all runs of its tree share, as there is no `context`."""
-    shared: dict[str, Any] = {}
+    shared: dict[str, Any] = {"usage": _usage(progress.used)}
     if context is not None:
         wrapper = progress.context_wrapper
         shared = {
@@ -231,7 +231,7 @@ def progress_from(document: StateDocument, agents: Agents, context: RunContextWr
         except IndexError:
             raise _damaged(f"{name} names an item that is not there") from None
 
-    context.usage = _usage_from(document.usage)
+    used = context.usage = _usage_from(document.usage)
     context.decisions = _decisions_from(document.decisions)
     progress = RunProgress(
         run_id=document.run_id,
@@ -248,6 +248,7 @@ def progress_from(document: StateDocument, agents: Agents, context: RunContextWr
         conversation=Conversation(**msgspec.structs.asdict(document.conversation)),
         omits_reasoning_ids=document.omits_reasoning_ids,
         stored_items=document.stored_items,
+        used=used,
         have_used_tools={id(a): a.name for name in document.have_used_tools for a in agents.get(name, ())},
         left=Left(document.outcome, document.position, resumed_by=document.resumed_by),
     )
