@@ -73,7 +73,7 @@ class Loop:
         if isinstance(error, asyncio.CancelledError):
             await run.end_cancelled()
         elif error is not None:
-            await run.fail(error)
+            await run.fail(_audible(error))
         elif not run.progress.interruptions:
             await run.complete()
         else:
@@ -290,3 +290,12 @@ def _named(error: BaseException) -> BaseException:
     named = AgentsException("Something that the run awaited was cancelled, but nobody cancelled the run.")
     named.__cause__ = error
     return named
+
+
+def _audible(error: BaseException) -> BaseException:
+    """`error`, as it can be told to who reads the run: there a `StopAsyncIteration` would be the end of a stream."""
+    if not isinstance(error, StopAsyncIteration):
+        return error
+    told = RuntimeError("Something that the run awaited raised StopAsyncIteration.")  # as of a generator
+    told.__cause__ = error
+    return told

@@ -213,6 +213,18 @@ async def test_what_a_hook_raises_ends_the_run_and_says_whose_it_was(
     assert caught.value.run_data is not None  # type: ignore[attr-defined]
 
 
+async def test_what_ends_iterators_is_an_error_to_readers_where_a_hook_raises_it() -> None:
+    class Takes(RunHooks[Any]):
+        async def on_llm_end(self, context: Any, agent: Any, response: Any) -> None:
+            raise StopAsyncIteration
+
+    run = Runner.run_streamed(Agent(name="A", model=ScriptedModel(["ok"])), "hi", hooks=Takes())
+
+    with pytest.raises(RuntimeError, match="raised StopAsyncIteration"):
+        async for _ in run.stream_events():
+            pass
+
+
 @pytest.mark.parametrize("name", ["on_tool_start", "on_tool_end"])
 async def test_after_a_hook_on_a_tool_raised_the_history_is_one_to_go_on_with(name: str) -> None:
     def breaks(called: str, _: Any) -> None:
