@@ -12,8 +12,8 @@ id a program may have use for: `RunTrace` then costs a run no more than an objec
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Generator, Sequence
-from contextlib import ExitStack, asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import AbstractContextManager, ExitStack, asynccontextmanager, nullcontext
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.errors import (
@@ -81,13 +81,8 @@ class RunTrace(Seams):
         with self._own_trace():
             yield
 
-    @contextmanager
-    def _own_trace(self) -> Generator[None]:
-        if self.is_own:
-            with self.trace:
-                yield
-        else:
-            yield
+    def _own_trace(self) -> AbstractContextManager[Any]:
+        return self.trace if self.is_own else nullcontext()
 
 
 def trace_run(config: RunConfig) -> RunTrace:
@@ -344,7 +339,7 @@ def _usage_of(response: ModelResponse) -> dict[str, Any]:
 
 def _counts(run: ActiveRun) -> dict[str, int]:
     """What the run has used so far, with those nested in it."""
-    usage: Any = run.progress.context_wrapper.usage if run.parent is None else run.used
+    usage: Any = run.used
     read = getattr(usage, "input_tokens_details", None)
     return {
         "input_tokens": _number(usage, "input_tokens"),
