@@ -138,7 +138,7 @@ def test_shutting_down_exports_what_is_left_and_a_later_span_starts_it_again() -
     assert kept.batches == [["W", "a"], ["b"]]
 
 
-def test_shutting_down_waits_no_longer_than_it_may() -> None:
+def test_shutting_down_waits_no_longer_than_it_may(caplog: pytest.LogCaptureFixture) -> None:
     may_go_on = threading.Event()
     kept = Kept(may_go_on)
     processor = batching(kept, max_batch_size=1)
@@ -148,9 +148,11 @@ def test_shutting_down_waits_no_longer_than_it_may() -> None:
     processor.shutdown(timeout=0)
 
     assert kept.batches == []
+    assert caplog.messages == ["traces may be lost: Kept was not done within 0 s of the end"]
     may_go_on.set()
-    processor.shutdown()
+    processor.shutdown(timeout=None)
     assert kept.batches == [["W"]]
+    assert len(caplog.messages) == 1
 
 
 def test_one_who_flushes_while_another_shuts_down_is_not_left_waiting() -> None:

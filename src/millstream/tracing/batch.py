@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("millstream")
 
+LAST_WAIT = 10.0
+"""Seconds for which a program that exits waits for its exporter: one that hangs does not keep it for ever."""
+
 _LOOK = 1.0
 """Seconds after which somebody who waits looks whether there is still a thread."""
 
@@ -28,7 +31,7 @@ class BatchTraceProcessor(TracingProcessor):
     """Hands traces that begin and spans that end to `exporter`, many at a time and off the event loop.
 
     A run only puts them into a queue. Where that is full, they are lost, which is logged once. What
-    is queued when the program exits is exported before it does.
+    is queued when the program exits is exported before it does, as far as the exporter gets in ten seconds.
 
     Args:
         exporter: where they go.
@@ -86,12 +89,17 @@ class BatchTraceProcessor(TracingProcessor):
         self._reach(_Mark(is_last=False), None)
 
     @override
-    def shutdown(self, timeout: float | None = None) -> None:
-        """Export what is left, and stop. Blocks, for at most `timeout` seconds where that is given.
+    def shutdown(self, timeout: float | None = LAST_WAIT) -> None:
+        """Export what is left, and stop. Blocks, for at most `timeout` seconds; None waits as long as it takes.
 
-        What is put in afterwards starts it again.
+        What was not exported by then is lost where the program exits, which is logged. What is put
+        in afterwards starts it again.
         """
-        self._reach(_Mark(is_last=True), timeout)
+        if not self._reach(_Mark(is_last=True), timeout):
+            logger.warning(
+                "traces may be lost: %s was not done within %g s of the end",
+                type(self._exporter).__name__, timeout,
+            )  # fmt: skip
 
     def _put(self, item: Trace | Span[Any]) -> None:
         # Not before there is something to do: a server that forks its workers has no thread then.
@@ -106,15 +114,18 @@ class BatchTraceProcessor(TracingProcessor):
                 self._max_queue_size,
             )
 
-    def _reach(self, mark: _Mark, timeout: float | None) -> None:
-        """Put in `mark`, and wait until it comes out."""
+    def _reach(self, mark: _Mark, timeout: float | None) -> bool:
+        """Put in `mark`, and wait until it comes out; whether it did."""
         if not self._is_at_work() and self._queue.empty():
-            return
+            return True
         self._queue.put(mark)
         self._work_on()
         # Another's last mark may stand before this one: then somebody has to begin again.
-        while not mark.reached.wait(_LOOK if timeout is None else timeout) and timeout is None:
+        while not mark.reached.wait(_LOOK if timeout is None else timeout):
+            if timeout is not None:
+                return False
             self._work_on()
+        return True
 
     def _is_at_work(self) -> bool:
         return self._thread is not None and self._process == os.getpid() and self._thread.is_alive()
