@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from millstream.errors import ApprovalError
 from millstream.items import raw_field
 
 if TYPE_CHECKING:
@@ -46,6 +47,12 @@ class Decision:
     """What the model is told of a call that was rejected; None for the usual text."""
     arguments: str | None = None
     """The arguments that the tool gets in place of the model's own: JSON text."""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.message, str | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise ApprovalError(
+                f"rejection_message is text, which the model is told, or None, not {type(self.message).__name__}."
+            )
 
 
 @dataclass

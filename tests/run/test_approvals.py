@@ -383,6 +383,15 @@ async def test_to_decide_the_same_again_changes_nothing_and_to_decide_otherwise_
     assert disk.done == ["look a", "delete b"]
 
 
+async def test_what_the_model_is_told_of_a_rejection_is_text() -> None:
+    state = (await Runner.run(Disk().agent, "Tidy up")).to_state()
+    message: Any = {"reason": "no"}
+
+    with pytest.raises(ApprovalError, match="rejection_message is text, .* not dict"):
+        state.reject("c2", rejection_message=message)
+    state.reject("c2", rejection_message="no")
+
+
 async def test_a_call_that_does_not_wait_cannot_be_decided_over() -> None:
     disk = Disk()
     paused = await Runner.run(disk.agent, "Tidy up")
