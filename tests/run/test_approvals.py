@@ -387,7 +387,7 @@ async def test_what_the_model_is_told_of_a_rejection_is_text() -> None:
     state = (await Runner.run(Disk().agent, "Tidy up")).to_state()
     message: Any = {"reason": "no"}
 
-    with pytest.raises(ApprovalError, match="rejection_message is text, .* not dict"):
+    with pytest.raises(ApprovalError, match=r"rejection_message is text, .* not dict"):
         state.reject("c2", rejection_message=message)
     state.reject("c2", rejection_message="no")
 
