@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal, NoReturn, TypeVar, cast, overloa
 from millstream import raw
 from millstream.config import DEFAULT_MAX_TURNS
 from millstream.context import ToolContext
-from millstream.errors import AgentsException, LogBrokenError, RunCancelledError, UserError
+from millstream.errors import LogBrokenError, RunCancelledError, UserError
 from millstream.event_loops import call_on
 from millstream.events import SOONEST_FIRST, CancelMode, Entry, Event, RawResponsesStreamEvent, StreamEvent
-from millstream.items import AgentRef, ItemHelpers, ModelResponse, RunItem, TResponseInputItem
+from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
 from millstream.log.promise import live
 from millstream.run.input import check_input
 from millstream.run.state import RunProgress
@@ -90,12 +90,7 @@ class RunResultBase:
         Raises:
             AgentsException: it was released, and is gone.
         """
-        agent: Any = self._progress.current_agent
-        if isinstance(agent, AgentRef):
-            raise AgentsException(
-                f"The agent {agent.name!r} is gone: release_agents() let go of it, and nobody else kept it."
-            )
-        return agent
+        return self._progress.last_agent
 
     @property
     def last_response_id(self) -> str | None:

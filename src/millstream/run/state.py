@@ -109,6 +109,20 @@ class RunProgress(Releasable):
     have_used_tools: dict[int, str] = field(default_factory=dict[int, str])
     """The name of each agent that has called a tool in this run, or handed over, by its `id()`."""
 
+    @property
+    def last_agent(self) -> Agent[Any]:
+        """The agent that acted last, where the run is over; else the one that is acting.
+
+        Raises:
+            AgentsException: it was released, and is gone.
+        """
+        agent: Any = self.current_agent
+        if isinstance(agent, AgentRef):
+            raise AgentsException(
+                f"The agent {agent.name!r} is gone: release_agents() let go of it, and nobody else kept it."
+            )
+        return agent
+
     def add(self, item: RunItem) -> None:
         """Take in a new item."""
         self.new_items.append(item)
@@ -169,11 +183,7 @@ class RunProgress(Releasable):
         Raises:
             AgentsException: the agent was released, and is gone.
         """
-        agent: Any = self.current_agent
-        if isinstance(agent, AgentRef):
-            raise AgentsException(
-                f"The agent {agent.name!r} is gone: release_agents() let go of it, and nobody else kept it."
-            )
+        agent = self.last_agent
         values: dict[str, Any] = {each.name: getattr(self, each.name) for each in fields(self)}
         own = {name: copy.copy(value) for name, value in values.items() if type(value) in (list, dict)}
         return replace(
