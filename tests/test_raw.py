@@ -8,7 +8,13 @@ from typing import Any, Literal
 
 import pytest
 from openai import BaseModel
-from openai.types.responses import ResponseOutputItem, ResponseStreamEvent, ResponseTextDeltaEvent
+from openai.types.responses import (
+    ResponseCompletedEvent,
+    ResponseOutputItem,
+    ResponseOutputItemDoneEvent,
+    ResponseStreamEvent,
+    ResponseTextDeltaEvent,
+)
 from openai.types.responses.response_text_delta_event import Logprob
 
 from millstream import codec, raw
@@ -291,6 +297,26 @@ def test_an_output_item_is_typed(cls: type[BaseModel], everything: bool) -> None
     values = sample_of(cls, everything=everything)
 
     assert_same(raw.item_from(values), cls.model_validate(values))
+
+
+@pytest.mark.parametrize("cls", ITEM_CLASSES, ids=type_of)
+def test_an_output_item_in_an_event_is_as_if_validated_there(cls: type[BaseModel]) -> None:
+    item = sample_of(cls, everything=True) | {"type": type_of(cls)}
+    done = sample_of(ResponseOutputItemDoneEvent) | {"item": item}
+    completed = sample_of(ResponseCompletedEvent)
+    completed["response"]["output"] = [item, item]
+
+    assert_same(raw.decode(codec.encode(done)), ResponseOutputItemDoneEvent.model_validate(done))
+    assert_same(raw.decode(codec.encode(completed)), ResponseCompletedEvent.model_validate(completed))
+
+
+@pytest.mark.parametrize(
+    "item", [{"type": "invented_item"}, {"type": "message", "content": "text"}, "text", None]
+)
+def test_an_item_that_does_not_validate_is_passed_on_in_its_event_as_sent(item: Any) -> None:
+    event = sample_of(ResponseOutputItemDoneEvent) | {"item": item}
+
+    assert codec.decode(raw.encode(raw.decode(codec.encode(event)))) == event
 
 
 @pytest.mark.parametrize(
