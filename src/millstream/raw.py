@@ -10,8 +10,9 @@ Rules of this file:
    times as long.) A `_Form` knows how, for one class and one set of fields. It does what
    `model_construct` does; `tests/test_raw.py` holds every event that is made so against a
    validated one, and so notices when `openai` or `pydantic` change.
-3. Any other event is validated as that one class, and each output item in it as its own; where a compatible server left fields out
-   that the class requires, it is built from what is there, as the `openai` client does.
+3. Any other event is validated as that one class, and each output item in it as its own; where
+   a compatible server left fields out that the class requires, it is built from what is there,
+   as the `openai` client does.
 
 The types cost half a second to import: that is paid when the first event is looked at.
 """
