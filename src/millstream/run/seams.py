@@ -93,6 +93,9 @@ class Seams:
         """A tool has run; what is returned is its output from here on."""
         return output
 
+    def tool_answered(self, run: ActiveRun, context: ToolContext[Any], output: Any) -> None:
+        """A call has its output: of its tool, or of who did not let that begin. Inside of its `tool_span`."""
+
     async def tool_end(
         self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
     ) -> None:
@@ -226,6 +229,11 @@ class Together(Seams):
         for part in self.parts:
             output = await part.tool_output(run, context, tool, output)
         return output
+
+    def tool_answered(self, run: ActiveRun, context: ToolContext[Any], output: Any) -> None:
+        """Each."""
+        for part in self.parts:
+            part.tool_answered(run, context, output)
 
     async def tool_end(
         self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any

@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING, Any
 from millstream.context import ToolContext
 from millstream.errors import (
     AgentsException,
-    LogFullError,
     ModelBehaviorError,
     ToolFailedError,
     ToolTimeoutError,
@@ -119,19 +118,6 @@ def output_item(
     """The item that answers `call` with `output`, which `tool` gave, if any did."""
     raw_item = ItemHelpers.tool_call_output_item(call, output)
     return ToolCallOutputItem(agent, raw_item, output, tool_origin=tool.tool_origin if tool else None)
-
-
-async def close(run: ActiveRun, *events: Event) -> None:
-    """Write what closes something that was opened.
-
-    Raises:
-        LogFullError: the log is full. It was told, and has room for what closes.
-    """
-    try:
-        await run.write(*events)
-    except LogFullError:
-        await run.write(*events)
-        raise
 
 
 class ToolRunner:
@@ -232,6 +218,7 @@ class ToolRunner:
                 output = await self._work(call, context, link)
                 if link.paused is None:
                     item = self.items[call.place] = output_item(self._agent, raw, output, tool)
+                    self._seams.tool_answered(run, context, output)
                     if call.place in self._began:
                         await self._seams.tool_end(run, context, tool, output)
         except (KeyboardInterrupt, GeneratorExit):
@@ -247,14 +234,14 @@ class ToolRunner:
             raise asyncio.CancelledError
         if failure is None and link.paused is not None:
             self.paused[call.place] = link.paused
-            await close(run, *self._finished(call, None, is_paused=True))
+            await run.write_closing(*self._finished(call, None, is_paused=True))
             return FunctionToolResult(tool, None, None, link.paused.interruptions, link.agent_run_result)
         if item is None:
             item = self.items[call.place] = output_item(self._agent, raw, FAILED_OUTPUT, tool)
             finished = self._finished(call, failure)
         else:
             finished = self._finished(call, context.failure)
-        await close(run, *finished, RunItemStreamEvent(item=item))
+        await run.write_closing(*finished, RunItemStreamEvent(item=item))
         if failure is not None:
             self._stopping = True
             # What others raise who take part in the run is theirs, and not the tool's.

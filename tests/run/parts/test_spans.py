@@ -23,12 +23,14 @@ from millstream import (
     RunConfig,
     RunHooks,
     Runner,
+    ToolGuardrailFunctionOutput,
     Usage,
     UserError,
     handoff,
     input_guardrail,
     output_guardrail,
     tool,
+    tool_input_guardrail,
 )
 from millstream.testing import ModelStep, ScriptedModel, function_call
 from millstream.testing.model_server import ModelServer
@@ -172,6 +174,25 @@ async def test_spans_tell_what_was_asked_and_answered_and_what_it_took(run: Any,
 
 
 @BOTH
+async def test_the_span_of_a_call_that_a_guardrail_rejects_tells_the_answer(
+    run: Any, recorder: Recorder
+) -> None:
+    @tool_input_guardrail
+    def never(data: Any) -> ToolGuardrailFunctionOutput:
+        return ToolGuardrailFunctionOutput.reject_content("Not in Oslo.")
+
+    @tool(tool_input_guardrails=[never])
+    def ask() -> str:
+        return "cold"
+
+    model = ScriptedModel([[function_call("ask", {}, call_id="c1")], "Well."])
+
+    await run(Agent(name="A", model=model, tools=[ask]))
+
+    assert recorder.one("function").span_data.output == "Not in Oslo."
+
+
+@BOTH
 async def test_a_handoff_has_a_span_around_its_functions_with_what_they_raise(
     run: Any, recorder: Recorder
 ) -> None:
@@ -187,7 +208,7 @@ async def test_a_handoff_has_a_span_around_its_functions_with_what_they_raise(
         await run(agent)
 
     span, inside = recorder.one("handoff"), recorder.one("custom")
-    assert span.export()["span_data"] == {"type": "handoff", "from_agent": "A", "to_agent": None}
+    assert (span.span_data.from_agent, span.span_data.to_agent) == ("A", None)
     assert span.error == {
         "message": "Error in handoff", "data": {"error": "not today", "error_type": "ValueError"},
     }  # fmt: skip

@@ -56,7 +56,6 @@ if TYPE_CHECKING:
     from millstream.items import ModelResponse, TResponseInputItem
     from millstream.run.active import ActiveRun
     from millstream.run.prepare import PreparedAgent
-    from millstream.tool import FunctionTool
 
 
 class RunTrace(Seams):
@@ -219,10 +218,8 @@ class Spans(RunTrace):
             if context.failure is not None:
                 span.set_error(_error(run, "Error running tool (non-fatal)", context.failure, tool_name=name))
 
-    async def tool_end(
-        self, run: ActiveRun, context: ToolContext[Any], tool: FunctionTool, output: Any
-    ) -> None:
-        """Note what the tool gave."""
+    def tool_answered(self, run: ActiveRun, context: ToolContext[Any], output: Any) -> None:
+        """Note what the call came to."""
         if run.config.trace_include_sensitive_data:
             self._tool_spans[context].span_data.output = output
 
