@@ -43,7 +43,6 @@ from millstream.run.parts.budget import Ledger
 from millstream.run.readers import Readers
 from millstream.run.state import Left, Outcome
 from millstream.run.steering import Steering, is_sooner
-from millstream.run.tools import close
 from millstream.run.writer import Trunk, Writer
 
 if TYPE_CHECKING:
@@ -164,6 +163,18 @@ class ActiveRun:
     async def write(self, *events: Event) -> None:
         """Append `events` under one stamp. What a program could still change in them is encoded here."""
         await self.writer.write(events)
+
+    async def write_closing(self, *events: Event) -> None:
+        """Append what closes something that was opened.
+
+        Raises:
+            LogFullError: the log is full. It was told, and has room for what closes.
+        """
+        try:
+            await self.write(*events)
+        except LogFullError:
+            await self.write(*events)
+            raise
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
         """Append what one read of the model's socket brought, and wait for readers that are too far behind."""
@@ -466,7 +477,7 @@ class ActiveRun:
         events = self.closing.give_up_turn()
         is_told = True
         try:
-            await close(self, *events)
+            await self.write_closing(*events)
         except LogFullError:
             raise  # told all the same: a full log has room for what closes
         except Exception:

@@ -29,7 +29,6 @@ from millstream.items import HandoffCallItem, ToolCallItem
 from millstream.models.estimate import estimate_tokens, estimate_usage
 from millstream.models.promise import Model, ModelTracing
 from millstream.models.retry import Retries, Retry
-from millstream.run.tools import close
 from millstream.run.turn import Turn
 from millstream.usage import Usage
 
@@ -104,7 +103,7 @@ class ModelCaller:
         elif turn.usage is not None:
             run.use(turn.usage, model_name(self._ready.model))
         if is_whole:
-            await close(run, turn.completed(run.progress.current_turn, status="completed"))
+            await run.write_closing(turn.completed(run.progress.current_turn, status="completed"))
 
     def _begin_try(self, earlier: Sequence[Usage] = ()) -> None:
         """Take up a try of the call, behind those that have used `earlier`."""
