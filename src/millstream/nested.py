@@ -30,6 +30,8 @@ from millstream.errors import UserError
 from millstream.events import AgentUpdatedStreamEvent
 from millstream.result import RunResultStreaming, result_of
 from millstream.run.conversation import Conversation
+from millstream.run.parts.hooks import check_hooks
+from millstream.run.parts.session import check_session
 from millstream.run.start import resume_run, start_run
 
 if TYPE_CHECKING:
@@ -45,6 +47,17 @@ logger = logging.getLogger("millstream")
 
 DEEPEST = 100
 """How deep runs may be nested: each level waits in the one above it."""
+
+
+def check(tool: AgentTool) -> None:
+    """See, where `tool` is described, that its runs can use what they are to use.
+
+    Raises:
+        UserError: they cannot.
+    """
+    check_hooks(tool.hooks)
+    conversation = Conversation(tool.previous_response_id, tool.conversation_id)
+    check_session(tool.session, server_keeps_history=conversation.tracks)
 
 
 async def run_agent(

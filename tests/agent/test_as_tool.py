@@ -38,11 +38,17 @@ def test_a_name_is_made_of_the_agents() -> None:
         ({"max_turns": "3"}, "max_turns='3'"),
         ({"run_config": {"modle": "x"}}, "modle"),
         ({"run_config": RunConfig(log=MemoryLog())}, "written in the log of its root"),
+        ({"hooks": 5}, "hooks takes an instance of a subclass of RunHooks, or None, not int"),
+        ({"session": 5}, "session is a Session or None, not int"),
+        ({"session": SQLiteSession("s"), "conversation_id": "c"}, "cannot be combined with conversation_id"),
+        ({"tool_name": 5}, "as_tool(tool_name=...) takes text, not int"),
     ],
 )
 def test_what_cannot_work_is_refused_where_the_tool_is_described(options: dict[str, Any], told: str) -> None:
+    described: dict[str, Any] = {"tool_name": "help", "tool_description": "Helps.", **options}
+
     with pytest.raises(UserError) as caught:
-        A.as_tool("help", "Helps.", **options)
+        A.as_tool(**described)
 
     assert told in str(caught.value)
 

@@ -84,6 +84,7 @@ class AgentInvoker(Invoker):
         # By its name, as runs stand above agents; and here, where agents are described: an event
         # loop should not have to wait for it.
         self._nested: Any = importlib.import_module("millstream.nested")
+        self._nested.check(described)
 
     @property
     def agent(self) -> Agent[Any]:
@@ -146,6 +147,10 @@ def agent_tool(
     """
     agent = described.agent
     _check(described, extract_output, failure_error_function)
+    if name is not None and not isinstance(name, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise UserError(
+            f"Agent {agent.name!r}: as_tool(tool_name=...) takes text, not {type(name).__name__}."
+        )
     name = name or re.sub(r"[^a-zA-Z0-9_]", "_", agent.name).lower()
     return FunctionTool(
         name=name,

@@ -36,7 +36,7 @@ class Hooks(Seams):
     """
 
     def __init__(self, hooks: Any) -> None:
-        self._hooks = _checked(hooks)
+        self._hooks = check_hooks(hooks)
 
     async def agent_start(self, run: ActiveRun, agent: Agent[Any]) -> None:
         """An agent begins to act."""
@@ -104,7 +104,12 @@ def _hook_context(run: ActiveRun) -> AgentHookContext[Any]:
     return AgentHookContext(**{each.name: getattr(context, each.name) for each in fields(RunContextWrapper)})
 
 
-def _checked(hooks: Any) -> RunHooks[Any] | None:
+def check_hooks(hooks: Any) -> RunHooks[Any] | None:
+    """Hooks as a run takes them.
+
+    Raises:
+        UserError: they are none.
+    """
     if hooks is None or isinstance(hooks, RunHooks):
         return cast("RunHooks[Any] | None", hooks)
     given = type(hooks).__name__
