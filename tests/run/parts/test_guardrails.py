@@ -1,6 +1,7 @@
 """Guardrails in a run: who judges what, when, and what becomes of a run that one of them stops."""
 
 import asyncio
+import gc
 import logging
 from typing import Any
 
@@ -274,6 +275,22 @@ async def test_a_client_is_told_nothing_of_what_a_guardrail_raised() -> None:
     assert isinstance(end, RunFailed)
     assert (end.code, end.message) == ("internal", "The run failed.")
     assert not any(b"secret" in entry.to_json() for entry in entries)
+
+
+@pytest.mark.parametrize("steps", range(20))
+def test_a_loop_that_shuts_down_before_guardrails_begin_complains_of_nothing(steps: int) -> None:
+    guards = [on_input("blocks", parallel=False), on_input("parallel")]
+
+    async def main() -> None:
+        run = Runner.run_streamed(
+            agent("ok", input_guardrails=guards, output_guardrails=[on_output("o")]), "hi"
+        )
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        assert run.run_id
+
+    asyncio.run(main())
+    gc.collect()
 
 
 class Outcome(BaseException):

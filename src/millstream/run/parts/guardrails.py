@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import (
@@ -155,7 +156,7 @@ def _judging(run: ActiveRun, guardrails: Sequence[InputGuardrail[Any]], input: A
     """Each guardrail by its name, and what gives its verdict on `input`."""
     progress = run.progress
     return [
-        (each.get_name(), each.run(progress.current_agent, _copied(input), progress.context_wrapper))
+        (each.get_name(), partial(each.run, progress.current_agent, _copied(input), progress.context_wrapper))
         for each in guardrails
     ]
 

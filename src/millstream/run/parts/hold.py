@@ -17,6 +17,7 @@ Rules of this file:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from millstream.errors import OutputGuardrailTripwireTriggered
@@ -150,7 +151,9 @@ class OutputGuardrails(Seams):
 
         verdicts: Verdicts[OutputGuardrailResult] = Verdicts(run, heard)
         context = run.progress.context_wrapper
-        verdicts.ask("output", ((each.get_name(), each.run(context, agent, output)) for each in guardrails))
+        verdicts.ask(
+            "output", ((each.get_name(), partial(each.run, context, agent, output)) for each in guardrails)
+        )
         try:
             await verdicts.given()
         except OutputGuardrailTripwireTriggered as tripped:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from millstream.errors import AgentsException
@@ -53,8 +53,11 @@ class Verdicts(Generic[TResult]):
         self._failure: BaseException | None = None
         self._is_over = False
 
-    def ask(self, stage: str, judging: Iterable[tuple[str, Coroutine[Any, Any, TResult]]]) -> None:
-        """Let guardrails of the `stage` judge, each by its name and what gives its verdict."""
+    def ask(self, stage: str, judging: Iterable[tuple[str, Callable[[], Awaitable[TResult]]]]) -> None:
+        """Let guardrails of the `stage` judge, each by its name and what gives its verdict when it is called.
+
+        It is called in the guardrail's own task, which a loop that shuts down may never begin.
+        """
         for guardrail, verdict in judging:
             name = f"{stage} guardrail {guardrail!r}"
             task = asyncio.get_running_loop().create_task(self._judge(name, guardrail, verdict))
@@ -101,10 +104,10 @@ class Verdicts(Generic[TResult]):
             )
         self._tasks.clear()
 
-    async def _judge(self, name: str, guardrail: str, verdict: Coroutine[Any, Any, TResult]) -> None:
+    async def _judge(self, name: str, guardrail: str, verdict: Callable[[], Awaitable[TResult]]) -> None:
         try:
             with guardrail_span(guardrail) as span:
-                result = await verdict
+                result = await verdict()
                 span.span_data.triggered = result.output.tripwire_triggered
         except asyncio.CancelledError as cancelled:
             task = asyncio.current_task()
