@@ -1,8 +1,8 @@
-"""What a run leaves open at its end, and what closes it: in its log, and in its history.
+"""What a run leaves open, and what closes it: in its log, and in its history.
 
 Every way of ending comes by here, in `ActiveRun`: also where the run's task takes no step any
 more, its clock is broken or its log takes nothing but an end. So what closes is one batch with
-the terminal event, and nothing here waits.
+the terminal event, and nothing here waits. A turn that is given up is closed in the same way.
 
 Rules of this file:
 
