@@ -25,6 +25,7 @@ from millstream import (
     RunContextWrapper,
     Runner,
     UserError,
+    runner,
     tool,
 )
 from millstream.clock import SystemClock
@@ -268,6 +269,26 @@ async def test_a_run_is_kept_alive_by_its_loop_alone_and_let_go_at_its_end() -> 
         await asyncio.sleep(0)
 
     assert asyncio.get_running_loop() not in start._under_way
+
+
+async def test_the_loop_of_a_thread_that_has_ended_may_be_collected_while_another_loop_runs() -> None:
+    loops: list[Any] = []
+
+    def call() -> None:
+        Runner.run_sync(agent(), "Hi")
+        loops.append(runner._local.loop)
+
+    thread = threading.Thread(target=call)
+    thread.start()
+    await asyncio.to_thread(thread.join)
+    its_loop = loops[0]._runner.get_loop()
+    loops.clear()
+    gc.collect()
+    for closing in threading.enumerate():
+        if closing.name == "millstream closes a loop":
+            await asyncio.to_thread(closing.join)
+
+    assert its_loop.is_closed()
 
 
 def test_a_loop_that_is_closed_without_cancelling_leaves_its_runs_to_the_next(

@@ -253,7 +253,7 @@ class _ThreadLoop:
     def __init__(self) -> None:
         # With a factory, the runner leaves the thread's current event loop what it is.
         self._runner = asyncio.Runner(loop_factory=asyncio.new_event_loop)
-        self.close = weakref.finalize(self, self._runner.close)
+        self.close = weakref.finalize(self, _close, self._runner)
 
     def run(self, main: Coroutine[Any, Any, T]) -> T:
         """Run `main` to its end, in the caller's context; Ctrl-C cancels it."""
@@ -264,6 +264,14 @@ class _ThreadLoop:
             del _local.loop
             self.close()
             raise
+
+
+def _close(runner: asyncio.Runner) -> None:
+    """End what the loop of `runner` still does. The collector may call this anywhere, and where a loop runs none can."""
+    if _loop_runs():
+        threading.Thread(target=runner.close, name="millstream closes a loop").start()
+    else:
+        runner.close()
 
 
 _local = threading.local()

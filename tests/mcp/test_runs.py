@@ -1,8 +1,10 @@
 """Runs of agents that have MCP servers: whatever a server does, the run goes on, or says why not."""
 
 import asyncio
+import gc
 import os
 import signal
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
@@ -130,18 +132,26 @@ async def test_a_filter_is_asked_for_each_agent() -> None:
 
 @pytest.mark.may_block
 def test_runs_without_a_loop_share_a_connection_and_leave_nothing() -> None:
-    server = by_hand()
+    def calls() -> list[int]:
+        server = by_hand()
 
-    pids = {outputs(Runner.run_sync(agent(("pid", {}), server=server), "hi"))[0]["text"] for _ in range(2)}
-    streamed = Runner.run_streamed_sync(agent(("pid", {}), server=server), "hi")
-    events = list(streamed)
+        def pid() -> int:
+            return int(outputs(Runner.run_sync(agent(("pid", {}), server=server), "hi"))[0]["text"])
 
-    assert len(pids) == 1
-    assert events
-    assert outputs(streamed)[0]["text"] not in pids  # a loop of its own
-    os.kill(int(pids.pop()), signal.SIGKILL)
-    again = outputs(Runner.run_sync(agent(("pid", {}), server=server), "hi"))
-    assert is_there(int(again[0]["text"]))
+        first, second = pid(), pid()
+        streamed = Runner.run_streamed_sync(agent(("pid", {}), server=server), "hi")
+        assert list(streamed)
+        other = int(outputs(streamed)[0]["text"])
+        assert first == second != other  # a streamed one has a loop of its own
+        os.kill(first, signal.SIGKILL)
+        again = pid()
+        assert is_there(again)
+        return [other, again]
 
-    del server
-    asyncio.run(gone(int(outputs(streamed)[0]["text"])))
+    # The loop of a thread's calls ends with the thread, and what was left on it with the loop.
+    with ThreadPoolExecutor(1) as thread:
+        pids = thread.submit(calls).result()
+    gc.collect()
+
+    for pid in pids:
+        asyncio.run(gone(pid))
