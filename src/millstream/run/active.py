@@ -46,6 +46,7 @@ from millstream.run.steering import Steering, is_sooner
 from millstream.run.writer import Trunk, Writer
 
 if TYPE_CHECKING:
+    from millstream.clock import Timer
     from millstream.config import RunConfig
     from millstream.items import TResponseInputItem
     from millstream.log.promise import Batch, EventLog, Payload
@@ -54,6 +55,9 @@ if TYPE_CHECKING:
     from millstream.usage import Usage
 
 logger = logging.getLogger("millstream")
+
+END_GRACE = 10.0
+"""Seconds that those who take part in a run have for its end, where it failed or was cancelled."""
 
 
 class ActiveRun:
@@ -134,7 +138,9 @@ class ActiveRun:
         self.began = False
         """Whether that task has taken its first step."""
         self.is_ending = False
-        """Whether it is over for the loop, and only its end is to be told: that is not interrupted."""
+        """Whether it is over for the loop, and only its end is to be told: that has `END_GRACE` when it is cancelled."""
+        self._patience: Timer | None = None
+        """Runs out where those who take part in the run are not done with its end."""
         self._error_id: str | None = None
         """Names that exception in the log and to clients, who are told no more of it."""
         self._traceback: TracebackType | None = None
@@ -364,6 +370,8 @@ class ActiveRun:
         """Tell whoever waits that it is done."""
         if self.parent is not None:
             self.parent.children.discard(self)
+        if self._patience is not None:
+            self._patience.cancel()
         self.readers.moved()
         for future in self._done.copy():
             with contextlib.suppress(RuntimeError):  # a loop that is closed takes no calls
@@ -450,9 +458,24 @@ class ActiveRun:
         """Interrupt what the loop is doing; False where there is nothing to interrupt."""
         # A task that has not taken its first step would never take it: it looks at
         # `cancel_mode` when it begins.
-        if not self.began or self.task is None or self.is_ending:
+        if not self.began or self.task is None:
             return False
-        return self.task.cancel()
+        if not self.is_ending:
+            return self.task.cancel()
+        self.end_soon()
+        return False
+
+    def end_soon(self) -> None:
+        """Give those who take part in the run `END_GRACE`, from the first call of this, to be done with its end."""
+        if self._patience is None:
+            self._patience = self.config.clock.call_later(END_GRACE, self._too_late)
+
+    def _too_late(self) -> None:
+        logger.error(
+            "run %s: what takes part in it was not done with its end after %g s", self.run_id, END_GRACE
+        )
+        if self.task is not None:
+            self.task.cancel()
 
     # --- steering --------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
 from millstream.agent import refuse_unsupported
-from millstream.clock import CURRENT_CLOCK, time_limit
+from millstream.clock import CURRENT_CLOCK
 from millstream.errors import AgentsException, MaxTurnsExceeded
 from millstream.events import AgentUpdatedStreamEvent, InputAdded, RunResumed, RunStarted
 from millstream.items import ItemHelpers
@@ -35,11 +35,6 @@ if TYPE_CHECKING:
     from millstream.run.turn import Turn
 
 logger = logging.getLogger("millstream")
-
-END_GRACE = 10.0
-"""Seconds that those who take part in a run have for its end, where it failed or was cancelled."""
-
-_TOO_LATE = f"What takes part in the run was not done with its end after {END_GRACE:g} s."
 
 
 class Loop:
@@ -98,14 +93,15 @@ class Loop:
                     run.closing.make_whole()
                 else:
                     run.steering.refuse(PAUSED)
-                limit = None if error is None else END_GRACE
-                async with time_limit(run.config.clock, limit, TimeoutError(_TOO_LATE)):
-                    await self._seams.run_end(run, error)
+                if error is not None:
+                    run.end_soon()
+                await self._seams.run_end(run, error)
         except BaseException as raised:
             late = self._outcome(raised)
             if error is None or run.stop_error is late:
                 return late
-            logger.error("run %s: after it had ended: %r", run.run_id, late, exc_info=late)
+            if not _is_cancellation(late):
+                logger.error("run %s: after it had ended: %r", run.run_id, late, exc_info=late)
         return error
 
     def _outcome(self, raised: BaseException) -> BaseException:

@@ -775,7 +775,25 @@ async def test_a_session_that_hangs_does_not_hold_up_the_end_of_a_run_for_ever(
         await handle
 
     assert told(session.items) == ["Hello"]
-    assert "was not done with its end after 10 s" in caplog.text
+    assert "not done with its end after 10 s" in caplog.text
+    session.may_end.set()
+
+
+async def test_a_run_that_is_done_but_for_a_session_that_hangs_can_be_cancelled() -> None:
+    clock, session = ManualClock(), Slow(3)
+    handle = Runner.run_streamed(
+        agent([call("look", "c1")], "Done."), "Hello", session=session, run_config={"clock": clock}
+    )
+    await session.begun.wait()
+
+    handle.cancel()
+    handle.cancel()
+    await clock.waiting()
+    clock.advance(10)
+    with pytest.raises(RunCancelledError):
+        await handle
+
+    assert clock.due == ()
     session.may_end.set()
 
 
