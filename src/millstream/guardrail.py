@@ -382,9 +382,15 @@ async def _judge(guardrail: Any, output_type: type[TOutput], *given: Any) -> TOu
     if not isinstance(output, output_type):
         raise UserError(
             f"{type(guardrail).__name__} {guardrail.get_name()!r} returned {type(output).__name__}, "
-            f"not a {output_type.__name__}."
+            f"not a {output_type.__name__}: return {_REMEDIES[output_type]}."
         )
     return output
+
+
+_REMEDIES: dict[type[Any], str] = {
+    GuardrailFunctionOutput: "GuardrailFunctionOutput(output_info=…, tripwire_triggered=…)",
+    ToolGuardrailFunctionOutput: "ToolGuardrailFunctionOutput.allow(), .reject_content(message) or .raise_exception()",
+}
 
 
 def _name_of(func: Callable[..., Any]) -> str:

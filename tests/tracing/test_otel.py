@@ -17,7 +17,7 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from millstream import Agent, RunConfig, Runner, Usage, tool
+from millstream import Agent, RunConfig, Runner, Usage, UserError, tool
 from millstream.testing import ModelStep, ScriptedModel, function_call
 from millstream.tracing import (
     SpanError,
@@ -387,3 +387,8 @@ except MissingExtraError as error:
     assert done.stdout == (
         'millstream.tracing.otel needs an extra that is not installed: pip install "millstream[otel]" True\n'
     )
+
+
+def test_what_is_no_tracer_provider_is_refused_where_it_is_given() -> None:
+    with pytest.raises(UserError, match="takes a TracerProvider, not str"):
+        OpenTelemetryProcessor("nope")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

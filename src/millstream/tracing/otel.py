@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from typing_extensions import override
 
 from millstream.about import __version__
-from millstream.errors import MissingExtraError
+from millstream.errors import MissingExtraError, UserError
 from millstream.output import text_of
 from millstream.tracing.create import get_current_span, get_current_trace
 from millstream.tracing.otel_attributes import at_end, at_start, calls_others, error_type, name_of
@@ -58,11 +58,18 @@ class OpenTelemetryProcessor(TracingProcessor):
         tracer_provider: makes the spans; None for the provider of the process. It stays yours to shut down.
         include_content: also tell what models and tools were given and gave. A run that records no
             sensitive data (`RunConfig.trace_include_sensitive_data`) tells nothing of it in any case.
+
+    Raises:
+        UserError: `tracer_provider` is none.
     """
 
     def __init__(
         self, tracer_provider: TracerProvider | None = None, *, include_content: bool = False
     ) -> None:
+        if tracer_provider is not None and not callable(getattr(tracer_provider, "get_tracer", None)):
+            raise UserError(
+                f"OpenTelemetryProcessor(tracer_provider=…) takes a TracerProvider, not {type(tracer_provider).__name__}."
+            )
         self._provider = tracer_provider
         self._tracer = otel_trace.get_tracer("millstream", __version__, tracer_provider)
         self._content = include_content
