@@ -95,9 +95,6 @@ NAMES: list[str] = [
     ).split()
 ]
 
-LATER: dict[str, str] = {}
-"""What features to come will bring, by paths as `test_signatures.py` has them (`*` for anything), and which."""
-
 UNLIKE: dict[str, str] = {
     "RunConfig(tool_name_collision_policy)": "two tools of one name are an error, not a warning",
     "RunConfig(model_provider)": "None stands for the one MultiProvider of the process",

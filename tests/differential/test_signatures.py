@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from tests.differential.kit import OURS
-from tests.differential.names import LATER, NAMES, UNLIKE
+from tests.differential.names import NAMES, UNLIKE
 from tests.differential.peer import Peer
 from tests.differential.surface import REQUIRED, UNSET, describe
 
@@ -26,16 +26,11 @@ def problems(peer: Peer) -> dict[str, str]:
 
 
 def test_every_name_of_the_sdk_can_be_used_as_there(problems: dict[str, str]) -> None:
-    expected = {path for listed in (*LATER, *UNLIKE) for path in matching(listed, problems)}
+    expected = {path for listed in UNLIKE for path in matching(listed, problems)}
 
     unexpected = [f"{path}: {what}" for path, what in problems.items() if path not in expected]
 
     assert not unexpected, "\n".join(unexpected)
-
-
-@pytest.mark.parametrize("path", LATER)
-def test_what_is_to_come_later_has_not_come_yet(path: str, problems: dict[str, str]) -> None:
-    assert matching(path, problems), f"{path} has come: take it out of LATER"
 
 
 @pytest.mark.parametrize("path", UNLIKE)
