@@ -1,4 +1,4 @@
-"""The subjects: each streams one answer per line of its standard input and prints its CPU seconds.
+"""The subjects: each streams answers for a line of its standard input, and prints its CPU seconds for one.
 
 python subjects.py NAME PORT
 """
@@ -80,6 +80,11 @@ async def openai_agents(port: int) -> Stream:
     return stream
 
 
+SAMPLE = 0.4
+"""CPU seconds of a sample: about what the dearest subject takes for one answer. A core that has
+waited is cold, for some milliseconds; a subject that needs no more for an answer would be
+measured in nothing else."""
+
 SUBJECTS: dict[str, Callable[[int], Awaitable[Stream]]] = {
     "floor": floor,
     "millstream": millstream,
@@ -91,9 +96,12 @@ SUBJECTS: dict[str, Callable[[int], Awaitable[Stream]]] = {
 async def main(name: str, port: int) -> None:
     stream = await SUBJECTS[name](port)
     for _ in sys.stdin:
-        began = time.process_time()
-        seen = await stream()
-        print(time.process_time() - began, seen, flush=True)
+        began, used, answers, seen = time.process_time(), 0.0, 0, 0
+        while used < SAMPLE:
+            seen = await stream()
+            answers += 1
+            used = time.process_time() - began
+        print(used / answers, seen, flush=True)
 
 
 if __name__ == "__main__":
