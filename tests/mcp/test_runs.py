@@ -155,3 +155,21 @@ def test_runs_without_a_loop_share_a_connection_and_leave_nothing() -> None:
 
     for pid in pids:
         asyncio.run(gone(pid))
+
+
+async def test_a_tool_whose_server_asks_for_approval_waits_for_it() -> None:
+    async with by_hand(require_approval={"always": {"tool_names": ["pid"]}}) as server:
+        asking = agent(("pid", {}), ("echo", {"text": "not asked"}), server=server)
+
+        paused = await Runner.run(asking, "hi")
+        assert [item.tool_name for item in paused.interruptions] == ["pid"]
+        assert outputs(paused) == []
+        state = paused.to_state()
+        state.approve(paused.interruptions[0])
+        result = await Runner.run(asking, state)
+
+        assert result.final_output == "done"
+        assert [output["text"] for output in outputs(result)] == [
+            str(await value_of(server, "pid")),
+            "not asked",
+        ]
