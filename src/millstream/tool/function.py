@@ -263,11 +263,11 @@ class ToolOptions(TypedDict, total=False):
     is_enabled: IsEnabled
     """Whether the model is shown the tool; a callable is asked once a turn."""
     needs_approval: NeedsApproval
-    """Not supported yet."""
+    """Whether a call waits for somebody's approval; a callable is asked for each call, with its arguments."""
     tool_input_guardrails: list[ToolInputGuardrail[Any]] | None
-    """Not supported yet."""
+    """They judge a call before the tool begins."""
     tool_output_guardrails: list[ToolOutputGuardrail[Any]] | None
-    """Not supported yet."""
+    """They judge what the tool gave."""
     timeout: float | None
     """Seconds that one call may take. A synchronous function cannot be stopped: it runs on in
     its thread, and what it returns is dropped."""
