@@ -10,10 +10,10 @@ from typing import Any
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
-from millstream import Agent, Runner
+from millstream import Agent, Runner, runner
 from millstream.errors import MCPServerError
 from millstream.events import Entry, ToolFinished, ToolProgress, ToolStarted
-from millstream.mcp import MCPServerStdio
+from millstream.mcp import MCPServerStdio, connection
 from millstream.testing import ScriptedModel, function_call
 from tests.mcp.kit import by_hand, gone, is_there, of_the_package, value_of
 
@@ -143,8 +143,16 @@ def test_runs_without_a_loop_share_a_connection_and_leave_nothing() -> None:
         assert list(streamed)
         other = int(outputs(streamed)[0]["text"])
         assert first == second != other  # a streamed one has a loop of its own
+        its_loop = runner._local.loop._runner.get_loop()
+        dead = {each for each in connection._open if each.loop is its_loop}
+
+        async def settled() -> None:
+            while dead & connection._open:
+                await asyncio.sleep(0)
+
         os.kill(first, signal.SIGKILL)
         again = pid()
+        its_loop.run_until_complete(settled())  # else its process ends unseen, by a loop that is closed
         assert is_there(again)
         return [other, again]
 
