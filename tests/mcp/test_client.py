@@ -307,6 +307,24 @@ def test_two_loops_use_a_server_at_the_same_time() -> None:
     assert not any(is_there(pid) for pid in pids)
 
 
+@pytest.mark.may_block
+@pytest.mark.parametrize("steps", range(0, 24, 4))
+def test_a_loop_that_ends_while_a_connection_closes_waits_until_it_has(steps: int) -> None:
+    server = by_hand()
+
+    async def leave() -> int:
+        pid = await value_of(server, "pid")
+        server._connections.leave()
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        return pid
+
+    pid = asyncio.run(leave())
+    gc.collect()  # a process whose end nobody saw would complain
+
+    assert not is_there(pid)
+
+
 CARELESS = """
 import asyncio, sys
 from tests.mcp.kit import by_hand, value_of

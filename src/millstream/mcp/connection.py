@@ -74,8 +74,8 @@ class Connection:
         self.is_suspect = False
         """A request took too long, and nothing came from the server since."""
         # In a context of its own: it outlives the run that wanted it first, and its trace and clock.
-        self._owner = self.loop.create_task(
-            self._own(client(_heard(transport, self))), context=contextvars.Context()
+        self._owner = _Owner(
+            self._own(client(_heard(transport, self))), loop=self.loop, context=contextvars.Context()
         )
         _quiet(self._owner)
         _open.add(self)  # the loop holds tasks weakly
@@ -127,7 +127,7 @@ class Connection:
         """Let it end, and wait until it has; on the loop of another thread it ends without being waited for."""
         self.leave()
         if is_running_on(self.loop):
-            timer = SYSTEM_CLOCK.call_later(LAST_WAIT, self._owner.cancel)
+            timer = SYSTEM_CLOCK.call_later(LAST_WAIT, self._owner.give_up)
             try:
                 await asyncio.wait((self._owner,))
             finally:
@@ -152,7 +152,10 @@ class Connection:
         try:
             async with client as self._client:
                 wake(self._ready)
-                await self._leave
+                try:
+                    await self._leave
+                finally:
+                    self._owner.is_closing = True
         except Exception as error:
             self._error = error
             self._is_lost = not self._leave.done() or self._is_lost
@@ -168,6 +171,24 @@ class Connection:
 
     def _ended(self, owner: asyncio.Task[None]) -> None:
         _open.discard(self)
+
+
+class _Owner(asyncio.Task[None]):
+    """The task of a connection. What it does to close is not interrupted by a loop that ends meanwhile.
+
+    A loop that ends cancels every task once, and waits for it. Where that came while a server was
+    being ended, the `mcp` package would leave the server running, and wait for ever for what it says.
+    """
+
+    is_closing = False
+
+    def cancel(self, msg: Any | None = None) -> bool:
+        # The scopes of `anyio`, which the closing has time limits of, cancel with a message.
+        return False if self.is_closing and msg is None else super().cancel(msg)
+
+    def give_up(self) -> None:
+        """Interrupt it, whatever it does."""
+        super().cancel()
 
 
 class Connections:
