@@ -36,7 +36,19 @@
     │   ├── LogGapError                    a position that is no longer held
     │   ├── LogBrokenError                 the log of a run broke off before its terminal event
     │   ├── LogFullError                   a run went over the cap of its log
+    │   ├── LogUnavailableError            the log's engine is away, full, locked or read-only
+    │   ├── LogDamagedError                what the log holds cannot be read
+    │   ├── LogTruncatedError              the engine lost events that it had taken
+    │   ├── StaleOwnerError                another process has taken the run over
+    │   ├── RunOwnedError                  another process runs it
+    │   ├── RunExistsError                 a run of that id is there already
+    │   ├── IdempotencyError               a key that was used for another request
+    │   ├── CommandConflictError           something else was said under that key before
     │   └── UnknownRunError                no run of that id in this log
+    ├── RecoveryError                      a run whose process died cannot be gone on with
+    │   ├── NotResumableError              its context is not kept, or its agent is not there
+    │   ├── RunInterruptedError            a tool that must not run twice began, and left no result
+    │   └── AttemptsExhaustedError         it was taken over as often as it may be
     ├── SessionError                       the store of a conversation
     │   └── SessionClosedError             a session used after its close() (also RuntimeError)
     └── DecodeError                        bytes that are not an event or entry of ours
@@ -444,12 +456,86 @@ class LogFullError(LogError):
     public = "The run produced more output than it may."
 
 
+class LogUnavailableError(LogError):
+    """The engine of a log cannot be used at the moment: it is away, its disk is full, it is locked or read-only."""
+
+    code = "log_unavailable"
+    retryable = True
+
+
+class LogDamagedError(LogError):
+    """What a log holds cannot be read: it was damaged, or written by a later version."""
+
+    code = "log_damaged"
+
+
+class LogTruncatedError(LogError):
+    """The engine of a log has lost events that it had taken: it was restarted without its data, say."""
+
+    code = "log_truncated"
+
+
+class StaleOwnerError(LogError):
+    """Whoever writes is not the owner of the run any more: another process has taken it over."""
+
+    code = "stale_owner"
+
+
+class RunOwnedError(LogError):
+    """The run has an owner that lives, and is not to be taken from it."""
+
+
+class RunExistsError(LogError):
+    """A run of that id is in the log already."""
+
+
+class IdempotencyError(LogError):
+    """An idempotency key was used before, for another request.
+
+    Attributes:
+        run_id: the run that the key belongs to.
+    """
+
+    code = "idempotency_conflict"
+
+    def __init__(self, key: str, run_id: str) -> None:
+        self.run_id = run_id
+        super().__init__(f"The idempotency key {key!r} was used for another request: that is run {run_id}.")
+
+
+class CommandConflictError(LogError):
+    """Something else was said to the run before, where one thing may be said once."""
+
+
 class UnknownRunError(LogError):
     """The log holds no run of that id."""
 
     def __init__(self, run_id: str) -> None:
         self.run_id = run_id
         super().__init__(f"No run {run_id!r} in this log.")
+
+
+class RecoveryError(_MessageError):
+    """A run whose process died, and that nobody can go on with: it ends failed, with this code."""
+
+    code = "not_resumable"
+    public = "The run was interrupted and could not go on."
+
+
+class NotResumableError(RecoveryError):
+    """What the run needs to go on is not kept, or not there: its context, its agent, its session."""
+
+
+class RunInterruptedError(RecoveryError):
+    """A tool that must not be started twice had begun, and left no result."""
+
+    code = "interrupted"
+
+
+class AttemptsExhaustedError(RecoveryError):
+    """The run was taken over as often as it may be, and its process died each time."""
+
+    code = "attempts_exhausted"
 
 
 class SessionError(_MessageError):

@@ -34,6 +34,8 @@ class Batch:
     """Whether every payload is a raw model event, so that a reader need not look at each."""
     size: int = 0
     """Bytes of the raw model events among the payloads, for caps and for flow control."""
+    checkpoint: bytes | None = None
+    """What the run can go on from once this is written: for a log that keeps it (`log/store.py`)."""
 
     @property
     def last(self) -> int:
