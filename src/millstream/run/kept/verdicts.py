@@ -24,7 +24,7 @@ from millstream.guardrail import (
     ToolOutputGuardrailResult,
 )
 from millstream.items import AgentRef
-from millstream.run_state.document import VerdictDocument
+from millstream.run.kept.document import VerdictDocument
 
 if TYPE_CHECKING:
     from millstream.run.state import RunProgress

@@ -29,9 +29,7 @@ from millstream.handoff import Handoff
 from millstream.items import AGENT_FIELDS, ModelResponse, RunItem, raw_field
 from millstream.run.conversation import Conversation
 from millstream.run.input import check_input
-from millstream.run.state import Left, RunProgress
-from millstream.run.turn import Turn
-from millstream.run_state.document import (
+from millstream.run.kept.document import (
     SCHEMA,
     VERSION,
     ContextDocument,
@@ -41,7 +39,9 @@ from millstream.run_state.document import (
     StateDocument,
     UsageDocument,
 )
-from millstream.run_state.verdicts import take_verdicts, verdicts_of
+from millstream.run.kept.verdicts import take_verdicts, verdicts_of
+from millstream.run.state import Left, RunProgress
+from millstream.run.turn import Turn
 from millstream.usage import RequestUsage, Usage
 
 if TYPE_CHECKING:

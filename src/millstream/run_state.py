@@ -12,10 +12,8 @@ Rules of this file:
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Mapping
-from dataclasses import is_dataclass
-from typing import TYPE_CHECKING, Any, Generic, TypeAlias, cast
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import msgspec
 from typing_extensions import TypeVar
@@ -27,26 +25,24 @@ from millstream.errors import ApprovalError, DecodeError, RunStateError
 from millstream.items import ItemHelpers, ToolApprovalItem
 from millstream.run.conversation import Conversation
 from millstream.run.input import check_input
+from millstream.run.kept.context import (
+    ContextDeserializer,
+    ContextOverride,
+    ContextSerializer,
+    context_document,
+    context_from,
+    no_context,
+)
+from millstream.run.kept.form import agents_by_name, progress_from, read, to_json
 from millstream.run.state import RunProgress, new_run_id
-from millstream.run_state.document import ContextDocument
-from millstream.run_state.form import agents_by_name, progress_from, read, to_json
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.config import ReasoningItemIdPolicy
     from millstream.items import TResponseInputItem
-
-logger = logging.getLogger("millstream")
+    from millstream.run.kept.document import ContextDocument
 
 TAgent = TypeVar("TAgent", bound="Agent[Any]", default="Agent[Any]")
-
-ContextSerializer: TypeAlias = Callable[[Any], Mapping[str, Any]]
-"""Makes of a context object what JSON can hold."""
-
-ContextDeserializer: TypeAlias = Callable[[Mapping[str, Any]], Any]
-"""Makes a context object of what its serializer made."""
-
-ContextOverride: TypeAlias = "Mapping[str, Any] | RunContextWrapper[Any]"
 
 
 class RunState(Generic[TContext, TAgent]):
@@ -282,7 +278,7 @@ class RunState(Generic[TContext, TAgent]):
             RunStateError: the context cannot be kept, and `strict_context` is set.
         """
         context = self._progress.context_wrapper.context
-        document = self._unread or _context_document(context, context_serializer, strict=strict_context)
+        document = self._unread or context_document(context, context_serializer, strict=strict_context)
         return to_json(self._progress, document)
 
     def to_string(
@@ -323,9 +319,9 @@ class RunState(Generic[TContext, TAgent]):
             RunStateError: it is no state, or a damaged one, or of agents that are not there.
         """
         document = read(state_json)
-        wrapper = _context_from(document.context, context_override, context_deserializer)
+        wrapper = context_from(document.context, context_override, context_deserializer)
         if wrapper is None and strict_context:
-            raise _no_context(document.context)
+            raise no_context(document.context)
         self = object.__new__(RunState)
         self._unread = document.context if wrapper is None else None
         wrapper = wrapper or RunContextWrapper(context=document.context.value)
@@ -367,7 +363,7 @@ class RunState(Generic[TContext, TAgent]):
             given = cast("Any", context.context) if isinstance(context, RunContextWrapper) else context
             progress.context_wrapper.context = given
         elif self._unread is not None:
-            raise _no_context(self._unread)
+            raise no_context(self._unread)
         if conversation is not None and conversation.tracks:
             progress.conversation.auto = conversation.auto or progress.conversation.auto
             for name in ("conversation_id", "previous_response_id"):
@@ -408,77 +404,3 @@ def _arguments_text(arguments: Any) -> str:
             f"arguments= must be a JSON object, or the text of one, not {type(plain).__name__}."
         )
     return text
-
-
-# --- the program's context ----------------------------------------------------------------------
-
-
-def _context_document(context: Any, serializer: ContextSerializer | None, *, strict: bool) -> ContextDocument:
-    """What a document has of the program's context object.
-
-    Raises:
-        RunStateError: it cannot be kept, and that is not to be passed over.
-    """
-    kind = type(context).__name__
-    if context is None:
-        return ContextDocument()
-    if isinstance(context, Mapping):
-        return ContextDocument(kind="json", type=kind, value=_as_json(cast("Any", context), "The context"))
-    if serializer is not None:
-        made = serializer(context)
-        if not isinstance(made, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise RunStateError(f"context_serializer returned {type(made).__name__}, not a mapping.")
-        value = _as_json(cast("Any", made), "What context_serializer returned")
-        return ContextDocument(kind="custom", type=kind, value=value)
-    if strict:
-        raise RunStateError(
-            f"The context is a {kind}, which is no mapping. Pass context_serializer=, which makes one of it."
-        )
-    if isinstance(context, str | int | float | list):
-        return ContextDocument(kind="json", type=kind, value=_as_json(cast("Any", context), "The context"))
-    if is_dataclass(context) or hasattr(context, "model_dump"):
-        bad: list[codec.BadField] = []
-        value = codec.decode(codec.encode(context, bad=bad))
-        if not bad:
-            return ContextDocument(kind="custom", type=kind, value=value)
-    logger.warning(
-        "a state is kept without its context, a %s, which is no JSON: pass context_serializer= to keep it, or "
-        "context_override= when it is read",
-        kind,
-    )
-    return ContextDocument(kind="omitted", type=kind)
-
-
-def _as_json(value: Any, what: str) -> Any:
-    bad: list[codec.BadField] = []
-    plain = codec.decode(codec.encode(value, bad=bad))
-    if bad:
-        raise RunStateError(
-            f"{what} has no JSON at {bad[0].path or 'its top'} ({bad[0].type}): a state keeps what JSON can hold. "
-            "Leave it out of the context, and pass the rest with context= when the run goes on."
-        )
-    return plain
-
-
-def _context_from(
-    document: ContextDocument,
-    override: ContextOverride | None,
-    deserializer: ContextDeserializer | None,
-) -> RunContextWrapper[Any] | None:
-    """The context of a run that is read back; None where the document alone does not have it."""
-    if isinstance(override, RunContextWrapper):
-        return override
-    if override is not None:
-        return RunContextWrapper(context=override)
-    if document.kind in ("none", "json"):
-        return RunContextWrapper(context=document.value)
-    if document.kind == "custom" and deserializer is not None and isinstance(document.value, dict):
-        return RunContextWrapper(context=deserializer(cast("dict[str, Any]", document.value)))
-    return None
-
-
-def _no_context(document: ContextDocument) -> RunStateError:
-    return RunStateError(
-        f"The context of this run, a {document.type}, is not in its state as it was. Pass context_deserializer= or "
-        "context_override= where the state is read, or context= where the run goes on."
-    )
