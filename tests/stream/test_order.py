@@ -24,7 +24,7 @@ from millstream.events import (
 )
 from millstream.items import ItemHelpers, MessageOutputItem, ToolCallItem, ToolCallOutputItem
 from millstream.log import Batch, MemoryLog
-from millstream.result import EventReader
+from millstream.result.readers import EventReader
 from millstream.run.active import ActiveRun
 from millstream.run.state import RunProgress
 from millstream.stream.order import EventOrder

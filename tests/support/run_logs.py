@@ -12,10 +12,10 @@ from typing import Any, TypeVar
 
 import pytest
 
-from millstream import result
 from millstream.events import Entry
 from millstream.log import EventLog, MemoryLog
 from millstream.log.promise import live
+from millstream.result import readers
 from millstream.run import start
 from millstream.run.active import ActiveRun
 from millstream.testing import StreamChecker, StreamReport
@@ -40,7 +40,7 @@ class RunLogs:
                 if self.parent is None:  # the log of a run has what is nested in it
                     logs.append((self.trunk.log, self.run_id))
 
-        class WatchedReader(result.EventReader):
+        class WatchedReader(readers.EventReader):
             __slots__ = ("_given",)
 
             def __init__(self, *args: Any) -> None:
@@ -54,7 +54,7 @@ class RunLogs:
                 return ready
 
         monkeypatch.setattr(start, "ActiveRun", Watched)
-        monkeypatch.setattr(result, "EventReader", WatchedReader)
+        monkeypatch.setattr(readers, "EventReader", WatchedReader)
 
     def reports(self) -> Iterator[StreamReport]:
         """What is wrong with each log and each reader's events, of those that anything is wrong with.
