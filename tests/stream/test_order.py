@@ -25,6 +25,7 @@ from millstream.events import (
 from millstream.items import ItemHelpers, MessageOutputItem, ToolCallItem, ToolCallOutputItem
 from millstream.log import Batch, MemoryLog
 from millstream.result.readers import EventReader
+from millstream.result.source import ActiveSource
 from millstream.run.active import ActiveRun
 from millstream.run.state import RunProgress
 from millstream.stream.order import EventOrder
@@ -211,6 +212,6 @@ async def test_the_events_of_nested_runs_are_not_in_the_stream() -> None:
     run.trunk.position = 8
     await run.complete()
 
-    events = [event async for event in EventReader(run, EventOrder())]
+    events = [event async for event in EventReader(ActiveSource(run), EventOrder())]
 
     assert events == [AgentUpdatedStreamEvent(A), SAID]

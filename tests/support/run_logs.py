@@ -50,7 +50,7 @@ class RunLogs:
 
             def _look(self, batch: Any) -> list[Any]:
                 ready = super()._look(batch)
-                self._given.take(ready, ends=batch.ends(self._run.run_id))
+                self._given.take(ready, ends=batch.ends(self._source.run_id))
                 return ready
 
         monkeypatch.setattr(start, "ActiveRun", Watched)

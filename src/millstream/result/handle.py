@@ -17,11 +17,12 @@ from millstream.events import SOONEST_FIRST, CancelMode, Entry, StreamEvent
 from millstream.items import ItemHelpers, ModelResponse, RunItem, TResponseInputItem
 from millstream.result import readers
 from millstream.result.base import RunResult, RunResultBase, describe
+from millstream.result.source import ActiveSource
 from millstream.run.input import check_input
 from millstream.stream.arguments import ToolArgumentsDelta
 from millstream.stream.filter import EntryFilter
 from millstream.stream.order import EventOrder
-from millstream.stream.partial import Partial
+from millstream.stream.partial import Partial, PartialOutput
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -165,7 +166,8 @@ class RunResultStreaming(RunResultBase):
             early: give each item when it exists: a tool call when the model has written it,
                 a tool's output when that tool is done.
         """
-        return readers.EventReader(self._run, EventOrder(early=early, calls=self._run.begins_with))
+        order = EventOrder(early=early, calls=self._run.begins_with)
+        return readers.EventReader(ActiveSource(self._run), order, self._run.begins_after)
 
     def __aiter__(self) -> AsyncIterator[StreamEvent]:
         return self.stream_events()
@@ -188,14 +190,15 @@ class RunResultStreaming(RunResultBase):
         """
         if after < 0:
             raise UserError(f"entries(after={after}): positions count from 1; after=0 reads from the start.")
-        return readers.EntryReader(self._run, after, EntryFilter.of("entries()", depth=depth, types=types))
+        wanted = EntryFilter.of("entries()", depth=depth, types=types)
+        return readers.EntryReader(ActiveSource(self._run), after, wanted)
 
     def text(self) -> AsyncIterator[str]:
         """The text of the answer as it forms: the deltas of the run itself, not of runs nested in it.
 
         Raises at its end what the run failed with.
         """
-        return readers.TextReader(self._run, self._run.begins_after)
+        return readers.TextReader(ActiveSource(self._run), self._run.begins_after)
 
     def tool_arguments(self) -> AsyncIterator[ToolArgumentsDelta]:
         """The arguments of tool calls as the model writes them, each piece with its call: of the run itself.
@@ -203,7 +206,7 @@ class RunResultStreaming(RunResultBase):
         The last piece of a call says that it is done, or dropped: its answer was cut off, or the
         model is asked again. Raises at its end what the run failed with.
         """
-        return readers.ToolArgumentsReader(self._run)
+        return readers.ToolArgumentsReader(ActiveSource(self._run), self._run.begins_after)
 
     @overload
     def partial_output(self) -> AsyncIterator[Any]: ...
@@ -219,7 +222,8 @@ class RunResultStreaming(RunResultBase):
         Args:
             output_type: the type of the output, for type checkers. It changes nothing.
         """
-        return readers.PartialReader(self._run)
+        output = PartialOutput(self._progress.current_agent)
+        return readers.PartialReader(ActiveSource(self._run), output, self._run.begins_after)
 
     def __await__(self) -> Generator[Any, None, RunResult]:
         return self._result().__await__()

@@ -19,7 +19,7 @@ from millstream.stream.text import text_delta
 
 if TYPE_CHECKING:
     from millstream.log.promise import Batch, Cursor, Payload
-    from millstream.run.active import ActiveRun
+    from millstream.result.source import Source
 
 ENTRIES_AT_ONCE = 500
 """About how many entries a reader of them takes from the log in one go."""
@@ -28,8 +28,13 @@ _TOGETHER = 64
 50 us and 100 KB."""
 
 
-class _Reader:
-    """A cursor in a run's log that gives one thing at a time."""
+class Reader:
+    """A cursor in a run's log that gives one thing at a time.
+
+    Args:
+        source: the run, made for this reader.
+        after: the position behind which it begins.
+    """
 
     __slots__ = (
         "__weakref__",
@@ -38,7 +43,7 @@ class _Reader:
         "_cursor",
         "_place",
         "_ready",
-        "_run",
+        "_source",
         "_waiting",
         "_woken",
     )
@@ -48,9 +53,9 @@ class _Reader:
     _raises = True
     """Whether it raises at its end what the run failed with."""
 
-    def __init__(self, run: ActiveRun, after: int = 0) -> None:
-        self._run = run
-        self._cursor = run.trunk.cursor(after)
+    def __init__(self, source: Source, after: int = 0) -> None:
+        self._source = source
+        self._cursor: Cursor | None = source.cursor(after)
         self._ready: list[Any] = []
         """What is at hand, what comes next last."""
         self._batch: Batch | None = None
@@ -59,7 +64,7 @@ class _Reader:
         """The task that waits for what comes next."""
         self._woken = False
         """Whether that wait was cut off, because the reader was closed meanwhile."""
-        self._place = run.readers.attach(self, after)
+        self._place = source.attach(self, after)
 
     def __aiter__(self) -> Any:
         return self
@@ -72,8 +77,7 @@ class _Reader:
     def unbind(self) -> None:
         """Begin, in the caller's context, and belong to no task; for a reader that is driven from outside its loop."""
         self._bound = False
-        self._place.holds = self._holds
-        self._run.readers.begin(self._place)
+        self._source.begin(self._place, holds=self._holds)
 
     async def aclose(self) -> None:
         """Leave the stream; whoever waits for its next comes to its end. The run goes on."""
@@ -92,7 +96,7 @@ class _Reader:
     def _close(self) -> None:
         self._ready = []
         self._cursor = None
-        self._run.readers.detach(self)
+        self._source.detach(self)
 
     async def _refill(self) -> None:
         """Put what comes next into `_ready`.
@@ -101,13 +105,13 @@ class _Reader:
             StopAsyncIteration: the run is over, or the reader was closed.
             UserError: another task waits for this reader's next.
         """
-        place, run = self._place, self._run
+        place, source = self._place, self._source
         if place.asks:
             raise UserError(
                 "This reader is being iterated already. Any number of readers may read a run: "
                 "give each task one of its own."
             )
-        run.look_after()
+        source.look_after()
         self._ready = []
         while not self._ready:
             cursor, batch = self._cursor, self._batch
@@ -117,9 +121,10 @@ class _Reader:
                 place.taken = batch.last
                 place.taken_bytes += batch.size
                 self._batch = None
-            if run.ends_at is not None and place.taken >= run.ends_at:
+            ends_at = source.ends_at
+            if ends_at is not None and place.taken >= ends_at:
                 await self._is_over()
-            run.readers.ask(place, holds=self._holds, bound=self._bound)
+            source.ask(place, holds=self._holds, bound=self._bound)
             task = self._waiting = asyncio.current_task()
             cancelling = 0 if task is None else task.cancelling()
             try:
@@ -130,7 +135,7 @@ class _Reader:
                 raise  # also where both came: the reader was closed and its task cancelled
             finally:
                 self._waiting = None
-                run.readers.answer(place)
+                source.answer(place)
             if self._cursor is None:  # closed while it waited
                 raise StopAsyncIteration
             if batch is None:
@@ -140,7 +145,7 @@ class _Reader:
 
     async def _is_over(self) -> NoReturn:
         """Come to the end."""
-        await self._run.wait_done()  # the log tells of the end a moment before the run knows it
+        await self._source.settled()
         if self._cursor is not None:  # not closed while it waited
             self._end()
         raise StopAsyncIteration
@@ -148,32 +153,29 @@ class _Reader:
     async def _next(self, cursor: Cursor) -> Batch | None:
         try:
             return await cursor.next()
-        except LogBrokenError:
-            await self._run.wait_done()
-            end = self._run.lost_end
-            return end if end is not None and end.last > self._place.taken else None
+        except LogBrokenError as broken:
+            return await self._source.beyond(broken, self._place.taken)
 
     def _look(self, batch: Batch) -> list[Any]:
         """What `batch` gives."""
         raise NotImplementedError
 
     def _end(self) -> None:
-        run = self._run
-        run.outcome_seen = True  # first: the last reader that leaves unseen is told of in the log
+        self._source.seen()  # first: the last reader that leaves unseen is told of in the log
         self._close()
         if self._raises:
-            run.raise_failure()
+            self._source.raise_failure()
 
 
-class EventReader(_Reader):
+class EventReader(Reader):
     """Gives the events of `stream_events()`."""
 
     __slots__ = ("_order", "_probe")
 
     _holds = True
 
-    def __init__(self, run: ActiveRun, order: EventOrder) -> None:
-        super().__init__(run, run.begins_after)
+    def __init__(self, source: Source, order: EventOrder, after: int = 0) -> None:
+        super().__init__(source, after)
         self._order = order
         self._probe: RawResponsesStreamEvent | None = None
         """The last raw event that was given with its data still to be made."""
@@ -204,7 +206,7 @@ class EventReader(_Reader):
         return cast("RawResponsesStreamEvent", events[-1])
 
     def _look(self, batch: Batch) -> list[Payload]:
-        if batch.stamp.run_id != self._run.run_id:
+        if batch.stamp.run_id != self._source.run_id:
             return []
         if batch.raw_only:
             return batch.payloads
@@ -228,15 +230,15 @@ def _with_data(payloads: list[Payload]) -> Sequence[Event]:
     return [live(payload) for payload in payloads]
 
 
-class EntryReader(_Reader):
+class EntryReader(Reader):
     """Gives the entries of the run, and of those nested in it."""
 
     __slots__ = ("_wanted",)
 
     _raises = False
 
-    def __init__(self, run: ActiveRun, after: int = 0, wanted: EntryFilter = EVERYTHING) -> None:
-        super().__init__(run, after)
+    def __init__(self, source: Source, after: int = 0, wanted: EntryFilter = EVERYTHING) -> None:
+        super().__init__(source, after)
         self._wanted = wanted
 
     async def __anext__(self) -> Entry:
@@ -248,7 +250,7 @@ class EntryReader(_Reader):
     def _look(self, batch: Batch) -> list[Entry]:
         entries = list(batch.entries(self._place.taken))
         # What else is written is taken with it: who sends entries on sends them in one piece.
-        cursor, ends_at = self._cursor, self._run.ends_at
+        cursor, ends_at = self._cursor, self._source.ends_at
         while cursor is not None and len(entries) < ENTRIES_AT_ONCE:
             if ends_at is not None and entries and entries[-1].position >= ends_at:
                 break  # what comes behind a pause is another handle's
@@ -257,16 +259,16 @@ class EntryReader(_Reader):
                 break
             entries.extend(more.entries())
             self._batch = more
-        if self._wanted == EVERYTHING and not self._run.path:
+        if self._wanted == EVERYTHING and not self._source.path:
             return entries
         return [entry for entry in entries if self._takes(entry)]
 
     def _takes(self, entry: Entry) -> bool:
-        path = self._run.path  # a nested run has its root's log, and shows of it what is its own
+        path = self._source.path  # a nested run has its root's log, and shows of it what is its own
         return entry.path[: len(path)] == path and self._wanted.takes(entry)
 
 
-class TextReader(_Reader):
+class TextReader(Reader):
     """Gives the text deltas of the run itself."""
 
     __slots__ = ()
@@ -278,18 +280,18 @@ class TextReader(_Reader):
         return delta
 
     def _look(self, batch: Batch) -> list[str]:
-        if batch.stamp.run_id != self._run.run_id:
+        if batch.stamp.run_id != self._source.run_id:
             return []
         return [delta for payload in batch.payloads if (delta := text_delta(payload))]
 
 
-class ToolArgumentsReader(_Reader):
+class ToolArgumentsReader(Reader):
     """Gives the arguments of the tool calls of the run itself, as they form."""
 
     __slots__ = ("_arguments",)
 
-    def __init__(self, run: ActiveRun) -> None:
-        super().__init__(run, run.begins_after)
+    def __init__(self, source: Source, after: int = 0) -> None:
+        super().__init__(source, after)
         self._arguments = ToolArguments()
 
     async def __anext__(self) -> ToolArgumentsDelta:
@@ -299,19 +301,19 @@ class ToolArgumentsReader(_Reader):
         return delta
 
     def _look(self, batch: Batch) -> list[ToolArgumentsDelta]:
-        if batch.stamp.run_id != self._run.run_id:
+        if batch.stamp.run_id != self._source.run_id:
             return []
         return self._arguments.feed(batch.payloads)
 
 
-class PartialReader(_Reader):
+class PartialReader(Reader):
     """Gives the output of the run itself as it forms, and at last as it is."""
 
     __slots__ = ("_output",)
 
-    def __init__(self, run: ActiveRun) -> None:
-        super().__init__(run, run.begins_after)
-        self._output = PartialOutput(run.progress.current_agent)
+    def __init__(self, source: Source, output: PartialOutput, after: int = 0) -> None:
+        super().__init__(source, after)
+        self._output = output
 
     async def __anext__(self) -> Any:
         if not self._ready:
@@ -320,4 +322,4 @@ class PartialReader(_Reader):
         return value
 
     def _look(self, batch: Batch) -> list[Any]:
-        return [] if batch.stamp.run_id != self._run.run_id else self._output.feed(batch.payloads)
+        return [] if batch.stamp.run_id != self._source.run_id else self._output.feed(batch.payloads)
