@@ -1,80 +1,78 @@
 """The log in memory: for library use and for tests. It lives as long as somebody holds it.
 
-Written by one event loop at a time, read from any thread and trimmed from any thread: a lock
-guards every look at the batches, so that a reader that finds nothing waits before more can
-come, and never counts in a list that is being cut.
+Written, read, claimed and trimmed from any thread. Each run has a lock, held for every look at
+it and never while anything is awaited, so that a reader that finds nothing waits before more
+can come. A second lock guards what concerns several runs: who is created, and under which key.
 """
 
 from __future__ import annotations
 
 import asyncio
-import bisect
+import itertools
+import math
 import threading
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
 from typing import ClassVar, Literal
 
+from millstream import codec
+from millstream.clock import SYSTEM_CLOCK, Clock
 from millstream.errors import (
+    CommandConflictError,
+    IdempotencyError,
     LogBrokenError,
-    LogFullError,
     LogGapError,
     PositionConflictError,
     RunClosedError,
+    RunExistsError,
+    RunOwnedError,
+    StaleOwnerError,
     UnknownRunError,
 )
 from millstream.event_loops import wake
-from millstream.events import Event
-from millstream.log.promise import Batch, Cursor, EventLog, LogInfo, Payload, live
+from millstream.log.batches import ROOM, Batches, Caps
+from millstream.log.promise import Batch, Cursor, LogInfo
+from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore, status_told
+
+__all__ = ["MAX_BYTES", "MAX_EVENTS", "ROOM", "MemoryLog"]
 
 MAX_EVENTS = 5_000_000
 """Default cap on the events of one run."""
 MAX_BYTES = 1 << 30
 """Default cap on the bytes of raw model events of one run."""
-ROOM = 1_000
-"""Events that a run may still write once it was told that its log is full."""
 
 
-class MemoryLog(EventLog):
+class MemoryLog(RunStore):
     """Keeps runs in this process.
 
-    A run that reaches a cap is told so once. It may still write what closes what it opened,
-    and its terminal event, which is never refused: every start has its end.
+    At a cap, the raw events of a run's model calls that have ended are dropped; who asks for them
+    gets a `LogGapError`. If that is not enough, the run is told so once. It may still write what
+    closes what it opened, and its terminal event, which is never refused: every start has its end.
 
     Args:
         max_events: cap on the events of one run.
         max_bytes: cap on the bytes of raw model events of one run.
+        clock: by which leases end, and the ages of runs are told.
     """
 
     durability: ClassVar[Literal["memory", "process", "power"]] = "memory"
 
-    def __init__(self, *, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
-        self._max_events = max_events
-        self._max_bytes = max_bytes
+    def __init__(
+        self, *, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES, clock: Clock = SYSTEM_CLOCK
+    ) -> None:
+        self._caps = Caps(max_events, max_bytes)
+        self._clock = clock
         self._runs: dict[str, _Run] = {}
+        self._keys: dict[tuple[str, str], _Run] = {}
+        """The run that a caller's idempotency key made."""
+        self._lock = threading.Lock()
+        self._numbers = itertools.count(1)
+
+    # --- events ------------------------------------------------------------------------------
 
     async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
         """Write `batch`. Never suspends: what is appended is visible when the call returns."""
-        run = self._run(run_id)
-        if batch.first != run.last + 1:
-            batch_or_none = run.rest_of(batch)
-            if batch_or_none is None:
-                return
-            batch = batch_or_none
-        if not batch.payloads:
-            return
-        if run.sealed:
-            raise RunClosedError(f"Run {run_id} has ended; nothing more can be written to its log.")
-        sealed = batch.ends(run_id)
-        if not sealed and not self._has_room(run, batch):
-            run.full_at = run.last if run.full_at is None else run.full_at
-            raise LogFullError(
-                f"Run {run_id} reached the cap of its log ({self._max_events} events, {self._max_bytes} bytes)."
-            )
-        run.add(batch, sealed=sealed)
-
-    def _has_room(self, run: _Run, batch: Batch) -> bool:
-        if run.full_at is not None:
-            return not batch.size and batch.last <= run.full_at + ROOM
-        return batch.last <= self._max_events and run.bytes + batch.size <= self._max_bytes
+        self._run(run_id).append(batch, epoch)
 
     def cursor(self, run_id: str, after: int = 0) -> Cursor:
         """A cursor behind position `after`."""
@@ -82,184 +80,452 @@ class MemoryLog(EventLog):
 
     async def info(self, run_id: str) -> LogInfo:
         """How far the log reaches."""
-        known = self._info(run_id)
+        known = self.info_nowait(run_id)
         if known is None:
             raise UnknownRunError(run_id)
         return known
 
     def info_nowait(self, run_id: str) -> LogInfo | None:
         """How far the log reaches; None where it has nothing of that run."""
-        return self._info(run_id)
-
-    def _info(self, run_id: str) -> LogInfo | None:
         run = self._runs.get(run_id)
-        return None if run is None or run.last == 0 else LogInfo(run.first, run.last, run.sealed)
+        return None if run is None else run.info()
 
     async def trim(self, run_id: str, first: int) -> None:
         """Forget the positions before `first`."""
         self._run(run_id).trim(first)
 
     def break_off(self, run_id: str) -> None:
-        """Let nobody wait for a run that is written no more."""
+        """Let nobody wait for a run that is written no more. Whoever claims it may be waited for again."""
         self._run(run_id).break_off()
+
+    # --- records -----------------------------------------------------------------------------
+
+    async def create(self, run: NewRun) -> RunRecord:
+        """Keep `run`, queued."""
+        with self._lock:
+            made = self._made_by_key(run)
+            if made is None:
+                made = self._run(run.run_id)
+                made.create(run)
+                if run.idempotency_key is not None:
+                    self._keys[run.caller, run.idempotency_key] = made
+        return made.record()
+
+    def _made_by_key(self, run: NewRun) -> _Run | None:
+        if run.idempotency_key is None:
+            return None
+        made = self._keys.get((run.caller, run.idempotency_key))
+        if made is not None and made.new is not None and made.new.request != run.request:
+            raise IdempotencyError(run.idempotency_key, made.run_id)
+        return made
+
+    async def record(self, run_id: str) -> RunRecord:
+        """What is known of a run."""
+        return self._known(run_id).record()
+
+    async def runs(
+        self,
+        *,
+        caller: str | None = None,
+        statuses: Collection[RunStatus] = (),
+        limit: int = 100,
+        before: str | None = None,
+    ) -> list[RunRecord]:
+        """Runs, the newest first."""
+        end = None if before is None else self._known(before).number
+        found = (
+            run.record()
+            for run in reversed(self._in_order())
+            if (end is None or run.number < end)
+            and (caller is None or run.caller == caller)
+            and (not statuses or run.status in statuses)
+        )
+        return [replace(each, request=None, checkpoint=None) for each in itertools.islice(found, limit)]
+
+    async def delete(self, run_id: str) -> None:
+        """Forget a run."""
+        with self._lock:
+            run = self._runs.pop(run_id, None)
+            if run is None:
+                return
+            new = run.new
+            if new is not None and new.idempotency_key is not None:
+                del self._keys[new.caller, new.idempotency_key]
+        run.be_gone()
+
+    async def sweep(self, older_than: float) -> int:
+        """Forget the runs that ended more than `older_than` seconds ago."""
+        now = self._clock.monotonic()
+        old = [
+            run for run in self._in_order() if run.ended_at is not None and now - run.ended_at > older_than
+        ]
+        for run in old:
+            await self.delete(run.run_id)
+        return len(old)
+
+    # --- owners ------------------------------------------------------------------------------
+
+    async def claim(self, run_id: str, *, owner: str, lease: float, last: int | None = None) -> int:
+        """Become the owner of a run."""
+        return self._known(run_id).claim(owner, lease, last)
+
+    async def renew(self, run_id: str, *, epoch: int, lease: float) -> None:
+        """Keep the run for another `lease` seconds."""
+        self._known(run_id).renew(epoch, lease)
+
+    async def let_go(self, run_id: str, *, epoch: int) -> None:
+        """End the lease."""
+        run = self._runs.get(run_id)
+        if run is not None:
+            run.let_go(epoch)
+
+    async def orphans(self, limit: int = 100) -> list[str]:
+        """The runs that are queued or running, and nobody's."""
+        found = (
+            run.run_id
+            for run in self._in_order()
+            if run.status in ("queued", "running") and not run.is_owned()
+        )
+        return list(itertools.islice(found, limit))
+
+    # --- mail --------------------------------------------------------------------------------
+
+    async def tell(self, run_id: str, command: Command) -> int:
+        """Put a command into the mail of a run."""
+        return self._known(run_id).tell(command)
+
+    async def mail(self, run_id: str, after: int = 0) -> list[Command]:
+        """The commands behind number `after`."""
+        run = self._runs.get(run_id)
+        return [] if run is None else run.mail[max(after, 0) :]
+
+    async def wait_for_mail(self, run_id: str, after: int = 0) -> Sequence[Command]:
+        """As `mail`, but waits for the first."""
+        run = self._runs.get(run_id)
+        return [] if run is None else await run.wait_for_mail(max(after, 0))
+
+    # --- the engine --------------------------------------------------------------------------
+
+    async def check(self) -> list[str]:
+        """There is nothing to reach, and nothing that was promised is lost."""
+        return []
+
+    # --- the runs ----------------------------------------------------------------------------
 
     def _run(self, run_id: str) -> _Run:
         run = self._runs.get(run_id)
         if run is None:
             # Asked for by a writer and a reader in two threads at once, it is one and the same.
-            run = self._runs.setdefault(run_id, _Run(run_id))
+            run = self._runs.setdefault(run_id, _Run(run_id, self._caps, self._clock, self._numbers))
         return run
+
+    def _known(self, run_id: str) -> _Run:
+        run = self._runs.get(run_id)
+        if run is None or not run.number:
+            raise UnknownRunError(run_id)
+        return run
+
+    def _in_order(self) -> list[_Run]:
+        """The runs that there are, the oldest first."""
+        return sorted((run for run in list(self._runs.values()) if run.number), key=lambda run: run.number)
 
 
 class _Run:
-    """The batches of one run, and who waits for more."""
+    """One run, and who waits for it. What a cursor names before anything is known of it has number 0."""
 
-    def __init__(self, run_id: str) -> None:
+    def __init__(self, run_id: str, caps: Caps, clock: Clock, numbers: itertools.count[int]) -> None:
         self.run_id = run_id
-        self.batches: list[Batch] = []
-        self.first = 1
-        self.last = 0
-        self.bytes = 0
-        self.sealed = False
-        self.broken = False
-        self.full_at: int | None = None
-        """The last position when the run was told that its log is full."""
-        self._dropped = 0
+        self.number = 0
+        """Its place among the runs, in the order in which they came."""
+        self.new: NewRun | None = None
+        self.status: RunStatus = "queued"
+        self.ended_at: float | None = None
+        self.mail: list[Command] = []
+        self._batches = Batches(run_id, caps)
+        self._broken = False
+        self._gone = False
+        self._epoch = 0
+        self._owner = ""
+        self._lease_until = -math.inf
+        self._agent = ""
+        self._options = b"{}"
+        self._code: str | None = None
+        self._created = 0.0
+        self._updated = 0.0
+        self._checkpoint: bytes | None = None
+        self._checkpoint_at = 0
+        self._clock = clock
+        self._numbers = numbers
         self._lock = threading.Lock()
-        self._waiting: set[asyncio.Future[None]] = set()
+        self._readers = _Waiting(self._lock)
+        self._mail_readers = _Waiting(self._lock)
 
-    def add(self, batch: Batch, *, sealed: bool) -> None:
+    # --- its events --------------------------------------------------------------------------
+
+    def append(self, batch: Batch, epoch: int) -> None:
         with self._lock:
-            self.batches.append(batch)
-            self.last = batch.last
-            self.bytes += batch.size
-            self.sealed = sealed
-            woken = self._woken()
+            if epoch != self._epoch:
+                raise self._stale(epoch)
+            new = self._batches.take(batch)
+            if new is None:
+                return
+            if not self.number:
+                self._begin(batch.stamp.agent)
+            self._updated = self._clock.time()
+            if new.checkpoint is not None:
+                self._checkpoint, self._checkpoint_at = new.checkpoint, new.last
+            if not new.raw_only:
+                self._follow(new)
+            woken = self._readers.called()
+            if self.ended_at is not None:
+                woken += self._mail_readers.called()
         for future in woken:
             wake(future)
 
-    def break_off(self) -> None:
+    def _follow(self, batch: Batch) -> None:
+        """Let the record say what `batch` says of the run."""
+        told = status_told(self.run_id, batch)
+        if told is not None:
+            self.status, self._code = told
+            if self.status != "running":
+                self._lease_until = -math.inf
+            if self._batches.sealed:
+                self.ended_at = self._clock.monotonic()
+
+    def look(self, after: int, place: int) -> tuple[int, Batch | None]:
+        """As `Batches.look`, and raises a `LogBrokenError` where the run was deleted."""
         with self._lock:
-            self.broken = True
-            woken = self._woken()
-        for future in woken:
-            wake(future)
+            return self._look(after, place)
 
-    def _woken(self) -> Collection[asyncio.Future[None]]:
-        """Who waits now. Gone through without the lock, so never the set that others may begin to wait in."""
-        if not self._waiting:
-            return ()
-        woken, self._waiting = self._waiting, set()
-        return woken
+    def _look(self, after: int, place: int) -> tuple[int, Batch | None]:
+        if self._gone:
+            raise LogBrokenError(self.run_id)
+        return self._batches.look(after, place)
 
-    def rest_of(self, batch: Batch) -> Batch | None:
-        """What of `batch` is new, given that all that is not new equals what stands here."""
-        overlap = self.last - batch.first + 1
-        if overlap <= 0 or batch.first < self.first:
-            raise PositionConflictError(
-                f"Position {batch.first} is not the next one: that is {self.last + 1}."
-            )
-        for position, payload in enumerate(batch.payloads[:overlap], batch.first):
-            if not _same(self._at(position), payload):
-                raise PositionConflictError(f"Position {position} holds another event already.")
-        if overlap >= len(batch.payloads):
-            return None
-        rest = batch.payloads[overlap:]
-        size = sum(len(payload) for payload in rest if isinstance(payload, bytes))
-        return Batch(self.last + 1, batch.stamp, rest, batch.raw_only, size)
+    @property
+    def is_sealed(self) -> bool:
+        """Whether nothing more comes, as its end is written."""
+        return self._batches.sealed
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether nothing more comes, though its end is not written."""
+        return self._broken
+
+    async def wait(self, after: int, place: int) -> None:
+        """Return when `look` would find something or raise, or nothing more comes."""
+        await self._readers.wait(
+            lambda: self.is_sealed or self._broken or self._look(after, place)[1] is not None
+        )
+
+    def info(self) -> LogInfo | None:
+        with self._lock:
+            return self._batches.info if self._batches.last else None
 
     def trim(self, first: int) -> None:
         with self._lock:
-            self.first = min(max(first, self.first), self.last + 1)
-            keep = 0
-            while keep < len(self.batches) and self.batches[keep].last < self.first:
-                keep += 1
-            del self.batches[:keep]
-            self._dropped += keep
+            self._batches.trim(first)
 
-    def look(self, after: int, batch_number: int | None) -> tuple[int, Batch | None]:
-        """The first batch beyond position `after`, or None where it is not written yet; and its batch number.
-
-        Batch numbers count the batches of a run from 0, those that were trimmed included.
-
-        Args:
-            after: the position.
-            batch_number: where it is known: that of the batch before, plus one.
-
-        Raises:
-            LogGapError: the position behind `after` is no longer held.
-        """
+    def break_off(self) -> None:
         with self._lock:
-            return self._look(after, batch_number)
+            self._broken = True
+            woken = self._readers.called()
+        for future in woken:
+            wake(future)
 
-    async def wait_for(self, after: int, batch_number: int) -> None:
-        """Return when `look` would find something, or the run is sealed."""
+    def be_gone(self) -> None:
+        with self._lock:
+            self._gone = True
+            self._epoch = -1  # which nobody has: nothing is written to it any more
+            woken = [*self._readers.called(), *self._mail_readers.called()]
+        for future in woken:
+            wake(future)
+
+    # --- its record --------------------------------------------------------------------------
+
+    def create(self, new: NewRun) -> None:
+        with self._lock:
+            if self.number:
+                raise RunExistsError(
+                    f"There is a run {self.run_id} already: give a new one an id of its own."
+                )
+            self._begin(new.agent)
+            self.new = new
+            self._options = codec.encode(new.options)
+
+    def _begin(self, agent: str) -> None:
+        self.number = next(self._numbers)
+        self._agent = agent
+        self._created = self._updated = self._clock.time()
+
+    def record(self) -> RunRecord:
+        new = self.new
+        with self._lock:
+            return RunRecord(
+                run_id=self.run_id,
+                agent=self._agent,
+                status=self.status,
+                caller=self.caller,
+                options=codec.decode(self._options),
+                idempotency_key=None if new is None else new.idempotency_key,
+                created=self._created,
+                updated=self._updated,
+                epoch=self._epoch,
+                is_owned=self.is_owned(),
+                last=self._batches.last,
+                code=self._code,
+                request=None if new is None else new.request,
+                checkpoint=self._checkpoint,
+                checkpoint_at=self._checkpoint_at,
+            )
+
+    @property
+    def caller(self) -> str:
+        """Who asked for it."""
+        return "" if self.new is None else self.new.caller
+
+    # --- its owner ---------------------------------------------------------------------------
+
+    def is_owned(self) -> bool:
+        """Whether a lease lives."""
+        return self._clock.monotonic() < self._lease_until
+
+    def claim(self, owner: str, lease: float, last: int | None) -> int:
+        with self._lock:
+            self._must_be_there()
+            self._must_not_have_ended("cannot be claimed")
+            is_owned = self.is_owned()
+            if is_owned and owner != self._owner:
+                raise RunOwnedError(f"Run {self.run_id} has an owner that lives: {self._owner}.")
+            if last is not None and last != self._batches.last:
+                raise PositionConflictError(
+                    f"Run {self.run_id} was written to: its last position is {self._batches.last}, not {last}."
+                )
+            if not is_owned:
+                self._epoch += 1
+                self._broken = False  # whoever owns it now can write
+            self._owner = owner
+            self._lease_until = self._clock.monotonic() + lease
+            return self._epoch
+
+    def renew(self, epoch: int, lease: float) -> None:
+        with self._lock:
+            self._must_be_there()
+            if epoch != self._epoch:
+                raise self._stale(epoch)
+            self._lease_until = self._clock.monotonic() + lease
+
+    def let_go(self, epoch: int) -> None:
+        with self._lock:
+            if epoch == self._epoch:
+                self._lease_until = -math.inf
+
+    def _stale(self, epoch: int) -> StaleOwnerError:
+        if self._gone:
+            return StaleOwnerError(f"Run {self.run_id} was deleted: nothing can be written to it.")
+        return StaleOwnerError(
+            f"Run {self.run_id} has another owner: its epoch is {self._epoch}, not {epoch}."
+        )
+
+    # --- its mail ----------------------------------------------------------------------------
+
+    def tell(self, command: Command) -> int:
+        with self._lock:
+            self._must_be_there()
+            self._must_not_have_ended("nobody would read that")
+            for known in self.mail if command.key is not None else ():
+                if known.key == command.key:
+                    if (known.kind, known.body) != (command.kind, command.body):
+                        raise CommandConflictError(
+                            f"Something else was said to run {self.run_id} under the key {command.key!r}."
+                        )
+                    return known.number
+            self.mail.append(replace(command, number=len(self.mail) + 1))
+            number, woken = len(self.mail), self._mail_readers.called()
+        for future in woken:
+            wake(future)
+        return number
+
+    async def wait_for_mail(self, after: int) -> list[Command]:
+        await self._mail_readers.wait(
+            lambda: len(self.mail) > after or self.ended_at is not None or self._gone
+        )
+        return self.mail[after:]
+
+    # --- what it may refuse ------------------------------------------------------------------
+
+    def _must_be_there(self) -> None:
+        if self._gone:
+            raise UnknownRunError(self.run_id)
+
+    def _must_not_have_ended(self, so: str) -> None:
+        if self._batches.sealed:
+            raise RunClosedError(f"Run {self.run_id} has ended; {so}.")
+
+
+class _Waiting:
+    """Those who wait until something is the case of a run, which is looked at and changed under its lock."""
+
+    __slots__ = ("_futures", "_lock")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self._futures: set[asyncio.Future[None]] = set()
+
+    async def wait(self, is_so: Callable[[], bool]) -> None:
+        """Return when it may be so; at once where it is."""
         waiter = asyncio.get_running_loop().create_future()
         with self._lock:
-            if self.sealed or self.broken or self._look(after, batch_number)[1] is not None:
+            if is_so():
                 return
-            self._waiting.add(waiter)
+            self._futures.add(waiter)
         try:
             await waiter
         finally:
             with self._lock:
-                self._waiting.discard(waiter)
+                self._futures.discard(waiter)
 
-    def _look(self, after: int, batch_number: int | None) -> tuple[int, Batch | None]:
-        if after + 1 < self.first:
-            raise LogGapError(self.run_id, after + 1, self.first)
-        if batch_number is None:
-            batch_number = self._dropped + bisect.bisect_right(self.batches, after, key=lambda b: b.last)
-        place = batch_number - self._dropped
-        return batch_number, self.batches[place] if place < len(self.batches) else None
-
-    def _at(self, position: int) -> Payload:
-        batch = self.batches[bisect.bisect_left(self.batches, position, key=lambda b: b.last)]
-        return batch.payloads[position - batch.first]
+    def called(self) -> list[asyncio.Future[None]]:
+        """Who waits, to be woken once the lock is free. They wait no more: who still has to comes again."""
+        if not self._futures:
+            return []
+        called = list(self._futures)
+        self._futures.clear()
+        return called
 
 
 class _MemoryCursor(Cursor):
-    __slots__ = ("_after", "_batch_number", "_run")
+    __slots__ = ("_after", "_place", "_run")
 
     def __init__(self, run: _Run, after: int) -> None:
         self._run = run
         self._after = after
-        self._batch_number: int | None = None
+        self._place = 0
+        """Where the next batch stands in the list, unless that was cut since."""
 
     async def next(self) -> Batch | None:
         run = self._run
         while True:
-            sealed = run.sealed  # before looking: what seals the run is written with it
+            sealed = run.is_sealed  # before looking: what seals the run is written with it
             batch = self._advance()
             if batch is not None:
                 return batch
             if sealed:
                 return None
-            if run.broken:
+            if run.is_broken:
                 raise LogBrokenError(run.run_id)
-            await run.wait_for(self._after, self._batch_number or 0)
+            await run.wait(self._after, self._place)
 
     def next_nowait(self) -> Batch | None:
         """The next events where they are written."""
         try:
             return self._advance()
-        except LogGapError:  # `next` tells of it
+        except (LogGapError, LogBrokenError):  # `next` tells of it
             return None
 
     def _advance(self) -> Batch | None:
-        while True:
-            self._batch_number, batch = self._run.look(self._after, self._batch_number)
-            if batch is None:
-                return None
-            self._batch_number += 1
-            if batch.last > self._after:  # a cursor may stand ahead of what is written
-                self._after = batch.last
-                return batch
-
-
-def _same(one: Payload, other: Payload) -> bool:
-    if one is other:
-        return True
-    left: Event = live(one)
-    right: Event = live(other)
-    return left.to_json() == right.to_json()
+        place, batch = self._run.look(self._after, self._place)
+        if batch is not None:
+            self._place = place + 1
+            self._after = batch.last
+        return batch

@@ -19,6 +19,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+from millstream.events import RunFailed
 from millstream.log.promise import Batch, EventLog
 
 RunStatus: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
@@ -26,6 +27,30 @@ RunStatus: TypeAlias = Literal["queued", "running", "paused", "completed", "fail
 
 ENDED: frozenset[RunStatus] = frozenset({"completed", "failed", "cancelled"})
 """The statuses that are ends."""
+
+_TOLD_BY: dict[str, RunStatus] = {
+    "run.started": "running",
+    "run.attempt": "running",
+    "run.resumed": "running",
+    "run.paused": "paused",
+    "run.completed": "completed",
+    "run.failed": "failed",
+    "run.cancelled": "cancelled",
+}
+
+
+def status_told(run_id: str, batch: Batch) -> tuple[RunStatus, str | None] | None:
+    """The status that `batch` gives the run, and why it failed where it did; None where it changes nothing of that.
+
+    What is told of a run nested in this one is nothing of its own.
+    """
+    if batch.raw_only or batch.stamp.run_id != run_id:
+        return None
+    for payload in reversed(batch.payloads):
+        status = None if isinstance(payload, bytes) else _TOLD_BY.get(payload.type)
+        if status is not None:
+            return status, payload.code if isinstance(payload, RunFailed) else None
+    return None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +129,8 @@ class RunStore(EventLog):
         """As `EventLog.append`. `batch.checkpoint`, where there is one, is kept with it or not at all.
 
         The record's status follows what is written: `run.started`, `run.attempt` and `run.resumed` of
-        the run itself make it running, `run.paused` paused, its terminal event what that says.
+        the run itself make it running, `run.paused` paused, its terminal event what that says. Where that
+        is a pause or an end, the owner's lease ends with it: who reads of it may claim the run at once.
 
         Raises:
             StaleOwnerError: `epoch` is not the present one. A run that was never claimed has epoch 0.
