@@ -30,6 +30,7 @@ EXCEPTIONS = {
     "testing/sessions.py": "such a net under their sessions",
     "run/model_call.py": "_SLICE: how busy this process is, which a test's clock cannot tell",
     "tracing/batch.py": "how long a batch waits to be full, on a thread that belongs to no run",
+    "log/worker.py": "how long a thread rests that watches a file for what others write there",
     "tool/threads.py": "how long a thread is kept that has nothing to do",
 }
 
