@@ -165,6 +165,7 @@ from millstream.items import (
     TResponseInputItem,
 )
 from millstream.log import EventLog, MemoryLog
+from millstream.log.address import open_log
 from millstream.models import (
     Model,
     ModelProvider,
@@ -458,6 +459,7 @@ __all__ = [
     "input_guardrail",
     "mcp_tools_span",
     "nest_handoff_history",
+    "open_log",
     "output_guardrail",
     "reset_conversation_history_wrappers",
     "response_span",

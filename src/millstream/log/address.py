@@ -117,8 +117,8 @@ def shared_log(url: str) -> RunStore:
 
 
 def shown(url: str) -> str:
-    """An address for people to read: without a password."""
-    return re.sub(r"//[^/@]*@", "//…@", url)
+    """An address for people to read: without a password, wherever that stands."""
+    return re.sub(r"\?.*", "?…", re.sub(r"//.*@", "//…@", url))
 
 
 def _path_of(url: str) -> str:
@@ -139,8 +139,8 @@ def _check_redis(url: str) -> None:
     try:
         parts = urlsplit(url)
         _ = parts.port
-    except ValueError as error:
-        raise _not_one(url, str(error)) from None
+    except ValueError:  # which may quote what stands where a port should, and be a password
+        raise _not_one(url, "its host or port cannot be read") from None
     if parts.scheme == "unix":
         if not parts.path.strip("/") or not url.startswith("unix://"):
             raise _not_one(url, "it names no socket")
