@@ -1,1 +1,1 @@
-"""The command line: `millstream run`, `chat`, `models`, `check`, `demo`. Its door is `millstream_cli`, outside the package."""
+"""The command line: `millstream run`, `chat`, `models`, `check`, `demo`, and for runs of a store `runs`, `tail`, `send`, `cancel`, `approve`, `reject`. Its door is `millstream_cli`, outside the package."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from millstream.about import __version__
-from millstream.cli import chat, check, demo, exits, models
+from millstream.cli import approve, cancel, chat, check, demo, exits, models, reject, runs, send, tail
 from millstream.cli import run as run_command
 from millstream.cli.problem import Problem, explain, say
 
@@ -24,11 +24,17 @@ examples:
   millstream chat                        talk with one, answer by answer
   millstream models                      which model would be used, and why
   millstream check run.jsonl             is this the whole stream of a run?
+  millstream runs --store sqlite:///runs.db   what runs, ran or waits there?
+  millstream tail run_4f2a --store sqlite:///runs.db
 
 exit codes:
   0 done · 1 the run failed · 2 wrong use or set-up · 3 stopped by a limit
   130 interrupted · 141 the reader of the output went away
 """
+
+
+_COMMANDS = (run_command, chat, models, check, demo, runs, tail, send, cancel, approve, reject)
+"""In the order that the help lists them."""
 
 
 def run(argv: Sequence[str] | None = None) -> int:
@@ -119,7 +125,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Command
     )
-    for module in (run_command, chat, models, check, demo):
+    for module in _COMMANDS:
         command = commands.add_parser(
             module.NAME,
             help=module.HELP,

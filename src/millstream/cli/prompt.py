@@ -20,15 +20,23 @@ def read_prompt(words: Sequence[str]) -> str:
     Raises:
         Problem: there is none.
     """
-    text = " ".join(word for word in words if word != STDIN).strip()
-    piped = _read_stdin() if STDIN in words or _is_piped() else ""
-    prompt = "\n\n".join(part for part in (text, piped.strip()) if part)
+    prompt = _joined(words, _read_stdin() if STDIN in words or _is_piped() else "")
     if not prompt:
         raise Problem(
             "there is no prompt.",
             'give one: millstream run "Why is the sky blue?", or pipe one in: millstream run < question.txt',
         )
     return prompt
+
+
+def read_text(words: Sequence[str]) -> str:
+    """The text that `words` make, with what is piped in at `-`, and only there. May be empty."""
+    return _joined(words, _read_stdin() if STDIN in words else "")
+
+
+def _joined(words: Sequence[str], piped: str) -> str:
+    text = " ".join(word for word in words if word != STDIN).strip()
+    return "\n\n".join(part for part in (text, piped.strip()) if part)
 
 
 def _is_piped() -> bool:

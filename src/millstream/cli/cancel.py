@@ -1,0 +1,53 @@
+"""`millstream cancel`: stops a run, whichever process runs it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from millstream.cli import exits
+
+if TYPE_CHECKING:
+    from millstream.log.store import RunStore
+
+NAME = "cancel"
+HELP = "stop a run of a store, whichever process runs it"
+EPILOG = """\
+examples:
+  millstream cancel run_4f2a                      at once
+  millstream cancel run_4f2a --mode after_tool    when its running tools are done
+  millstream cancel run_4f2a --mode after_turn    when its turn is done
+
+It asks; `millstream tail run_4f2a` shows when it is done. A run that has ended
+by itself is left as it is, with exit code 0.
+"""
+
+_WHEN = {"now": "now", "after_tool": "when its running tools are done", "after_turn": "when its turn is done"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    from millstream.cli.store import add_run_argument
+
+    add_run_argument(parser)
+    parser.add_argument("--mode", choices=list(_WHEN), default="now", help="when it stops (default now)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
+    from millstream.cli.store import find_run, in_store, print_line, what_next
+    from millstream.errors import RunClosedError
+    from millstream.run.mail import cancel_command
+
+    async def work(store: RunStore) -> int:
+        record = await find_run(store, args.run)
+        try:
+            await store.tell(record.run_id, cancel_command(args.mode))
+        except RunClosedError:
+            record = await store.record(record.run_id)
+            print_line(f"Run {record.run_id} is {record.status} already: there is nothing to stop.")
+            return exits.OK
+        print_line(f"Run {record.run_id} is asked to stop {_WHEN[args.mode]}. {what_next(record)}")
+        return exits.OK
+
+    return in_store(args, work)

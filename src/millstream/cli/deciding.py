@@ -1,0 +1,209 @@
+"""Decides over the calls of a paused run, by its mail: what `millstream approve` and `reject` share.
+
+What waits stands in the last entry of the run's log, `run.paused`, and what was decided over it in
+its mail. Neither needs the program of the run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from millstream.cli import exits
+from millstream.cli.problem import Problem, say
+
+if TYPE_CHECKING:
+    from millstream.approval import CallKey, Decision
+    from millstream.log.store import RunRecord, RunStore
+    from millstream.terminal.view import Segment
+
+
+@dataclass(frozen=True)
+class Waiting:
+    """A call that waits for a decision, or has one that nobody has acted on yet."""
+
+    number: int
+    """Its place in the list, from 1."""
+    key: CallKey
+    decision: Decision | None = None
+
+    @property
+    def state(self) -> str:
+        """What became of it so far."""
+        if self.decision is None:
+            return "waits"
+        return "approved" if self.decision.approved else "rejected"
+
+    def to_dict(self) -> dict[str, Any]:
+        """The call for programs."""
+        key = self.key
+        return {
+            "number": self.number,
+            "call_id": key.call_id,
+            "agent": key.agent,
+            "tool": key.tool,
+            "arguments": key.arguments,
+            "decision": None if self.decision is None else self.state,
+        }
+
+
+def add_call_arguments(parser: argparse.ArgumentParser) -> None:
+    """What says which call is meant."""
+    from millstream.cli.store import add_run_argument
+
+    add_run_argument(parser)
+    parser.add_argument(
+        "call",
+        nargs="?",
+        metavar="CALL",
+        help="the id of the call, or its number in the list; not needed where only one waits",
+    )
+    parser.add_argument("--list", action="store_true", help="only show what waits, and decide nothing")
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line for each call")
+
+
+def decide(verb: str, args: argparse.Namespace, decision: Decision) -> int:
+    """Do what the command line asks for: show what waits, or put `decision` into the mail of the run; the exit code.
+
+    Raises:
+        Problem: the run does not wait, no call is meant or several are, or another decision was made before.
+    """
+    from millstream.cli.store import find_run, in_store
+
+    async def work(store: RunStore) -> int:
+        record = await find_run(store, args.run)
+        calls = await waiting(store, record)
+        if args.list:
+            _show(calls, args)
+            return exits.OK
+        call = _meant(calls, verb, args)
+        await _tell(store, record.run_id, call, decision, always=args.always)
+        decided = replace(call, decision=decision)
+        _show([decided], args)
+        left = sum(each.decision is None for each in calls if each is not call)
+        if left:
+            say(f"{left} more wait{'s' if left == 1 else ''}: millstream {verb} {args.run} --list")
+        else:
+            say("nothing else waits: the run goes on when a program with its agents takes it up.")
+        return exits.OK
+
+    return in_store(args, work)
+
+
+async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
+    """The calls that a paused run waits for, in order, with what was decided over them since.
+
+    Raises:
+        Problem: it is not paused.
+        LogError: its log or its mail cannot be read.
+        RunStateError: nor can its checkpoint.
+    """
+    from millstream.approval import key_of_item
+    from millstream.events import RunPaused
+    from millstream.run import mail
+
+    if record.status != "paused":
+        raise Problem(
+            f"run {record.run_id} does not wait for approval: it is {record.status}.", code=exits.FAILED
+        )
+    batch = await store.cursor(record.run_id, record.last - 1).next()
+    last = None if batch is None else next(entry.event for entry in batch.entries(record.last - 1))
+    if not isinstance(last, RunPaused):
+        raise Problem(f"run {record.run_id} goes on by now: nothing waits.", code=exits.FAILED)
+    said = mail.read(await store.mail(record.run_id, _heard(record)), record.run_id)
+    decided = {each.key: each.decision for each in said if isinstance(each, mail.Decide)}
+    seen: Counter[CallKey] = Counter()
+    calls: list[Waiting] = []
+    for number, item in enumerate(last.interruptions, 1):
+        same = key_of_item(item)
+        key = key_of_item(item, nth=seen[same])
+        seen[same] += 1
+        calls.append(Waiting(number, key, decided.get(key)))
+    return calls
+
+
+def _heard(record: RunRecord) -> int:
+    """How much of its mail the run has acted on before it paused."""
+    from millstream.run.kept.form import read
+
+    return 0 if record.checkpoint is None else read(record.checkpoint).heard
+
+
+def _meant(calls: Sequence[Waiting], verb: str, args: argparse.Namespace) -> Waiting:
+    """The call that the command line names; without a name, the only one that waits."""
+    if args.call is None:
+        left = [call for call in calls if call.decision is None] or calls
+        if len(left) == 1:
+            return left[0]
+        _show(calls, args)
+        if left is calls and calls[0].decision is not None:
+            raise Problem("all of them were decided over already.", code=exits.FAILED)
+        raise Problem(f"{len(left)} calls wait.", f"name one: millstream {verb} {args.run} CALL")
+    found = [call for call in calls if call.key.call_id == args.call] or [
+        call for call in calls if str(call.number) == args.call
+    ]
+    if len(found) == 1:
+        return found[0]
+    _show(calls, args)
+    if found:
+        raise Problem(f"{len(found)} calls have the id {args.call!r}.", "name one by its number in the list.")
+    raise Problem(
+        f"no call {args.call!r} waits in this run.",
+        "name one of these by its id or its number.",
+        code=exits.FAILED,
+    )
+
+
+async def _tell(store: RunStore, run_id: str, call: Waiting, decision: Decision, *, always: bool) -> None:
+    from millstream.errors import CommandConflictError, RunClosedError
+    from millstream.run.mail import decide_command
+
+    try:
+        await store.tell(run_id, decide_command(call.key, decision, always=always))
+    except CommandConflictError:
+        raise Problem(
+            f"the call {call.key.call_id} was decided over before, in another way{_before(call)}.",
+            "a call is decided over once: the first decision counts.",
+            code=exits.FAILED,
+        ) from None
+    except RunClosedError:
+        raise Problem(f"run {run_id} has ended by now: nothing waits.", code=exits.FAILED) from None
+
+
+def _before(call: Waiting) -> str:
+    return "" if call.decision is None else f": it was {call.state}"
+
+
+def _show(calls: Sequence[Waiting], args: argparse.Namespace) -> None:
+    from millstream import codec
+    from millstream.terminal.screen import Screen
+
+    if args.json:
+        for call in calls:
+            sys.stdout.buffer.write(codec.encode(call.to_dict()) + b"\n")
+        sys.stdout.buffer.flush()
+        return
+    screen = Screen(sys.stdout, colour=None)
+    screen.write(lines(calls, screen.width))
+
+
+def lines(calls: Sequence[Waiting], width: int) -> list[Segment]:
+    """The calls for people, a line each."""
+    from millstream.terminal import shorten
+    from millstream.terminal.view import Segment
+
+    wide = max((shorten.cells(call.key.call_id) for call in calls), default=0)
+    shown: list[Segment] = []
+    for call in calls:
+        key = call.key
+        head = f"  {call.number}  {key.call_id:<{wide}}  {call.state:<8}  {shorten.one_line(key.agent)}: "
+        kind = "call" if call.decision is None else "ok" if call.decision.approved else "error"
+        shown.append(Segment("plain", f"  {call.number}  {key.call_id:<{wide}}  "))
+        shown.append(Segment(kind, f"{call.state:<8}"))
+        line = shorten.call(key.tool, key.arguments, max(width - shorten.cells(head), 20))
+        shown.append(Segment("plain", f"  {shorten.one_line(key.agent)}: {line}\n"))
+    return shown

@@ -1,0 +1,165 @@
+"""`millstream runs`: the runs of a store."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from millstream.cli import exits
+from millstream.cli.problem import say
+
+if TYPE_CHECKING:
+    from millstream.log.store import RunRecord, RunStore
+    from millstream.terminal.view import Kind, Segment
+
+NAME = "runs"
+HELP = "list the runs of a store"
+EPILOG = """\
+examples:
+  millstream runs --store sqlite:///runs.db
+  export MILLSTREAM_STORE=sqlite:///runs.db
+  millstream runs                          the newest 20
+  millstream runs --status paused          those that wait for approval
+  millstream runs --status queued --status running --limit 100
+  millstream runs --json | jq -r .run_id   one JSON object a line
+
+`no owner` stands behind a run whose process is gone, or has not begun.
+"""
+
+STATUSES = ("queued", "running", "paused", "completed", "failed", "cancelled")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    from millstream.cli.store import add_store_argument
+
+    add_store_argument(parser)
+    parser.add_argument(
+        "--status",
+        action="append",
+        choices=STATUSES,
+        default=[],
+        help="only these; may be given several times",
+    )
+    parser.add_argument("--caller", metavar="NAME", help="only those that this caller asked for")
+    parser.add_argument(
+        "--limit",
+        type=_limit,
+        default=20,
+        metavar="N",
+        help="how many at most, the newest first (default 20)",
+    )
+    parser.add_argument("--json", action="store_true", help="print one JSON object a line")
+    parser.add_argument(
+        "--no-color", "--no-colour", action="store_true", help="no colours (also: NO_COLOR=1)"
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
+    from millstream.cli.store import in_store
+
+    async def work(store: RunStore) -> int:
+        found = await store.runs(caller=args.caller, statuses=args.status, limit=args.limit + 1)
+        _show(found[: args.limit], args)
+        if len(found) > args.limit:
+            say(f"there are more: --limit {args.limit * 5} shows more of them.")
+        return exits.OK
+
+    return in_store(args, work)
+
+
+def _show(records: Sequence[RunRecord], args: argparse.Namespace) -> None:
+    from millstream.clock import current_clock
+    from millstream.terminal.screen import Screen
+
+    if args.json:
+        for record in records:
+            sys.stdout.buffer.write(json_line(record))
+        sys.stdout.buffer.flush()
+    elif records:
+        screen = Screen(sys.stdout, colour=False if args.no_color else None)
+        screen.write(table(records, now=current_clock().time(), width=screen.width))
+    else:
+        say("there are no such runs." if args.status or args.caller else "there are no runs yet.")
+
+
+def json_line(record: RunRecord) -> bytes:
+    """A record for programs: one line of JSON, without its request and its checkpoint."""
+    from millstream import codec
+
+    names = ("run_id", "agent", "status", "code", "caller", "is_owned", "epoch", "last", "created", "updated")
+    more = ("options", "idempotency_key")
+    return codec.encode({name: getattr(record, name) for name in names + more}) + b"\n"
+
+
+def table(records: Sequence[RunRecord], *, now: float, width: int) -> list[Segment]:
+    """The records for people, a line each below a head; what does not fit is cut, but never an id."""
+    from millstream.terminal import shorten
+    from millstream.terminal.view import Segment
+
+    has_callers = any(record.caller for record in records)
+    head = ("RUN", "STATUS", "UPDATED", "AGENT", *(("CALLER",) if has_callers else ()), "")
+    rows = [_row(record, now, has_callers) for record in records]
+    wide = [max(map(shorten.cells, column)) for column in zip(head, *rows, strict=True)]
+
+    def line(cells: Sequence[str], kind: Kind, rest: Kind) -> list[Segment]:
+        run_id, status, *others = (
+            text + " " * (room - shorten.cells(text)) for text, room in zip(cells, wide, strict=True)
+        )
+        told = shorten.cut("  ".join(others).rstrip(), max(width - wide[0] - wide[1] - 4, 20))
+        return [Segment(rest, f"{run_id}  "), Segment(kind, status), Segment(rest, f"  {told}\n")]
+
+    shown = line(head, "note", "note")
+    for record, cells in zip(records, rows, strict=True):
+        shown += line(cells, _KINDS[record.status], "plain")
+    return shown
+
+
+def _row(record: RunRecord, now: float, has_callers: bool) -> tuple[str, ...]:
+    from millstream.terminal.shorten import one_line
+
+    caller = (one_line(record.caller),) if has_callers else ()
+    return (
+        record.run_id,
+        record.status,
+        age(now - record.updated),
+        one_line(record.agent),
+        *caller,
+        _note(record),
+    )
+
+
+def age(seconds: float) -> str:
+    """How long ago, roughly."""
+    seconds = max(seconds, 0.0)
+    for unit, length in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= length:
+            return f"{int(seconds // length)} {unit} ago"
+    return f"{int(seconds)} s ago"
+
+
+_KINDS: dict[str, Kind] = {
+    "queued": "note",
+    "running": "agent",
+    "paused": "call",
+    "completed": "ok",
+    "failed": "error",
+    "cancelled": "note",
+}
+
+
+def _note(record: RunRecord) -> str:
+    if record.status in ("queued", "running") and not record.is_owned:
+        return "no owner"
+    if record.status == "paused":
+        return "waits for approval"
+    return (record.code or "") if record.status == "failed" else ""
+
+
+def _limit(text: str) -> int:
+    if not text.isdigit() or not 1 <= int(text) <= 1_000_000:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of runs (1, 2, …)")
+    return int(text)

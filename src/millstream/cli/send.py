@@ -1,0 +1,61 @@
+"""`millstream send`: more input for a run, whichever process runs it."""
+
+from __future__ import annotations
+
+import argparse
+from typing import TYPE_CHECKING
+
+from millstream.cli import exits
+
+if TYPE_CHECKING:
+    from millstream.log.store import RunStore
+
+NAME = "send"
+HELP = "give a run of a store more input, whichever process runs it"
+EPILOG = """\
+examples:
+  millstream send run_4f2a "Skip the museums."       at once: the answer begins anew
+  millstream send run_4f2a --when after_turn "Also book a table."
+  cat notes.txt | millstream send run_4f2a -         what is piped in stands for -
+
+A run that waits for approval, or has no owner, reads it when it goes on.
+"""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add what the command takes."""
+    from millstream.cli.store import add_run_argument
+
+    add_run_argument(parser)
+    parser.add_argument("words", nargs="+", metavar="TEXT", help="what to tell it; - is standard input")
+    parser.add_argument(
+        "--when",
+        choices=["now", "after_tool", "after_turn"],
+        default="now",
+        help="when its model gets it: now (default), behind its running tools, or behind its turn",
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the command; the exit code."""
+    from millstream.cli.problem import Problem
+    from millstream.cli.prompt import read_text
+    from millstream.cli.store import find_run, has_ended, in_store, print_line, what_next
+    from millstream.errors import RunClosedError
+    from millstream.run.mail import send_command
+
+    # Not whatever is piped in: in `while read run; do millstream send $run Stop; done` that is the loop's.
+    text = read_text(args.words)
+    if not text:
+        raise Problem("there is no text.", f'give one: millstream send {args.run} "Skip the museums."')
+
+    async def work(store: RunStore) -> int:
+        record = await find_run(store, args.run)
+        try:
+            await store.tell(record.run_id, send_command(text, args.when))
+        except RunClosedError:
+            raise has_ended(await store.record(record.run_id), "it takes no more input") from None
+        print_line(f"Sent to run {record.run_id}. {what_next(record)}")
+        return exits.OK
+
+    return in_store(args, work)
