@@ -12,6 +12,7 @@ from millstream.agent import Agent
 from millstream.errors import (
     AgentsException,
     InputGuardrailTripwireTriggered,
+    IdempotencyError,
     LogBrokenError,
     LogGapError,
     MCPServerError,
@@ -25,6 +26,7 @@ from millstream.errors import (
     OutputGuardrailTripwireTriggered,
     PublicError,
     RunErrorDetails,
+    RunFailedError,
     RunStateVersionError,
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
@@ -53,6 +55,8 @@ MADE_OTHERWISE: dict[type[AgentsException], tuple[Any, ...]] = {
     LogGapError: (CANARY, 3, 7),
     RunStateVersionError: (3, 1),
     MCPServerError: (CANARY, CANARY),
+    RunFailedError: (CANARY, "internal", "The run failed."),
+    IdempotencyError: (CANARY, CANARY),
 }
 FAMILY: list[type[AgentsException]] = [
     cls

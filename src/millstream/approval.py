@@ -10,14 +10,15 @@ Rules of this file:
 
 from __future__ import annotations
 
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple
 
-from millstream.errors import ApprovalError
-from millstream.items import raw_field
+import msgspec
 
-if TYPE_CHECKING:
-    from millstream.items import ToolApprovalItem
+from millstream import codec
+from millstream.errors import ApprovalError, DecodeError
+from millstream.items import ToolApprovalItem, raw_field
 
 
 class CallKey(NamedTuple):
@@ -110,3 +111,74 @@ def key_of(agent: Any, raw_call: Any, tool: str | None = None, nth: int = 0) -> 
 def key_of_item(item: ToolApprovalItem, nth: int = 0) -> CallKey:
     """The key of the call that `item` asks for."""
     return key_of(item.agent, item.raw_item, item.name, nth)
+
+
+def keys_of_items(waiting: Sequence[ToolApprovalItem]) -> list[CallKey]:
+    """The key of each call that waits, in order."""
+    seen: dict[CallKey, int] = {}
+    keys: list[CallKey] = []
+    for item in waiting:
+        key = key_of_item(item)
+        nth = seen[key] = seen.get(key, -1) + 1
+        keys.append(key._replace(nth=nth))
+    return keys
+
+
+def key_that_waits(
+    item: ToolApprovalItem | str, waiting: Sequence[ToolApprovalItem], decided: Collection[CallKey]
+) -> CallKey:
+    """The key of a call that somebody wants to decide over.
+
+    Args:
+        item: the call: one of `waiting`, or one that is the same, or its call id.
+        waiting: the calls that wait.
+        decided: those that were decided over: of calls that are the same in everything, the next one is meant.
+
+    Raises:
+        ApprovalError: no such call waits, or several have that id.
+    """
+    if not isinstance(item, str | ToolApprovalItem):  # pyright: ignore[reportUnnecessaryIsInstance]
+        raise ApprovalError(
+            f"To decide over a call takes one of get_interruptions(), or a call id, not {type(item).__name__}."
+        )
+    keys = keys_of_items(waiting)
+    if isinstance(item, str):
+        found = [key for key in keys if key.call_id == item]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise ApprovalError(
+                f"{len(found)} calls wait that have the id {item!r}: decide by the items of get_interruptions()."
+            )
+    else:
+        for key, each in zip(keys, waiting, strict=True):
+            if each is item:
+                return key
+        wanted = key_of_item(item)
+        same = [key for key in keys if key._replace(nth=0) == wanted]
+        if same:
+            return next((key for key in same if key not in decided), same[0])
+    call = item if isinstance(item, str) else f"{item.call_id} of {item.name}"
+    calls = ", ".join(f"{key.call_id} of {key.tool}" for key in keys) or "none"
+    raise ApprovalError(
+        f"The call {call} does not wait for a decision. These do: {calls}. It may have been dealt with by now, or "
+        "belong to another run."
+    )
+
+
+def arguments_text(arguments: Any) -> str:
+    """The JSON text of arguments that somebody has edited.
+
+    Raises:
+        ApprovalError: they are no JSON object.
+    """
+    try:
+        text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
+        plain = codec.decode(text)
+    except (DecodeError, TypeError, ValueError, RecursionError) as error:
+        raise ApprovalError(f"arguments= must be a JSON object, or the text of one: {error}") from None
+    if not isinstance(plain, dict):
+        raise ApprovalError(
+            f"arguments= must be a JSON object, or the text of one, not {type(plain).__name__}."
+        )
+    return text

@@ -30,6 +30,7 @@
     ├── ToolInputGuardrailTripwireTriggered
     ├── ToolOutputGuardrailTripwireTriggered
     ├── RunCancelledError                  the result of a cancelled run was asked for
+    ├── RunFailedError                     the result of a run was asked for that failed in another process
     ├── LogError                           the run's log
     │   ├── RunClosedError                 an append after the terminal event
     │   ├── PositionConflictError          an append that is not the next one
@@ -404,6 +405,30 @@ class RunCancelledError(_MessageError):
 
     code = "cancelled"
     public = "The run was cancelled."
+
+
+class RunFailedError(AgentsException):
+    """The result of a run was asked for that failed, and of its exception there is what its log tells.
+
+    Attributes:
+        run_id: the run.
+        code: the code of the exception that ended it (`AgentsException.code`).
+        message: what clients are told of it.
+        error_id: names the failure in the log of the process that ran it, which has the rest.
+        retryable: whether the same run may well succeed when it is started again.
+    """
+
+    def __init__(
+        self, run_id: str, code: str, message: str, *, error_id: str = "", retryable: bool = False
+    ) -> None:
+        self.run_id = run_id
+        self.message = message
+        self.error_id = error_id
+        # Of the class elsewhere: here they are what the log tells.
+        vars(self).update(code=code, public=message, retryable=retryable)
+        super().__init__(
+            f"Run {run_id} failed ({code}): {message} The log of the process that ran it has the rest, as {error_id}."
+        )
 
 
 class LogError(_MessageError):

@@ -18,10 +18,9 @@ from typing import TYPE_CHECKING, Any, Generic, cast
 import msgspec
 from typing_extensions import TypeVar
 
-from millstream import codec
-from millstream.approval import Decision, Decisions, key_of_item
+from millstream.approval import Decision, Decisions, arguments_text, key_that_waits
 from millstream.context import RunContextWrapper, TContext
-from millstream.errors import ApprovalError, DecodeError, RunStateError
+from millstream.errors import ApprovalError, RunStateError
 from millstream.items import ItemHelpers, ToolApprovalItem
 from millstream.run.conversation import Conversation
 from millstream.run.input import check_input
@@ -142,7 +141,7 @@ class RunState(Generic[TContext, TAgent]):
         Raises:
             ApprovalError: no such call waits, or it was rejected, or approved otherwise, before.
         """
-        edited = None if arguments is None else _arguments_text(arguments)
+        edited = None if arguments is None else arguments_text(arguments)
         self._decide(approval_item, Decision(approved=True, arguments=edited), always=always_approve)
 
     def reject(
@@ -167,8 +166,8 @@ class RunState(Generic[TContext, TAgent]):
 
     def _decide(self, item: ToolApprovalItem | str, decision: Decision, *, always: bool) -> None:
         self._check_not_resumed()
-        key = self._key(item)
         decisions = self._decisions
+        key = key_that_waits(item, self._progress.interruptions, decisions.once)
         before = decisions.once.get(key)
         if before is not None and before != decision:
             what = "approved" if before.approved else "rejected"
@@ -178,46 +177,6 @@ class RunState(Generic[TContext, TAgent]):
                 "to decide otherwise."
             )
         decisions.decide(key, decision, always=always)
-
-    def _key(self, item: ToolApprovalItem | str) -> Any:
-        """The key of a call that waits."""
-        if not isinstance(item, str | ToolApprovalItem):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise ApprovalError(
-                f"To decide over a call takes one of get_interruptions(), or a call id, not {type(item).__name__}."
-            )
-        waiting = self._keys()
-        if isinstance(item, str):
-            found = [key for key in waiting if key.call_id == item]
-            if len(found) == 1:
-                return found[0]
-            if found:
-                raise ApprovalError(
-                    f"{len(found)} calls wait that have the id {item!r}: decide by the items of get_interruptions()."
-                )
-        else:
-            for key, each in zip(waiting, self._progress.interruptions, strict=True):
-                if each is item:
-                    return key
-            wanted = key_of_item(item)
-            same = [key for key in waiting if key._replace(nth=0) == wanted]
-            if same:
-                return next((key for key in same if key not in self._decisions.once), same[0])
-        call = item if isinstance(item, str) else f"{item.call_id} of {item.name}"
-        calls = ", ".join(f"{key.call_id} of {key.tool}" for key in waiting) or "none"
-        raise ApprovalError(
-            f"The call {call} does not wait for a decision in this state. These do: {calls}. It may have been "
-            "dealt with by now, or belong to another run."
-        )
-
-    def _keys(self) -> list[Any]:
-        """The key of each call that waits, in order."""
-        seen: dict[Any, int] = {}
-        keys: list[Any] = []
-        for item in self._progress.interruptions:
-            key = key_of_item(item)
-            nth = seen[key] = seen.get(key, -1) + 1
-            keys.append(key._replace(nth=nth))
-        return keys
 
     @property
     def _decisions(self) -> Decisions:
@@ -386,21 +345,3 @@ class RunState(Generic[TContext, TAgent]):
             f"RunState(run {progress.run_id}, agent {progress.current_agent.name!r}, "
             f"turn {progress.current_turn}, {waiting} call(s) waiting)"
         )
-
-
-def _arguments_text(arguments: Any) -> str:
-    """The JSON text of arguments that somebody has edited.
-
-    Raises:
-        ApprovalError: they are no JSON object.
-    """
-    try:
-        text = arguments if isinstance(arguments, str) else msgspec.json.encode(arguments).decode()
-        plain = codec.decode(text)
-    except (DecodeError, TypeError, ValueError, RecursionError) as error:
-        raise ApprovalError(f"arguments= must be a JSON object, or the text of one: {error}") from None
-    if not isinstance(plain, dict):
-        raise ApprovalError(
-            f"arguments= must be a JSON object, or the text of one, not {type(plain).__name__}."
-        )
-    return text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -103,6 +104,26 @@ class Usage:
         if self.estimated:
             data["estimated"] = True
         return data
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Usage:
+        """Read what `to_dict` made. Total: what is missing, or no number, counts nothing."""
+
+        def count(name: str) -> int:
+            value = data.get(name)
+            return value if isinstance(value, int) else 0
+
+        read, written = _input_details(), _output_details()
+        read.cached_tokens, written.reasoning_tokens = count("cached_tokens"), count("reasoning_tokens")
+        return cls(
+            requests=count("requests"),
+            input_tokens=count("input_tokens"),
+            input_tokens_details=read,
+            output_tokens=count("output_tokens"),
+            output_tokens_details=written,
+            total_tokens=count("total_tokens"),
+            estimated=data.get("estimated") is True,
+        )
 
 
 def _count(holder: Any, name: str) -> int:
