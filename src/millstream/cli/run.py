@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import os
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from millstream.cli.prompt import read_prompt
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
-    from millstream.cli.chosen import ChosenProvider
     from millstream.config import RunConfig
     from millstream.result import RunResultStreaming
     from millstream.run_state import RunState
@@ -27,6 +27,8 @@ examples:
   git diff | millstream run "Review this:"   what is piped in follows the prompt
   millstream run --json "Hi" | jq .event     its log, one JSON object a line
   millstream run -q "A haiku" > haiku.txt    only the text
+  millstream run app.py --store sqlite:///runs.db "Plan my trip"
+                                             kept there: see millstream runs
 
 Ctrl-C stops the run and shows what it left; a second one leaves at once.
 """
@@ -40,11 +42,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     # Not imported until a command line is parsed for real work: see `show`.
     from millstream.cli.show import add_style_arguments
+    from millstream.cli.store import add_store_argument
 
     parser.add_argument(
         "words", nargs="*", metavar="[APP] PROMPT", help="the agent to run, and what to tell it"
     )
     add_agent_arguments(parser)
+    add_store_argument(parser, "keep the run there, such as in sqlite:///runs.db (also: MILLSTREAM_STORE)")
     add_style_arguments(parser)
 
 
@@ -67,13 +71,16 @@ def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
     from millstream.cli.loading import names_app
     from millstream.cli.show import show
+    from millstream.cli.store import address_of, opened
+    from millstream.log.address import shown
 
     words: list[str] = list(args.words)
     app = words.pop(0) if words and names_app(words[0]) else None
     check_instructions(app, args.instructions)
     prompt = read_prompt(words)
     agent = agent_of(app, args.instructions)
-    providers: list[ChosenProvider] = []
+    store = address_of(args)
+    used = contextlib.AsyncExitStack()
     configs: list[RunConfig] = []
 
     async def start() -> RunResultStreaming:
@@ -81,25 +88,25 @@ def run(args: argparse.Namespace) -> int:
         from millstream.config import RunConfig
         from millstream.runner import Runner
 
+        log = None if store is None else await used.enter_async_context(opened(store))
         chosen = await choose_models(agent, os.environ, model=args.model, api=args.api, offline=args.offline)
-        providers.append(chosen.provider)
+        used.push_async_callback(chosen.provider.aclose)
         for line in chosen.told:
             say(line)
-        config = RunConfig(model=chosen.for_all, model_provider=chosen.provider)
+        config = RunConfig(model=chosen.for_all, model_provider=chosen.provider, log=log)
         configs.append(config)
         options = {} if args.max_turns is None else {"max_turns": args.max_turns}
-        return Runner.run_streamed(agent, prompt, run_config=config, **options)
+        handle = Runner.run_streamed(agent, prompt, run_config=config, **options)
+        if store is not None:
+            say(f"run: {handle.run_id} in {shown(store)}")
+        return handle
 
     def go_on(state: RunState[Any, Any]) -> RunResultStreaming:
         from millstream.runner import Runner
 
         return Runner.run_streamed(agent, state, run_config=configs[0])
 
-    async def close() -> None:
-        for provider in providers:
-            await provider.aclose()
-
-    return show(start, args, go_on=go_on, close=close)
+    return show(start, args, go_on=go_on, close=used.aclose)
 
 
 def _turns(text: str) -> int:
