@@ -11,8 +11,8 @@ from millstream import errors
 from millstream.agent import Agent
 from millstream.errors import (
     AgentsException,
-    InputGuardrailTripwireTriggered,
     IdempotencyError,
+    InputGuardrailTripwireTriggered,
     LogBrokenError,
     LogGapError,
     MCPServerError,
