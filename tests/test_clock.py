@@ -26,7 +26,7 @@ YIELD = "asyncio.sleep(0)"
 EXCEPTIONS = {
     "clock.py": "the clock of the machine itself",
     "testing/clock.py": "only yields",
-    "testing/logs.py": "a net under the logs of strangers, which wait in real time if they hang",
+    "testing/logs/clause.py": "a net under the logs of strangers, which wait in real time if they hang",
     "testing/sessions.py": "such a net under their sessions",
     "run/model_call.py": "_SLICE: how busy this process is, which a test's clock cannot tell",
     "tracing/batch.py": "how long a batch waits to be full, on a thread that belongs to no run",

@@ -12,7 +12,6 @@ from millstream.errors import LogFullError, LogGapError, PositionConflictError
 from millstream.events import RunCompleted, Stamp, UserEvent
 from millstream.log import Batch, Cursor, MemoryLog
 from millstream.log.memory import ROOM
-from millstream.testing.logs import check_log
 
 STAMP = Stamp(run_id="r", agent="A")
 END = RunCompleted(output="done")
@@ -29,10 +28,6 @@ def raw(first: int, count: int) -> Batch:
 
 async def names(log: MemoryLog, after: int = 0) -> list[str]:
     return [getattr(entry.event, "name", entry.type) async for entry in log.follow("r", after)]
-
-
-async def test_the_memory_log_keeps_the_contract() -> None:
-    await check_log(MemoryLog)
 
 
 async def test_a_cursor_tells_what_is_at_hand_without_waiting_for_more() -> None:

@@ -16,6 +16,7 @@ from millstream.events import Entry, Stamp
 from millstream.log import Batch, Cursor, EventLog, LogInfo, MemoryLog
 from millstream.testing import logs
 from millstream.testing.logs import check_log
+from millstream.testing.logs.clause import OTHER, RUN
 from tests.support.hurry import hurry
 
 # --- logs with one fault each ------------------------------------------------------------------
@@ -135,9 +136,9 @@ class SealsWithAnyTerminalEvent(MemoryLog):
 
 class MixesRuns(MemoryLog):
     async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
-        if run_id == logs.OTHER:
-            batch = Batch(2, Stamp(run_id=logs.RUN, agent="A"), batch.payloads)
-        await super().append(logs.RUN, batch, epoch=epoch)
+        if run_id == OTHER:
+            batch = Batch(2, Stamp(run_id=RUN, agent="A"), batch.payloads)
+        await super().append(RUN, batch, epoch=epoch)
 
 
 class HidesGaps(MemoryLog):

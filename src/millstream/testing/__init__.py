@@ -18,7 +18,7 @@ from millstream.models.scripted import ScriptedModel
 from millstream.testing import faults
 from millstream.testing.awkward import CANARY, AwkwardValue, awkward_values
 from millstream.testing.clock import ManualClock
-from millstream.testing.logs import check_log
+from millstream.testing.logs import check_log, check_store
 from millstream.testing.model_server import ModelServer, ReceivedRequest
 from millstream.testing.sessions import check_session
 from millstream.testing.streams import (
@@ -51,6 +51,7 @@ __all__ = [
     "awkward_values",
     "check_log",
     "check_session",
+    "check_store",
     "check_stream",
     "faults",
     "final_json",

@@ -1,15 +1,9 @@
-"""`check_log`: the contract that every log keeps, ours and a stranger's.
-
-```python
-async def test_my_log() -> None:
-    await check_log(lambda: MyLog(...))
-```
-"""
+"""What every log promises of the events of a run."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 from millstream.errors import (
@@ -19,56 +13,16 @@ from millstream.errors import (
     RunClosedError,
     UnknownRunError,
 )
-from millstream.events import Entry, RunCompleted, RunStarted, Stamp, UserEvent
-from millstream.log.promise import Batch, EventLog, Payload
-
-MakeLog = Callable[[], EventLog | Awaitable[EventLog]]
-"""Gives a log that holds no runs."""
-
-PATIENCE = 30.0
-"""Seconds that one clause may take: no log of a test needs nearly that long."""
-
-RUN = "run_0123456789abcdef0123456789abcdef"
-OTHER = "run_fedcba9876543210fedcba9876543210"
-
-
-async def check_log(make_log: MakeLog) -> None:
-    """Hold a log to its contract.
-
-    Each clause gets a log of its own from `make_log`, which is closed afterwards.
-
-    Raises:
-        AssertionError: a clause is broken; the message names it.
-    """
-    for clause in CLAUSES:
-        made = make_log()
-        log = await made if isinstance(made, Awaitable) else made
-        patience = asyncio.timeout(PATIENCE)
-        try:
-            async with patience:
-                await clause(log)
-        except Exception as error:  # also what the log raises where it should not
-            what = str(error) if isinstance(error, AssertionError) else repr(error)
-            if patience.expired():
-                what = f"(nothing happened for {PATIENCE:g} s)"
-            raise AssertionError(f"{clause.__name__}: {(clause.__doc__ or '').strip()} {what}") from error
-        finally:
-            await log.aclose()
-
-
-def batch(first: int, *names: str, run_id: str = RUN, ends: bool = False) -> Batch:
-    """User events of these names from position `first` on; with `ends`, a terminal event behind them."""
-    payloads: list[Payload] = [UserEvent(name=name) for name in names]
-    if ends:
-        payloads.append(RunCompleted(output="done"))
-    return Batch(first, Stamp(run_id=run_id, agent="A"), payloads)
+from millstream.events import Entry, RunCompleted, RunStarted, Stamp
+from millstream.log.promise import Batch, EventLog
+from millstream.testing.logs.clause import OTHER, RUN, batch, entries, positions_and_names, refused
 
 
 async def what_is_written_can_be_read(log: EventLog) -> None:
     """Followers see what was appended, in order, under the positions it was given."""
     await log.append(RUN, batch(1, "a", "b"))
     await log.append(RUN, batch(3, "c", ends=True))
-    assert await _positions_and_names(log) == [(1, "a"), (2, "b"), (3, "c"), (4, "run.completed")]
+    assert await positions_and_names(log) == [(1, "a"), (2, "b"), (3, "c"), (4, "run.completed")]
 
 
 async def raw_events_are_kept_as_they_came(log: EventLog) -> None:
@@ -76,7 +30,7 @@ async def raw_events_are_kept_as_they_came(log: EventLog) -> None:
     json = b'{"type":"response.output_text.delta","delta":"caf\xc3\xa9","sequence_number":4}'
     await log.append(RUN, Batch(1, Stamp(run_id=RUN, agent="A"), [json], raw_only=True, size=len(json)))
     await log.append(RUN, batch(2, ends=True))
-    first = (await _entries(log))[0]
+    first = (await entries(log))[0]
     assert first.event.to_json() == b'{"type":"raw_response_event","data":' + json + b"}"
 
 
@@ -85,14 +39,14 @@ async def a_follower_may_begin_anywhere(log: EventLog) -> None:
     await log.append(RUN, batch(1, "a", "b", "c"))
     await log.append(RUN, batch(4, "d"))
     await log.append(RUN, batch(5, "e", ends=True))
-    whole = await _positions_and_names(log)
+    whole = await positions_and_names(log)
     for after in range(8):
-        assert await _positions_and_names(log, after) == whole[after:], f"(after={after})"
+        assert await positions_and_names(log, after) == whole[after:], f"(after={after})"
 
 
 async def a_follower_waits_for_what_comes(log: EventLog) -> None:
     """Followers that are there first see every event once, also the ones that come later."""
-    followers = [asyncio.create_task(_positions_and_names(log, after)) for after in (0, 0, 2)]
+    followers = [asyncio.create_task(positions_and_names(log, after)) for after in (0, 0, 2)]
     await asyncio.sleep(0)
     for position, name in enumerate("abcd", 1):
         await log.append(RUN, batch(position, name))
@@ -119,9 +73,9 @@ async def a_cursor_survives_being_cancelled(log: EventLog) -> None:
 async def positions_have_no_holes(log: EventLog) -> None:
     """An append that skips a position is refused and leaves nothing behind."""
     await log.append(RUN, batch(1, "a"))
-    await _refused(log.append(RUN, batch(3, "c")), PositionConflictError)
+    await refused(log.append(RUN, batch(3, "c")), PositionConflictError)
     await log.append(RUN, batch(2, "b", ends=True))
-    assert [position for position, _ in await _positions_and_names(log)] == [1, 2, 3]
+    assert [position for position, _ in await positions_and_names(log)] == [1, 2, 3]
 
 
 async def an_append_may_be_repeated(log: EventLog) -> None:
@@ -131,23 +85,23 @@ async def an_append_may_be_repeated(log: EventLog) -> None:
     await log.append(RUN, batch(2, "b", "c"))
     await log.append(RUN, batch(4, ends=True))
     await log.append(RUN, batch(4, ends=True))
-    assert await _positions_and_names(log) == [(1, "a"), (2, "b"), (3, "c"), (4, "run.completed")]
+    assert await positions_and_names(log) == [(1, "a"), (2, "b"), (3, "c"), (4, "run.completed")]
 
 
 async def a_position_is_written_once(log: EventLog) -> None:
     """Another event at a position that is taken is refused."""
     await log.append(RUN, batch(1, "a"))
-    await _refused(log.append(RUN, batch(1, "other")), PositionConflictError)
+    await refused(log.append(RUN, batch(1, "other")), PositionConflictError)
     await log.append(RUN, batch(2, ends=True))
-    assert (await _positions_and_names(log))[0] == (1, "a")
+    assert (await positions_and_names(log))[0] == (1, "a")
 
 
 async def nothing_follows_the_end(log: EventLog) -> None:
     """After the terminal event every append is refused, and every follower ends."""
     await log.append(RUN, batch(1, "a", ends=True))
-    await _refused(log.append(RUN, batch(3, "late")), RunClosedError)
-    await _refused(log.append(RUN, batch(3, ends=True)), RunClosedError)
-    assert [position for position, _ in await _positions_and_names(log)] == [1, 2]
+    await refused(log.append(RUN, batch(3, "late")), RunClosedError)
+    await refused(log.append(RUN, batch(3, ends=True)), RunClosedError)
+    assert [position for position, _ in await positions_and_names(log)] == [1, 2]
     assert (await log.info(RUN)).sealed
 
 
@@ -158,8 +112,9 @@ async def the_end_of_a_nested_run_is_not_the_end(log: EventLog) -> None:
     await log.append(RUN, Batch(2, nested, [RunCompleted(output="inner")]))
     assert not (await log.info(RUN)).sealed
     await log.append(RUN, batch(3, "b", ends=True))
-    entries = await _entries(log)
-    assert [(e.position, e.run_id, e.depth) for e in entries[1:3]] == [(2, "run_child", 1), (3, RUN, 0)]
+    inner, own = (await entries(log))[1:3]
+    assert (inner.position, inner.run_id, inner.depth) == (2, "run_child", 1)
+    assert (own.position, own.run_id, own.depth) == (3, RUN, 0)
 
 
 async def runs_do_not_mix(log: EventLog) -> None:
@@ -167,7 +122,7 @@ async def runs_do_not_mix(log: EventLog) -> None:
     await log.append(RUN, batch(1, "a"))
     await log.append(OTHER, batch(1, "x", run_id=OTHER, ends=True))
     await log.append(RUN, batch(2, "b", ends=True))
-    assert [name for _, name in await _positions_and_names(log)] == ["a", "b", "run.completed"]
+    assert [name for _, name in await positions_and_names(log)] == ["a", "b", "run.completed"]
     other = [entry async for entry in log.follow(OTHER)]
     assert [entry.position for entry in other] == [1, 2]
 
@@ -181,12 +136,12 @@ async def a_gap_is_never_silent(log: EventLog) -> None:
     assert (info.first, info.last) == (3, 5)
     for after in (0, 1):
         try:
-            await _positions_and_names(log, after)
+            await positions_and_names(log, after)
         except LogGapError as gap:
             assert (gap.requested, gap.first) == (after + 1, 3), f"(after={after})"
         else:
             raise AssertionError(f"(after={after}: no LogGapError)")
-    assert [position for position, _ in await _positions_and_names(log, 2)] == [3, 4, 5]
+    assert [position for position, _ in await positions_and_names(log, 2)] == [3, 4, 5]
 
 
 async def nobody_waits_for_a_run_that_broke_off(log: EventLog) -> None:
@@ -204,7 +159,7 @@ async def nobody_waits_for_a_run_that_broke_off(log: EventLog) -> None:
 
 async def the_log_says_how_far_it_reaches(log: EventLog) -> None:
     """`info` counts what is written, and knows no run that nothing was written for."""
-    await _refused(log.info("run_unknown"), UnknownRunError)
+    await refused(log.info("run_unknown"), UnknownRunError)
     await log.append(RUN, Batch(1, Stamp(run_id=RUN, agent="A"), [RunStarted(agent="A")]))
     info = await log.info(RUN)
     assert (info.first, info.last, info.sealed) == (1, 1, False)
@@ -214,7 +169,7 @@ async def the_log_says_how_far_it_reaches(log: EventLog) -> None:
 async def entries_survive_the_wire(log: EventLog) -> None:
     """An entry read from the log encodes to one line of JSON and reads back the same."""
     await log.append(RUN, batch(1, "a\r\n\u2028", ends=True))
-    for entry in await _entries(log):
+    for entry in await entries(log):
         line = entry.to_json()
         assert b"\n" not in line
         assert Entry.from_json(line).to_json() == line
@@ -240,17 +195,6 @@ CLAUSES: tuple[Callable[[EventLog], Coroutine[Any, Any, None]], ...] = (
 """The clauses of the contract, in the order in which they are checked."""
 
 
-async def _entries(log: EventLog, after: int = 0) -> list[Entry]:
-    return [entry async for entry in log.follow(RUN, after)]
-
-
-async def _positions_and_names(log: EventLog, after: int = 0) -> list[tuple[int, str]]:
-    return [
-        (entry.position, entry.event.name if isinstance(entry.event, UserEvent) else entry.type)
-        for entry in await _entries(log, after)
-    ]
-
-
 async def _broken_off(log: EventLog) -> list[int]:
     positions: list[int] = []
     try:
@@ -259,11 +203,3 @@ async def _broken_off(log: EventLog) -> list[int]:
     except LogBrokenError:
         return positions
     raise AssertionError("(it ended without a LogBrokenError)")
-
-
-async def _refused(call: Coroutine[Any, Any, Any], expected: type[Exception]) -> None:
-    try:
-        await call
-    except expected:
-        return
-    raise AssertionError(f"({expected.__name__} was expected, and nothing was raised)")
