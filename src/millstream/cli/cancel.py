@@ -15,7 +15,7 @@ HELP = "stop a run of a store, whichever process runs it"
 EPILOG = """\
 examples:
   millstream cancel run_4f2a                      at once
-  millstream cancel run_4f2a --mode after_tool    when its running tools are done
+  millstream cancel run_4f2a --mode after_tool    when running tools are done
   millstream cancel run_4f2a --mode after_turn    when its turn is done
 
 It asks; `millstream tail run_4f2a` shows when it is done. A run that has ended

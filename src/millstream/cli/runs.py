@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         choices=STATUSES,
         default=[],
-        help="only these; may be given several times",
+        metavar="STATUS",
+        help="only those that are queued, running, paused, completed, failed or cancelled; may be given several times",
     )
     parser.add_argument("--caller", metavar="NAME", help="only those that this caller asked for")
     parser.add_argument(

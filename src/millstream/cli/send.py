@@ -14,9 +14,9 @@ NAME = "send"
 HELP = "give a run of a store more input, whichever process runs it"
 EPILOG = """\
 examples:
-  millstream send run_4f2a "Skip the museums."       at once: the answer begins anew
+  millstream send run_4f2a "Skip the museums."    the answer begins anew
   millstream send run_4f2a --when after_turn "Also book a table."
-  cat notes.txt | millstream send run_4f2a -         what is piped in stands for -
+  cat notes.txt | millstream send run_4f2a -      - stands for what is piped in
 
 A run that waits for approval, or has no owner, reads it when it goes on.
 """
