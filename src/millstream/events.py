@@ -227,10 +227,15 @@ class RunStarted(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class RunAttempt(_Event):
-    """Another owner goes on with the run; what came after `resumed_from` is superseded."""
+    """Another process goes on with the run, from where it stood at position `resumed_from`.
+
+    What came after that, up to here, is void: a model call that did not end is made again, a tool
+    that left no result is started again, and what was told of them comes anew.
+    """
 
     type: ClassVar[str] = "run.attempt"
     number: int
+    """Which attempt at the run it is, from 2."""
     resumed_from: int
 
 
@@ -358,11 +363,16 @@ class ModelRetried(_Event):
 
 @dataclass(frozen=True, kw_only=True)
 class ToolStarted(_Event):
-    """A tool begins to run."""
+    """A tool begins to run.
+
+    With `once`, this call is not begun a second time where it leaves no result because its process
+    died: the tool says `retry="never"`, or the call needed somebody's approval.
+    """
 
     type: ClassVar[str] = "tool.started"
     call_id: str
     name: str
+    once: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -118,8 +118,7 @@ def _start(
         "streamed": tool.on_stream is not None or (parent is not None and parent.streamed),
         "hooks": tool.hooks,
         "session": tool.session,
-        "parent": parent,
-        "call_id": "" if link is None else link.call.raw.call_id,
+        "link": link,
     }
     paused = None if link is None else link.take_paused()
     if paused is not None:

@@ -10,8 +10,10 @@ import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from millstream.config import DEFAULT_MAX_TURNS
-from millstream.errors import NestedLoopError, NoRunningLoopError
+from millstream.config import DEFAULT_MAX_TURNS, RunConfig
+from millstream.errors import NestedLoopError, NoRunningLoopError, UserError
+from millstream.log.store import RunStore
+from millstream.recovery import MAX_ATTEMPTS, Recovery
 from millstream.result import RunResult, RunResultStreaming, result_of
 from millstream.run.conversation import Conversation
 from millstream.run.start import resume_run, start_run
@@ -20,8 +22,9 @@ from millstream.sync import SyncStream
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
-    from millstream.config import RunConfig, RunErrorHandlers
+    from millstream.config import RunErrorHandlers
     from millstream.items import TResponseInputItem
+    from millstream.recovery import AgentOf, ContextOf, SessionOf
     from millstream.run.active import ActiveRun
     from millstream.sessions import Session
 
@@ -222,6 +225,63 @@ class Runner:
             )
 
         return SyncStream(start)
+
+    @classmethod
+    async def recover(
+        cls,
+        log: RunStore,
+        agent: AgentOf,
+        *,
+        context_from: ContextOf | None = None,
+        session_from: SessionOf | None = None,
+        run_config: RunConfig | dict[str, Any] | None = None,
+        hooks: Any = None,
+        error_handlers: RunErrorHandlers[Any] | None = None,
+        max_attempts: int = MAX_ATTEMPTS,
+        limit: int = 100,
+    ) -> list[RunResultStreaming]:
+        """Go on with the runs of `log` whose process died, and begin those that are queued.
+
+        Each goes on from its last checkpoint: a finished model call, or a tool's output. What was
+        written behind that is void, and `run.attempt` in its log says so. Tools that had begun and
+        left no output are started again, under the same `ToolContext.idempotency_key`, unless they
+        say `retry="never"` or needed approval: such a run ends failed, with the code "interrupted".
+        A run whose owner lives is left alone, however slow that is.
+
+        Args:
+            log: the store.
+            agent: the agent that runs were started with, or a function that makes it of a `RunRecord`.
+            context_from: makes a run's context object of its record; needed where that is no JSON.
+            session_from: makes a run's session of its record; needed where it had one.
+            run_config: how they run; its `log` is not asked.
+            hooks: as of `run`.
+            error_handlers: as of `run`.
+            max_attempts: how often a run is begun before something of it is finished; then it ends
+                failed, with the code "attempts_exhausted".
+            limit: how many runs at most.
+
+        Returns:
+            Handles of those that were to be had, also of those that ended since they cannot go on
+            (`not_resumable`, `interrupted`, `attempts_exhausted`, `log_damaged`).
+
+        Raises:
+            LogUnavailableError: the store cannot be read.
+        """
+        if not isinstance(log, RunStore):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(
+                f"Runs are recovered from a RunStore, SQLiteLog(...) say, not from {type(log).__name__}."
+            )
+        recovery = Recovery(
+            log=log,
+            agent=agent,
+            context_from=context_from,
+            session_from=session_from,
+            run_config=RunConfig.of(run_config),
+            hooks=hooks,
+            error_handlers=error_handlers,
+            max_attempts=max_attempts,
+        )
+        return await recovery.all(limit)
 
 
 def _start(

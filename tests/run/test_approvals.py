@@ -439,7 +439,7 @@ async def test_items_of_calls_that_are_the_same_are_taken_one_after_the_other() 
     assert disk.done == ["delete b", "delete b"]
 
 
-async def test_a_log_that_cannot_tell_at_once_is_gone_on_with_where_the_state_is_at_hand() -> None:
+async def test_a_store_that_cannot_tell_at_once_is_asked_when_the_run_goes_on() -> None:
     class Slow(MemoryLog):
         def info_nowait(self, run_id: str) -> None:
             return None
@@ -449,9 +449,10 @@ async def test_a_log_that_cannot_tell_at_once_is_gone_on_with_where_the_state_is
     text = paused.to_state().to_string()
 
     there = await Runner.run(disk.agent, await RunState.from_string(disk.agent, text), run_config=config)
-    here = await Runner.run(disk.agent, paused.to_state(), run_config=config)
 
-    assert here.run_id == paused.run_id != there.run_id
+    assert there.run_id == paused.run_id
+    with pytest.raises(RunStateError, match="is gone on with elsewhere, or was"):
+        await Runner.run(disk.agent, paused.to_state(), run_config=config)
 
 
 def test_a_state_tells_what_it_is_of() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -178,7 +179,17 @@ class RunConfig:
     when_unread: WhenUnread = "continue"
     """What becomes of the run when nobody holds its handle or reads it any more."""
     log: EventLog | None = None
-    """Where the run is written down; None for memory, for as long as the handle lives."""
+    """Where the run is written down; None for memory, for as long as the handle lives.
+
+    In a `RunStore` (`SQLiteLog`, `RedisLog`) the run survives its process: see `Runner.attach` and
+    `Runner.recover`.
+    """
+    caller: str = ""
+    """Who asks for the run: kept in its record, where its log keeps one."""
+    idempotency_key: str | None = None
+    """Of runs of one caller with the same key and the same request only the first begins, where the log keeps records."""
+    lease: float = 10.0
+    """Seconds after which another process may take over a run of a `RunStore` whose process is not heard of."""
     clock: Clock = field(default_factory=current_clock, repr=False)
     """Tells the run the time, and when its timeouts and back-offs are over: its models' and tools' too.
 
@@ -197,6 +208,7 @@ class RunConfig:
         if self.session_settings is not None:
             self.session_settings = SessionSettings.of(self.session_settings, "RunConfig.session_settings")
         _check_objects(self)
+        _check_ownership(self)
         _check_blocked_message(self.output_guardrail_blocked_message)
         check_guardrails("RunConfig.input_guardrails", self.input_guardrails, InputGuardrail)
         check_guardrails("RunConfig.output_guardrails", self.output_guardrails, OutputGuardrail)
@@ -298,6 +310,16 @@ def _check_objects(config: RunConfig) -> None:
         given: Any = getattr(config, name)
         if given is not None and not isinstance(given, dict):
             raise UserError(f"RunConfig.{name} is a dict or None, not {type(given).__name__}.")
+
+
+def _check_ownership(config: RunConfig) -> None:
+    caller, key, lease = cast("tuple[Any, Any, Any]", (config.caller, config.idempotency_key, config.lease))
+    if not isinstance(caller, str):
+        raise UserError(f"RunConfig.caller is text, not {type(caller).__name__}.")
+    if key is not None and not (isinstance(key, str) and key):
+        raise UserError(f"RunConfig.idempotency_key is a text that is not empty, or None, not {key!r}.")
+    if isinstance(lease, bool) or not isinstance(lease, int | float) or not 0 < lease < math.inf:
+        raise UserError(f"RunConfig.lease is a number of seconds above 0, not {lease!r}.")
 
 
 def _check_blocked_message(given: Any) -> None:

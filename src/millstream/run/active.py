@@ -24,12 +24,13 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.errors import AgentsException, LogFullError, public_error
+from millstream.errors import AgentsException, LogFullError, StaleOwnerError, public_error
 from millstream.event_loops import call_on, wake
 from millstream.events import (
     CancelMode,
     Event,
     RawResponsesStreamEvent,
+    RunAttempt,
     RunCancelled,
     RunCompleted,
     RunFailed,
@@ -38,6 +39,7 @@ from millstream.events import (
     TerminalEvent,
 )
 from millstream.items import InputItem
+from millstream.run.checkpoint import Checkpoints
 from millstream.run.closing import Closing
 from millstream.run.parts.budget import Ledger
 from millstream.run.readers import Readers
@@ -51,6 +53,7 @@ if TYPE_CHECKING:
     from millstream.items import TResponseInputItem
     from millstream.log.promise import Batch, EventLog, Payload
     from millstream.run.state import RunProgress
+    from millstream.run.tenure import Tenure
     from millstream.tracing import Trace
     from millstream.usage import Usage
 
@@ -71,8 +74,11 @@ class ActiveRun:
         loop: the loop that it runs on.
         parent: the run that it is nested in.
         call_id: the tool call of the parent that it answers.
+        place: which of the calls of its turn that is.
         position: the last position of that log.
         goes_on: whether the log has the beginning of this very run.
+        tenure: this process's hold on it, where its log is a store that others share; of a root run.
+        has_session: whether it has one: for its record.
     """
 
     def __init__(
@@ -85,8 +91,11 @@ class ActiveRun:
         loop: asyncio.AbstractEventLoop,
         parent: ActiveRun | None = None,
         call_id: str = "",
+        place: int = 0,
         position: int = 0,
         goes_on: bool = False,
+        tenure: Tenure | None = None,
+        has_session: bool = False,
     ) -> None:
         self.progress = progress
         self.config = config
@@ -96,6 +105,15 @@ class ActiveRun:
         self.parent = parent
         self.path: tuple[str, ...] = () if parent is None else (*parent.path, call_id)
         """The ids of the tool calls that lead from the root run to this one."""
+        self.place = place
+        self.tenure = tenure
+        self.checkpoints = Checkpoints(self) if self.root.tenure is not None else None
+        """What it can be gone on with from, where somebody may have to."""
+        self.not_held: BaseException | None = None
+        """Why this process has no hold on it, where it should: nothing is written."""
+        self.attempt: RunAttempt | None = None
+        """How it goes on, where that is in place of a process that died."""
+        self.has_session = has_session
         self.ledger = Ledger.of(config.budget, None if parent is None else parent.ledger)
         """Where what it uses is counted, if it has a budget, or one of those that it is nested in."""
         self.children: set[ActiveRun] = set()
@@ -123,6 +141,8 @@ class ActiveRun:
         self.terminal: TerminalEvent | None = None
         self.is_paused = False
         """Whether it waits for decisions: whoever takes it up is another `ActiveRun`."""
+        self.is_left = False
+        """Whether others go on with it, so that nothing more of it is written here."""
         self.exception: BaseException | None = None
         """What ended the run, where it failed."""
         self.outcome_seen = False
@@ -170,17 +190,41 @@ class ActiveRun:
         """Append `events` under one stamp. What a program could still change in them is encoded here."""
         await self.writer.write(events)
 
-    async def write_closing(self, *events: Event) -> None:
+    async def write_whole(self, *events: Event, has_said: bool, turns: int) -> None:
+        """As `write`, of events behind which all that came before is whole: with a checkpoint, where such are kept.
+
+        Args:
+            events: those.
+            has_said: whether the model has answered in the present turn.
+            turns: how many turns there were, this one included where the model has answered.
+        """
+        checkpoint = None
+        if self.checkpoints is not None:
+            self.checkpoints.take(has_said=has_said, turns=turns)
+            checkpoint = self._checkpoint
+        await self.writer.write(events, checkpoint)
+
+    async def write_closing(self, *events: Event, is_whole: bool = False) -> None:
         """Append what closes something that was opened.
+
+        Args:
+            events: those.
+            is_whole: whether what was taken last as whole is so behind them.
 
         Raises:
             LogFullError: the log is full. It was told, and has room for what closes.
         """
+        checkpoint = self._checkpoint if is_whole and self.checkpoints is not None else None
         try:
-            await self.write(*events)
+            await self.writer.write(events, checkpoint)
         except LogFullError:
-            await self.write(*events)
+            await self.writer.write(events, checkpoint)
             raise
+
+    def _checkpoint(self) -> bytes:
+        root = self.root.checkpoints
+        assert root is not None
+        return root.encode()
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
         """Append what one read of the model's socket brought, and wait for readers that are too far behind."""
@@ -197,8 +241,8 @@ class ActiveRun:
 
     @property
     def is_done(self) -> bool:
-        """Whether nothing more comes of it: its terminal event is written, or lost with its log, or it is paused."""
-        return self.terminal is not None or self.is_paused
+        """Whether nothing more comes of it here: its end is written, or lost with its log; it is paused, or left to others."""
+        return self.terminal is not None or self.is_paused or self.is_left
 
     def take_input(self) -> list[InputItem]:
         """What was sent to the run and waits, which is in its history from here on: as items, not yet written."""
@@ -224,13 +268,29 @@ class ActiveRun:
         """
         self.ends_at = self.trunk.position + 1
         try:
-            await self.writer.write([RunPaused(interruptions=tuple(self.progress.interruptions))])
+            checkpoints, checkpoint = self.checkpoints, None
+            if checkpoints is not None and self.parent is None:
+                checkpoints.take(has_said=True, turns=self.progress.current_turn)
+                checkpoint = partial(checkpoints.encode, is_paused=True)
+            await self.writer.write([RunPaused(interruptions=tuple(self.progress.interruptions))], checkpoint)
         except BaseException:
             self.ends_at = None
             raise
         self._leave("paused")
         self.is_paused = True
         self._tell_all()
+
+    def leave_to_others(self, error: BaseException) -> None:
+        """End in this process alone, with `error`: the run is another owner's, or was never to be had. Nothing is written."""
+        for child in self.children.copy():
+            child.leave_to_others(error)
+        self.exception = error
+        self._traceback = error.__traceback__
+        self.writer.closed = True
+        self.progress.turn = None
+        self.is_left = True
+        self._tell_all()
+        self.log_unseen_failure()
 
     def _completed(self) -> RunCompleted:
         return RunCompleted(output=self.progress.final_output, usage=self._usage())
@@ -267,7 +327,7 @@ class ActiveRun:
         event, batch = self._last_batch(self._cancelled if error is None else partial(self._failed, error))
         try:
             self.writer.seal(batch.payloads)
-            append = self.trunk.log.append(self.trunk.run_id, batch)
+            append = self.trunk.log.append(self.trunk.run_id, batch, epoch=self.trunk.epoch)
             # Nothing can be awaited here. A log that takes its time will be without this end,
             # as after a crash.
             append.send(None)
@@ -309,11 +369,16 @@ class ActiveRun:
         while True:
             try:
                 self.writer.seal(batch.payloads)
+                if self.not_held is not None:
+                    raise self.not_held
                 # Idempotent by position, so an append that was interrupted is simply repeated.
-                await self.trunk.log.append(self.trunk.run_id, batch)
+                await self.trunk.log.append(self.trunk.run_id, batch, epoch=self.trunk.epoch)
                 break
             except asyncio.CancelledError:
                 continue
+            except StaleOwnerError as error:
+                self.leave_to_others(error)
+                return
             except Exception:
                 self._lose_end(batch)
                 break
@@ -363,7 +428,10 @@ class ActiveRun:
         if outcome != "paused":
             self.progress.waits_for_nothing()
         self.progress.left = Left(
-            outcome, self.trunk.position, self.trunk.log if self.parent is None else None
+            outcome,
+            self.trunk.position,
+            self.trunk.log if self.parent is None else None,
+            is_durable=self.tenure is not None,
         )
 
     def _tell_all(self) -> None:

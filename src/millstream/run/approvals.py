@@ -57,7 +57,7 @@ async def judge(run: ActiveRun, agent: Agent[Any], calls: Sequence[ToolCall]) ->
     for call, key in zip(calls, _keys(agent, calls), strict=True):
         decision = decisions.take(key)
         if decision is not None and decision.approved:
-            judged.ready.append(_edited(call, decision))
+            judged.ready.append(_approved(call, decision))
         elif decision is not None:
             judged.rejected.append((call, await _rejection(run, call, decision)))
         elif call.place in progress.nested:
@@ -118,11 +118,11 @@ def _keys(agent: Agent[Any], calls: Sequence[ToolCall]) -> list[CallKey]:
     return keys
 
 
-def _edited(call: ToolCall, decision: Decision) -> ToolCall:
-    """`call`, with the arguments that somebody put in place of the model's."""
+def _approved(call: ToolCall, decision: Decision) -> ToolCall:
+    """`call`, with the arguments that somebody put in place of the model's. Who said yes said so to one call."""
     if decision.arguments is None:
-        return call
-    return replace(call, raw=call.raw.model_copy(update={"arguments": decision.arguments}))
+        return replace(call, once=True)
+    return replace(call, raw=call.raw.model_copy(update={"arguments": decision.arguments}), once=True)
 
 
 async def _rejection(run: ActiveRun, call: ToolCall, decision: Decision) -> str:

@@ -13,7 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.agent import refuse_unsupported
 from millstream.clock import CURRENT_CLOCK
-from millstream.errors import AgentsException, MaxTurnsExceeded
+from millstream.errors import (
+    AgentsException,
+    MaxTurnsExceeded,
+    PositionConflictError,
+    RunClosedError,
+    RunOwnedError,
+    RunStateError,
+    StaleOwnerError,
+)
 from millstream.events import AgentUpdatedStreamEvent, InputAdded, RunResumed, RunStarted
 from millstream.items import ItemHelpers
 from millstream.run.approvals import decided, judge, wait
@@ -32,9 +40,13 @@ if TYPE_CHECKING:
     from millstream.run.approvals import Judged
     from millstream.run.prepare import PreparedAgent
     from millstream.run.seams import Seams
+    from millstream.run.tenure import Tenure
     from millstream.run.turn import Turn
 
 logger = logging.getLogger("millstream")
+
+_TAKEN = (PositionConflictError, RunClosedError, RunOwnedError, StaleOwnerError)
+"""What a store says of a run that others go on with, or have ended."""
 
 
 class Loop:
@@ -64,8 +76,36 @@ class Loop:
         run = self._run
         run.began = True
         CURRENT_CLOCK.set(run.config.clock)  # in this task, and in those that are started here
-        error = await self._to_the_end()
-        if isinstance(error, asyncio.CancelledError):
+        if run.tenure is not None and not await self._is_held(run.tenure):
+            return
+        await self._end(await self._to_the_end())
+        if run.tenure is not None:
+            await run.tenure.end(run)
+
+    async def _is_held(self, tenure: Tenure) -> bool:
+        """Take hold of the run, in a log that others share. Where that cannot be, it has failed, or is theirs."""
+        run = self._run
+        try:
+            await tenure.begin(run)
+        except _TAKEN as taken:
+            run.leave_to_others(_gone_on(run.run_id, taken))
+        except BaseException as error:
+            if isinstance(error, KeyboardInterrupt | GeneratorExit):
+                raise
+            run.not_held = error
+            await self._end(self._outcome(error))
+        else:
+            run.trunk.epoch = tenure.epoch
+            return True
+        await tenure.end(run)
+        return False
+
+    async def _end(self, error: BaseException | None) -> None:
+        """Write how the run ends, or that it pauses."""
+        run = self._run
+        if isinstance(error, StaleOwnerError):
+            run.leave_to_others(error)
+        elif isinstance(error, asyncio.CancelledError):
             await run.end_cancelled()
         elif error is not None:
             await run.fail(_audible(error))
@@ -75,7 +115,7 @@ class Loop:
             try:
                 await run.pause()
             except Exception as refused:
-                await run.fail(refused)
+                await self._end(refused)
 
     async def _to_the_end(self) -> BaseException | None:
         """All but the last event; what the run fails with, a `CancelledError` where it was cancelled."""
@@ -121,6 +161,8 @@ class Loop:
     async def _main(self) -> None:
         run, progress = self._run, self._progress
         await self._begin()
+        if run.stop_error is not None:
+            raise run.stop_error
         if run.cancel_mode is not None:
             raise asyncio.CancelledError
         await (self._seams.run_input(run) if progress.goes_on_with is None else self._seams.run_resumed(run))
@@ -152,14 +194,16 @@ class Loop:
         """Write how the run begins, or how it goes on."""
         run, progress = self._run, self._progress
         events: list[Event] = []
-        if not run.goes_on:
+        if run.attempt is not None:
+            events.append(run.attempt)
+        elif not run.goes_on:
             events.append(RunStarted(agent=progress.current_agent.name, input=progress.input))
-        before = progress.goes_on_with
-        if before is not None:
+        if run.attempt is None and (run.goes_on or progress.goes_on_with is not None):
             if run.parent is None:  # what was decided is one for all runs of the tree
                 events += decided(progress.context_wrapper.decisions)
-            events.append(RunResumed(of=None if run.goes_on else before))
-        await run.write(*events, AgentUpdatedStreamEvent(progress.current_agent))
+            events.append(RunResumed(of=None if run.goes_on else progress.goes_on_with))
+        agent = AgentUpdatedStreamEvent(progress.current_agent)
+        await run.write_whole(*events, agent, has_said=progress.turn is not None, turns=progress.current_turn)
 
     # --- one turn --------------------------------------------------------------------------
 
@@ -273,6 +317,16 @@ def _uncancel() -> bool:
         task.uncancel()
         asked = True
     return asked
+
+
+def _gone_on(run_id: str, error: BaseException) -> RunStateError:
+    """What is raised to who wanted to go on with a run that somebody else goes on with."""
+    told = RunStateError(
+        f"Run {run_id} is gone on with elsewhere, or was, since this state was taken of it ({error}): what was approved "
+        "is done once. Read it with Runner.attach()."
+    )
+    told.__cause__ = error
+    return told
 
 
 def _is_cancellation(error: BaseException) -> bool:

@@ -79,7 +79,8 @@ class ModelCaller:
         run, progress, ready = self._run, self._run.progress, self._ready
         self._begin_try()
         self._instructions, self._input = await self._model_input()
-        await run.write(ModelStarted(turn=progress.current_turn, model=model_name(ready.model)))
+        started = ModelStarted(turn=progress.current_turn, model=model_name(ready.model))
+        await run.write_whole(started, has_said=False, turns=progress.current_turn - 1)
         is_whole = False
         try:
             async with self._seams.model_span(run, ready):
@@ -103,7 +104,10 @@ class ModelCaller:
         elif turn.usage is not None:
             run.use(turn.usage, model_name(self._ready.model))
         if is_whole:
-            await run.write_closing(turn.completed(run.progress.current_turn, status="completed"))
+            number = run.progress.current_turn
+            if run.checkpoints is not None:
+                run.checkpoints.take(has_said=True, turns=number)
+            await run.write_closing(turn.completed(number, status="completed"), is_whole=True)
 
     def _begin_try(self, earlier: Sequence[Usage] = ()) -> None:
         """Take up a try of the call, behind those that have used `earlier`."""

@@ -14,20 +14,24 @@ from millstream.config import RunConfig
 from millstream.context import RunContextWrapper
 from millstream.errors import RunStateError, UserError
 from millstream.log.memory import MemoryLog
+from millstream.log.store import RunStore
 from millstream.run.active import ActiveRun
 from millstream.run.input import check_input
 from millstream.run.loop import Loop
 from millstream.run.parts import parts_of
 from millstream.run.parts.session import check_session
 from millstream.run.prepare import model_of
+from millstream.run.seams import Seams
 from millstream.run.state import RunProgress, new_run_id
+from millstream.run.tenure import Tenure
 
 if TYPE_CHECKING:
     from millstream.config import RunErrorHandlers
+    from millstream.events import RunAttempt
     from millstream.items import TResponseInputItem
     from millstream.log.promise import EventLog
     from millstream.run.conversation import Conversation
-    from millstream.run.seams import Seams
+    from millstream.run.link import CallLink
     from millstream.run.state import Left
 
 logger = logging.getLogger("millstream")
@@ -45,16 +49,14 @@ def start_run(
     streamed: bool,
     hooks: Any,
     session: Any,
-    parent: ActiveRun | None = None,
-    call_id: str = "",
+    link: CallLink | None = None,
 ) -> ActiveRun:
     """Check what can be checked, then start the run's task, on the loop that runs here.
 
     Args as of `Runner.run`, and:
         conversation: what the model's server remembers.
         streamed: whether the model is asked for a stream.
-        parent: the run that this one is nested in: it is written in that one's log.
-        call_id: the tool call of `parent` that it answers.
+        link: ties the run to the tool call of another one that it answers: it is written in that one's log.
 
     Raises:
         UserError: the agent or the input cannot work. It has `run_data`, as every exception of a run.
@@ -75,15 +77,13 @@ def start_run(
         check_session(session, server_keeps_history=progress.conversation.tracks)
         progress.omits_reasoning_ids = config.reasoning_item_id_policy == "omit"
         progress.input = check_input(input)
-        log = config.log if config.log is not None else MemoryLog()
-        run = ActiveRun(
+        run = _active(
             progress,
             config,
-            log,
+            config.log,
+            link=link,
             streamed=streamed,
-            loop=asyncio.get_running_loop(),
-            parent=parent,
-            call_id=call_id,
+            has_session=session is not None,
         )
         return _launch(
             run, parts_of(agent, config, ledger=run.ledger, hooks=hooks, session=session), error_handlers
@@ -99,8 +99,7 @@ def resume_run(
     streamed: bool,
     hooks: Any,
     session: Any,
-    parent: ActiveRun | None = None,
-    call_id: str = "",
+    link: CallLink | None = None,
 ) -> ActiveRun:
     """As `start_run`, for a run that goes on from where another one was left.
 
@@ -125,32 +124,124 @@ def resume_run(
             _check_may_go_on(progress.run_id, left)
             if log is None and left.outcome == "paused":
                 log = left.log
-            if parent is not None:
-                goes_on = parent.goes_on
+            if link is not None:
+                goes_on = link.run.goes_on
             elif log is not None:
                 goes_on = _is_at_hand(progress.run_id, left, log)
-            progress.goes_on_with = progress.run_id
+            if not _begins_anew(progress, left):
+                progress.goes_on_with = progress.run_id
             if not goes_on:
                 progress.run_id = new_run_id()
         progress.interruptions = []
         if config.reasoning_item_id_policy is not None:
             progress.omits_reasoning_ids = config.reasoning_item_id_policy == "omit"
-        run = ActiveRun(
+        run = _active(
             progress,
             config,
-            log if log is not None else MemoryLog(),
+            log,
+            link=link,
             streamed=streamed,
-            loop=asyncio.get_running_loop(),
-            parent=parent,
-            call_id=call_id,
-            position=left.position if left is not None and goes_on else 0,
-            goes_on=goes_on,
+            has_session=session is not None,
+            position=left.position if left is not None and goes_on else None,
         )
         _launch(run, parts_of(agent, config, ledger=run.ledger, hooks=hooks, session=session), error_handlers)
         if left is not None:
             left.resumed_by = run.run_id
             progress.left = None
         return run
+
+
+def take_over_run(
+    agent: Agent[Any],
+    progress: RunProgress,
+    *,
+    owner: str,
+    position: int,
+    attempt: RunAttempt,
+    run_config: RunConfig | dict[str, Any] | None,
+    error_handlers: RunErrorHandlers[Any] | None,
+    streamed: bool,
+    hooks: Any,
+    session: Any,
+    error: BaseException | None = None,
+) -> ActiveRun:
+    """Go on with a run whose process died, from its last checkpoint, in its log: `run_config` names that.
+
+    Args as of `resume_run`, and:
+        owner: who has claimed it.
+        position: the last position of its log.
+        attempt: what its log is told of that.
+        error: what the run is to end with at once, as nobody can go on with it.
+    """
+    with _telling_how_far(progress):
+        config = RunConfig.of(run_config) if error is not None else _checked(agent, run_config, hooks=hooks)
+        if progress.left is not None and not _begins_anew(progress, progress.left):
+            progress.goes_on_with = progress.run_id
+        progress.interruptions = []
+        run = _active(
+            progress,
+            config,
+            config.log,
+            link=None,
+            streamed=streamed,
+            has_session=session is not None,
+            position=position,
+            owner=owner,
+        )
+        run.attempt, run.stop_error, progress.left = attempt, error, None
+        parts = (
+            Seams()
+            if error is not None
+            else parts_of(agent, config, ledger=run.ledger, hooks=hooks, session=session)
+        )
+        return _launch(run, parts, error_handlers)
+
+
+def _begins_anew(progress: RunProgress, left: Left) -> bool:
+    """Whether a run was left before it had taken in its input: as its process died then."""
+    return left.outcome == "running" and progress.current_turn == 0
+
+
+def _active(
+    progress: RunProgress,
+    config: RunConfig,
+    log: EventLog | None,
+    *,
+    link: CallLink | None,
+    streamed: bool,
+    has_session: bool,
+    position: int | None = None,
+    owner: str | None = None,
+) -> ActiveRun:
+    """The run, on the event loop that runs here; with a hold on it, where it is the root in a log that others share.
+
+    Args:
+        progress: its state.
+        config: its configuration.
+        log: where it is written; None for a log of its own.
+        link: ties it to the call that it answers.
+        streamed: whether the model is asked for a stream.
+        has_session: whether it has a session.
+        position: that behind which it goes on, where the log has its beginning.
+        owner: who has claimed it.
+    """
+    tenure = None
+    if link is None and isinstance(log, RunStore):
+        tenure = Tenure(log, lease=config.lease, owner=owner, last=position)
+    return ActiveRun(
+        progress,
+        config,
+        MemoryLog() if log is None else log,
+        streamed=streamed,
+        loop=asyncio.get_running_loop(),
+        parent=None if link is None else link.run,
+        call_id="" if link is None else link.call.raw.call_id,
+        place=0 if link is None else link.call.place,
+        position=position or 0,
+        goes_on=position is not None,
+        tenure=tenure,
+        has_session=has_session,
+    )
 
 
 _taking_up = threading.Lock()
@@ -181,7 +272,8 @@ def _is_at_hand(run_id: str, left: Left, log: EventLog) -> bool:
         return False  # its log has its end
     known = log.info_nowait(run_id)
     if known is None:
-        return log is left.log
+        # In a store it is claimed: it is known then whether somebody was faster.
+        return log is left.log or (isinstance(log, RunStore) and left.is_durable)
     under_way = any(run.run_id == run_id and not run.is_done for runs in _under_way.values() for run in runs)
     if under_way or known.sealed or known.last != left.position:
         raise RunStateError(

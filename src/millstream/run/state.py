@@ -37,8 +37,8 @@ if TYPE_CHECKING:
     from millstream.run.turn import Turn
 
 
-Outcome: TypeAlias = Literal["paused", "completed", "failed", "cancelled"]
-"""How a run was left."""
+Outcome: TypeAlias = Literal["running", "paused", "completed", "failed", "cancelled"]
+"""How a run was left; "running" where its process died."""
 
 
 @dataclass
@@ -50,6 +50,8 @@ class Left:
     """The last position of its log."""
     log: EventLog | None = None
     """That log, where it is at hand."""
+    is_durable: bool = False
+    """Whether it stands in a log that other processes can go on with, so that the run goes on there."""
     resumed_by: str | None = None
     """The run that went on from here: there is one at most."""
 
@@ -101,6 +103,8 @@ class RunProgress(Releasable):
     )
     stored_items: int | None = None
     """How many of `new_items` the session has, behind the input; None where it has not even that, or there is none."""
+    heard: int = 0
+    """The number of the last command in its mail that was followed."""
     used: Usage = field(default_factory=Usage)
     """What a nested run has used, with those nested in it: that of a whole tree is in the context."""
     partial_text: str = ""
@@ -156,8 +160,6 @@ class RunProgress(Releasable):
     def answers_of(self, turn: Turn) -> dict[int, ToolCallOutputItem]:
         """The answers that calls of `turn` have, by the place of the call."""
         found: dict[int, ToolCallOutputItem] = {}
-        if not self.waiting and not self.nested:
-            return found
         outputs = [i for i in turn.first_and_after(self.new_items) if isinstance(i, ToolCallOutputItem)]
         for place, call in enumerate(turn.calls()):
             if place in self.waiting or place in self.nested:

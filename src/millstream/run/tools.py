@@ -67,6 +67,8 @@ class ToolCall:
     """Which of the calls of its turn it is, from 0."""
     raw: ResponseFunctionToolCall
     tool: FunctionTool
+    once: bool = False
+    """Whether it is not begun again where it leaves no result as its process dies."""
 
 
 class ToolFailure(Exception):
@@ -90,7 +92,7 @@ async def resolve(
     for place, call in calls:
         tool = tools.get(call.name)
         if isinstance(tool, FunctionTool):
-            found.append(ToolCall(place, call, tool))
+            found.append(ToolCall(place, call, tool, once=tool.retry == "never"))
         elif run.config.tool_not_found_behavior == "return_error_to_model":
             message = f"Tool '{call.name}' not found."
             answers[place] = await run.config.format_tool_error(
@@ -241,7 +243,9 @@ class ToolRunner:
             finished = self._finished(call, failure)
         else:
             finished = self._finished(call, context.failure)
-        await run.write_closing(*finished, RunItemStreamEvent(item=item))
+        if run.checkpoints is not None:
+            run.checkpoints.answered(self.items, self.paused)
+        await run.write_closing(*finished, RunItemStreamEvent(item=item), is_whole=True)
         if failure is not None:
             self._stopping = True
             # What others raise who take part in the run is theirs, and not the tool's.
@@ -259,7 +263,7 @@ class ToolRunner:
         answer = None if goes_on else await seams.tool_input(run, context, tool)
         if answer is not None:
             return answer
-        await run.write(ToolStarted(call_id=call.raw.call_id, name=tool.name))
+        await run.write(ToolStarted(call_id=call.raw.call_id, name=tool.name, once=call.once))
         self._began[call.place] = run.config.clock.monotonic()
         link.begin()
         if not goes_on:

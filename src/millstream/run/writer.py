@@ -14,7 +14,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from millstream import codec
@@ -46,6 +47,8 @@ class Trunk:
         self.log = log
         self.run_id = run_id
         self.position = position
+        self.epoch = 0
+        """What owner of the run writes; 0 where its log knows none."""
         self.written_bytes = 0
 
     def take(self, stamp: Stamp, payloads: list[Payload], *, raw_only: bool = False, size: int = 0) -> Batch:
@@ -113,11 +116,16 @@ class Writer:
         self.dropped: list[RunItem] = []
         """The items that were forgotten the last time."""
 
-    async def write(self, events: Sequence[Event]) -> None:
-        """Append `events` under one stamp."""
+    async def write(self, events: Sequence[Event], checkpoint: Callable[[], bytes] | None = None) -> None:
+        """Append `events` under one stamp, with the checkpoint that they make true, unless they are held back."""
         payloads: list[Payload] = list(events)
         self.seal(payloads)
-        await self._append(payloads, raw_only=False, size=0)
+        if checkpoint is None or self._held is not None:
+            await self._append(payloads, raw_only=False, size=0)
+        elif payloads and not self.closed:
+            # It says where the log stands behind them: the places are taken first.
+            batch = self.trunk.take(self.stamp(), payloads)
+            await self._put(replace(batch, checkpoint=checkpoint()))
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
         """Append what one read of the model's socket brought, `size` bytes of it."""
@@ -129,15 +137,14 @@ class Writer:
         if self._held is not None:
             self._held.append(_Held(self.stamp(), payloads, raw_only, size))
             return
-        await self._put(self.stamp(), payloads, raw_only=raw_only, size=size)
+        await self._put(self.trunk.take(self.stamp(), payloads, raw_only=raw_only, size=size))
 
-    async def _put(self, stamp: Stamp, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
+    async def _put(self, batch: Batch) -> None:
         trunk = self.trunk
-        batch = trunk.take(stamp, payloads, raw_only=raw_only, size=size)
         try:
-            await trunk.log.append(trunk.run_id, batch)
+            await trunk.log.append(trunk.run_id, batch, epoch=trunk.epoch)
         except asyncio.CancelledError:
-            await trunk.log.append(trunk.run_id, batch)
+            await trunk.log.append(trunk.run_id, batch, epoch=trunk.epoch)
             self._written(batch)
             raise
         except BaseException as error:
@@ -182,7 +189,7 @@ class Writer:
         self._holders.discard(by)
         while self._held and not self._holders:
             stamp, payloads, raw_only, size = self._held.pop(0)
-            await self._put(stamp, payloads, raw_only=raw_only, size=size)
+            await self._put(self.trunk.take(stamp, payloads, raw_only=raw_only, size=size))
         if not self._holders:
             self._held = None
             self.hides = False

@@ -46,16 +46,30 @@ def context_document(context: Any, serializer: ContextSerializer | None, *, stri
         )
     if isinstance(context, str | int | float | list):
         return ContextDocument(kind="json", type=kind, value=_as_json(cast("Any", context), "The context"))
-    if is_dataclass(context) or hasattr(context, "model_dump"):
-        bad: list[codec.BadField] = []
+    document = as_it_is(context)
+    if document.kind == "omitted":
+        logger.warning(
+            "a state is kept without its context, a %s, which is no JSON: pass context_serializer= to keep it, or "
+            "context_override= when it is read",
+            kind,
+        )
+    return document
+
+
+def as_it_is(context: Any) -> ContextDocument:
+    """What a document has of a context that nobody serializes: itself where it is JSON, its fields, or only its class."""
+    kind = type(context).__name__
+    if context is None:
+        return ContextDocument()
+    bad: list[codec.BadField] = []
+    if isinstance(context, Mapping | str | int | float | list):
+        value = codec.decode(codec.encode(cast("Any", context), bad=bad))
+        if not bad:
+            return ContextDocument(kind="json", type=kind, value=value)
+    elif is_dataclass(context) or hasattr(context, "model_dump"):
         value = codec.decode(codec.encode(context, bad=bad))
         if not bad:
             return ContextDocument(kind="custom", type=kind, value=value)
-    logger.warning(
-        "a state is kept without its context, a %s, which is no JSON: pass context_serializer= to keep it, or "
-        "context_override= when it is read",
-        kind,
-    )
     return ContextDocument(kind="omitted", type=kind)
 
 

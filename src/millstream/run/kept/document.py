@@ -93,7 +93,8 @@ class StateDocument(msgspec.Struct, kw_only=True):
     run_id: str
     agent: str
     input: str | list[Json]
-    outcome: Literal["paused", "completed", "failed", "cancelled"]
+    outcome: Literal["running", "paused", "completed", "failed", "cancelled"]
+    """How the run was left; "running" for a checkpoint that it wrote on its way."""
     position: Count = 0
     resumed_by: str | None = None
     """The run that has gone on from here already."""
@@ -104,6 +105,8 @@ class StateDocument(msgspec.Struct, kw_only=True):
     model_items: list[Count] = []
     input_has: list[Count] = []
     turn_items: list[Count] = []
+    has_said: bool = True
+    """Whether the model has answered in that turn, so that what is left of it is what it asked for."""
     waiting: dict[str, Count] = {}
     """The items that ask for a decision, by the place of the call among those of its turn."""
     nested: dict[str, StateDocument] = {}
@@ -119,3 +122,7 @@ class StateDocument(msgspec.Struct, kw_only=True):
     have_used_tools: list[str] = []
     omits_reasoning_ids: bool = False
     stored_items: Count | None = None
+    heard: Count = 0
+    """How many commands of its mail were followed."""
+    is_durable: bool = False
+    """Whether the run stands in a log that other processes can go on with."""

@@ -55,11 +55,19 @@ logger = logging.getLogger("millstream")
 
 def to_json(progress: RunProgress, context: ContextDocument) -> dict[str, Any]:
     """The document of a run that waits, or has ended, as plain values; `context` stands for the program's object."""
-    return cast("dict[str, Any]", msgspec.to_builtins(_document(progress, context)))
+    return cast("dict[str, Any]", msgspec.to_builtins(document_of(progress, context)))
 
 
-def _document(progress: RunProgress, context: ContextDocument | None) -> StateDocument:
-    """The document of a run; of one that is nested without what all runs of its tree share, as there is no `context`."""
+def document_of(
+    progress: RunProgress, context: ContextDocument | None, items: Items | None = None
+) -> StateDocument:
+    """The document of a run; of one that is nested without what all runs of its tree share, as there is no `context`.
+
+    Args:
+        progress: the state of the run.
+        context: what stands for the program's object.
+        items: writes its items; the document has a copy of what it has written by then.
+    """
     shared: dict[str, Any] = {"usage": _usage(progress.used)}
     if context is not None:
         wrapper = progress.context_wrapper
@@ -68,8 +76,8 @@ def _document(progress: RunProgress, context: ContextDocument | None) -> StateDo
             "usage": _usage(wrapper.usage),
             "decisions": _decisions(wrapper.decisions),
         }
-    items = _Items(progress.run_id)
-    left = progress.left or Left("paused")
+    items = items or Items(progress.run_id)
+    left = progress.left or Left("running")
     return StateDocument(
         schema=f"{SCHEMA}/{VERSION}",
         run_id=progress.run_id,
@@ -85,7 +93,7 @@ def _document(progress: RunProgress, context: ContextDocument | None) -> StateDo
         input_has=items.places(progress.input_has),
         turn_items=items.places(progress.turn.items if progress.turn is not None else ()),
         waiting={str(place): items.place(item) for place, item in progress.waiting.items()},
-        nested={str(place): _document(each, None) for place, each in progress.nested.items()},
+        nested={str(place): document_of(each, None) for place, each in progress.nested.items()},
         responses=[_response(items, each) for each in progress.raw_responses],
         verdicts=verdicts_of(progress),
         pending_input=items.plain_all(progress.pending_input),
@@ -93,18 +101,22 @@ def _document(progress: RunProgress, context: ContextDocument | None) -> StateDo
         have_used_tools=sorted(set(progress.have_used_tools.values())),
         omits_reasoning_ids=progress.omits_reasoning_ids,
         stored_items=progress.stored_items,
-        items=items.written,
+        heard=progress.heard,
+        is_durable=left.is_durable,
+        items=items.written.copy(),
         **shared,
     )
 
 
-class _Items:
-    """Items of a run, each written once, however many lists have it."""
+class Items:
+    """Items of a run, each written once, however many lists and documents have it."""
 
     def __init__(self, run_id: str) -> None:
         self.written: list[dict[str, Any]] = []
         self._run_id = run_id
         self._places: dict[int, int] = {}
+        self._known: list[RunItem] = []
+        """Those that have a place: while it is kept, an `id()` is nobody else's."""
 
     def places(self, items: Iterable[RunItem]) -> list[int]:
         """The places of `items` among those that are written."""
@@ -116,6 +128,7 @@ class _Items:
         if place is None:
             place = self._places[id(item)] = len(self.written)
             self.written.append(self.plain(item))
+            self._known.append(item)
         return place
 
     def plain_all(self, values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -130,7 +143,7 @@ class _Items:
         return plain
 
 
-def _response(items: _Items, response: ModelResponse) -> ResponseDocument:
+def _response(items: Items, response: ModelResponse) -> ResponseDocument:
     return ResponseDocument(
         output=[codec.decode(raw.encode(output)) for output in response.output],
         usage=_usage(response.usage),
@@ -248,12 +261,18 @@ def progress_from(document: StateDocument, agents: Agents, context: RunContextWr
         conversation=Conversation(**msgspec.structs.asdict(document.conversation)),
         omits_reasoning_ids=document.omits_reasoning_ids,
         stored_items=document.stored_items,
+        heard=document.heard,
         used=used,
         have_used_tools={id(a): a.name for name in document.have_used_tools for a in agents.get(name, ())},
-        left=Left(document.outcome, document.position, resumed_by=document.resumed_by),
+        left=Left(
+            document.outcome,
+            document.position,
+            is_durable=document.is_durable,
+            resumed_by=document.resumed_by,
+        ),
     )
     take_verdicts(progress, document.verdicts, lambda name: next(iter(agents.get(name, ())), None))
-    if document.outcome == "paused":
+    if document.outcome in ("running", "paused") and document.has_said:
         progress.turn = Turn.said_before(current, pick("turn_items", document.turn_items))
         waiting = pick("waiting", document.waiting.values())
         progress.waiting = dict(zip(_places(progress, document.waiting), waiting, strict=True))

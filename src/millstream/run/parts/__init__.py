@@ -52,7 +52,7 @@ def _guards_and_hooks(agent: Agent[Any], config: RunConfig, hooks: Any) -> list[
     agents, are_all = reachable(agent)
     on_input = config.input_guardrails or ()
     if on_input or not are_all or any(each.input_guardrails for each in agents):
-        parts.append(InputGuardrails(on_input))
+        parts.append(InputGuardrails(on_input, agent))
     if not are_all or any(map(_has_guarded_tools, agents)):
         parts.append(ToolGuardrails())
     if hooks is not None or not are_all or any(each.hooks is not None for each in agents):

@@ -16,6 +16,7 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Awaitable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -54,17 +55,34 @@ class InputGuardrails(Seams):
 
     Args:
         of_run: the guardrails of the run; each agent has its own.
+        first: the agent that the run began with: its guardrails judge the input.
     """
 
-    def __init__(self, of_run: Sequence[InputGuardrail[Any]]) -> None:
+    def __init__(self, of_run: Sequence[InputGuardrail[Any]], first: Agent[Any]) -> None:
         self._of_run = of_run
+        self._first = first
         self._parallel: Verdicts[InputGuardrailResult] | None = None
         self._holding = 0
         """How many guardrails have yet to judge that hold what models write until then."""
 
     async def run_input(self, run: ActiveRun) -> None:
         """Blocking guardrails judge, parallel ones begin."""
-        guardrails = self._of(run.progress.current_agent)
+        await self._judge(run, self._of(run.progress.current_agent))
+
+    async def run_resumed(self, run: ActiveRun) -> None:
+        """Those judge whose verdict was not there yet when the run's process died."""
+        if run.root.attempt is None:
+            return
+        known = Counter(each.guardrail.get_name() for each in run.progress.input_guardrail_results)
+        unknown: list[InputGuardrail[Any]] = []
+        for each in self._of(self._first):
+            name = each.get_name()
+            known[name] -= 1
+            if known[name] < 0:
+                unknown.append(each)
+        await self._judge(run, unknown)
+
+    async def _judge(self, run: ActiveRun, guardrails: Sequence[InputGuardrail[Any]]) -> None:
         await self._block(run, [each for each in guardrails if not each.run_in_parallel], run.progress.input)
         beside = [each for each in guardrails if each.run_in_parallel]
         self._holding = sum(each.hold == "verdict" for each in beside)

@@ -91,6 +91,8 @@ class SessionPart(Seams):
         """Put the history before the input, and store the input."""
         progress, combine = run.progress, self._config.session_input_callback
         self._store.context = progress.context_wrapper
+        if progress.stored_items is not None:
+            return  # of a run whose process died before its first answer: the session has the input already
         history = await self._store.read(_limit(self._store.session, self._config))
         new = ItemHelpers.input_to_new_input_list(progress.input)
         if combine is None:

@@ -1,0 +1,266 @@
+"""Recovery: runs whose process died go on here, from their last checkpoint, or end and say why they cannot.
+
+Rules of this file:
+
+1. A run is claimed before anything is done with it. Of two processes that recover one store, each
+   run goes on in one.
+2. What a run was asked for, and how far it came, is in the store. What cannot be there (agents, a
+   context that is no JSON, sessions, hooks) comes from functions of the program, by the run's record.
+3. Whatever keeps a run from going on ends it, failed, with a code. None stays "running".
+4. A tool that must not be started twice (`ToolStarted.once`), began, and left no result, is not
+   started again: the run ends with the code "interrupted" (promise 12).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from millstream.agent import Agent
+from millstream.config import RunConfig
+from millstream.context import RunContextWrapper, settle
+from millstream.errors import (
+    AgentsException,
+    AttemptsExhaustedError,
+    LogDamagedError,
+    LogGapError,
+    NotResumableError,
+    RunClosedError,
+    RunInterruptedError,
+    RunOwnedError,
+    RunStateError,
+    UnknownRunError,
+    UserError,
+)
+from millstream.events import Entry, ModelCompleted, RunAttempt, ToolFinished, ToolStarted
+from millstream.log.store import RunRecord, RunStore
+from millstream.result import RunResultStreaming
+from millstream.run.kept.context import context_from
+from millstream.run.kept.form import agents_by_name, progress_from, read
+from millstream.run.start import take_over_run
+from millstream.run.state import Left, RunProgress
+from millstream.run.tenure import new_owner
+
+if TYPE_CHECKING:
+    from millstream.config import RunErrorHandlers
+    from millstream.run.active import ActiveRun
+    from millstream.run.kept.document import StateDocument
+
+logger = logging.getLogger("millstream")
+
+MAX_ATTEMPTS = 3
+"""How often a run is begun, in all, unless the program says otherwise."""
+
+AgentOf: TypeAlias = "Agent[Any] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any]]]"
+"""The agent that runs were started with, or what makes it of a run's record."""
+
+ContextOf: TypeAlias = Callable[[RunRecord], Any]
+"""Makes the context object of a run of its record; may be async."""
+
+SessionOf: TypeAlias = Callable[[RunRecord], Any]
+"""Makes the session of a run of its record; may be async."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recovery:
+    """How runs of a store are gone on with. See `Runner.recover`, whose arguments these are."""
+
+    log: RunStore
+    agent: AgentOf
+    context_from: ContextOf | None = None
+    session_from: SessionOf | None = None
+    run_config: RunConfig
+    hooks: Any = None
+    error_handlers: RunErrorHandlers[Any] | None = None
+    max_attempts: int = MAX_ATTEMPTS
+
+    async def all(self, limit: int) -> list[RunResultStreaming]:
+        """Go on with every run that nobody owns; the handles of those that were to be had."""
+        handles: list[RunResultStreaming] = []
+        for run_id in await self.log.orphans(limit):
+            handle = await self.one(run_id)
+            if handle is not None:
+                handles.append(handle)
+        return handles
+
+    async def one(self, run_id: str) -> RunResultStreaming | None:
+        """Go on with that run; None where somebody was faster, or it has ended, or is gone."""
+        owner = new_owner()
+        try:
+            await self.log.claim(run_id, owner=owner, lease=self.run_config.lease)
+            record = await self.log.record(run_id)
+        except (RunClosedError, RunOwnedError, UnknownRunError):
+            return None
+        return RunResultStreaming(await self._go_on(_Claimed(record, owner)))
+
+    async def _go_on(self, claimed: _Claimed) -> ActiveRun:
+        """The run, which goes on; or ends, and says in its log why it cannot."""
+        record = claimed.record
+        progress = RunProgress(
+            run_id=record.run_id,
+            input="",
+            current_agent=Agent(name=record.agent),
+            context_wrapper=RunContextWrapper(context=None),
+            max_turns=None,
+            left=Left("running"),
+        )
+        try:
+            document = _document(record)
+            agent = await _agent(self.agent, record)
+            progress = progress_from(document, agents_by_name(agent), await self._context(record, document))
+            claimed.past = await _past(self.log, record)
+            claimed.past.check(record.run_id, self.max_attempts)
+            return self._take_over(claimed, agent, progress, session=await self._session(record))
+        except Exception as raised:
+            error = raised
+        if not isinstance(error, AgentsException):
+            told = NotResumableError(f"Run {record.run_id} cannot go on: {error!r}")
+            told.__cause__ = error
+            error = told
+        logger.error("run %s: it cannot be gone on with: %s", record.run_id, error)
+        return self._take_over(claimed, progress.current_agent, progress, error=error)
+
+    def _take_over(
+        self,
+        claimed: _Claimed,
+        agent: Agent[Any],
+        progress: RunProgress,
+        *,
+        session: Any = None,
+        error: Exception | None = None,
+    ) -> ActiveRun:
+        record = claimed.record
+        config = replace(self.run_config, log=self.log, caller=record.caller, idempotency_key=None)
+        return take_over_run(
+            agent,
+            progress,
+            owner=claimed.owner,
+            position=record.last,
+            attempt=RunAttempt(number=claimed.past.attempts + 2, resumed_from=record.checkpoint_at),
+            run_config=config,
+            error_handlers=self.error_handlers,
+            streamed=bool(record.options.get("streamed", True)),
+            hooks=self.hooks,
+            session=session,
+            error=error,
+        )
+
+    async def _context(self, record: RunRecord, document: StateDocument) -> RunContextWrapper[Any]:
+        if self.context_from is not None:
+            return RunContextWrapper(context=await settle(self.context_from(record)))
+        context = context_from(document.context, None, None)
+        if context is None:
+            raise NotResumableError(
+                f"The context of run {record.run_id}, a {document.context.type}, is no JSON: pass context_from=, which "
+                "makes it anew of the run's record."
+            )
+        return context
+
+    async def _session(self, record: RunRecord) -> Any:
+        if not record.options.get("has_session"):
+            return None
+        if self.session_from is None:
+            raise NotResumableError(
+                f"Run {record.run_id} has a session: pass session_from=, which makes it anew of the run's record."
+            )
+        return await settle(self.session_from(record))
+
+
+@dataclass
+class _Past:
+    """What a run's log says that matters to who goes on with it."""
+
+    attempts: int = 0
+    """How often it was taken over."""
+    in_vain: int = 0
+    """How often of these, last, without a model or a tool having finished since."""
+    began: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
+    """The tools that must not begin twice, began and left no result: their names, by run and call."""
+
+    def see(self, entry: Entry) -> None:
+        """Take in one entry."""
+        event = entry.event
+        if isinstance(event, RunAttempt):
+            self.attempts += 1
+            self.in_vain += 1
+        elif isinstance(event, ToolStarted) and event.once:
+            self.began[entry.run_id, event.call_id] = event.name
+        elif isinstance(event, ToolFinished):
+            self.began.pop((entry.run_id, event.call_id), None)
+            self.in_vain = 0
+        elif isinstance(event, ModelCompleted):
+            self.in_vain = 0
+
+    def check(self, run_id: str, max_attempts: int) -> None:
+        """Raise where the run is not to be begun again.
+
+        Raises:
+            AttemptsExhaustedError: it was in vain too often.
+            RunInterruptedError: a tool ran that must not run twice.
+        """
+        if self.in_vain + 1 >= max_attempts:
+            raise AttemptsExhaustedError(
+                f"Run {run_id} was begun {self.in_vain + 1} times and its process died each time before anything was "
+                "finished: it is not begun again."
+            )
+        if self.began:
+            names = ", ".join(sorted(set(self.began.values())))
+            raise RunInterruptedError(
+                f"Run {run_id} was interrupted while {names} ran, which must not be started twice: whether it had its "
+                "effect is not known."
+            )
+
+
+async def _past(log: RunStore, record: RunRecord) -> _Past:
+    """What the log says, as far as it is still held: what was dropped of it, raw deltas, does not matter here."""
+    past, position = _Past(), 0
+    cursor = log.cursor(record.run_id, position)
+    while position < record.last:
+        try:
+            batch = await cursor.next()
+        except LogGapError as gap:
+            position = gap.first - 1
+            cursor = log.cursor(record.run_id, position)
+            continue
+        if batch is None:
+            break
+        if not batch.raw_only:
+            for entry in batch.entries(position):
+                past.see(entry)
+        position = batch.last
+    return past
+
+
+@dataclass
+class _Claimed:
+    """A run that is ours now."""
+
+    record: RunRecord
+    owner: str
+    past: _Past = field(default_factory=_Past)
+
+
+def _document(record: RunRecord) -> StateDocument:
+    """How far the run came: its checkpoint, or what it was asked for."""
+    kept = record.request if record.checkpoint is None else record.checkpoint
+    if kept is None:
+        raise NotResumableError(f"Nothing is kept of run {record.run_id} to go on from.")
+    try:
+        document = read(kept)
+    except RunStateError as error:
+        raise LogDamagedError(f"Run {record.run_id}: its checkpoint cannot be used: {error}") from None
+    document.run_id = record.run_id
+    return document
+
+
+async def _agent(agent_of: AgentOf, record: RunRecord) -> Agent[Any]:
+    made: Any = agent_of
+    if not isinstance(made, Agent):
+        made = await settle(made(record))
+    if not isinstance(made, Agent):
+        raise UserError(
+            f"agent= of recover() gave {type(made).__name__} for run {record.run_id} of {record.agent!r}, not an Agent."
+        )
+    return made  # pyright: ignore[reportUnknownVariableType]

@@ -1,0 +1,96 @@
+"""Checkpoints: what a run can go on from when its process dies, kept with the events that it accounts for.
+
+Rules of this file:
+
+1. A checkpoint is the form of a run's state (`run/kept/`), as of a moment at which everything that
+   came before is whole: a finished model call, the output of a tool, the beginning of another turn.
+2. A root run writes one for its whole tree: of each nested run that is under way, what that one was at
+   its own last such moment. Who goes on with the tree goes on with each from there.
+3. It travels in the batch of the event that makes it true. No crash can part the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from millstream.run.kept.context import as_it_is
+from millstream.run.kept.form import Items, document_of
+
+if TYPE_CHECKING:
+    from millstream.items import ToolCallOutputItem
+    from millstream.run.active import ActiveRun
+    from millstream.run.kept.document import StateDocument
+    from millstream.run.state import RunProgress
+
+
+class Checkpoints:
+    """Those of one run.
+
+    Args:
+        run: the run.
+    """
+
+    def __init__(self, run: ActiveRun) -> None:
+        self._run = run
+        self._items = Items(run.run_id)
+        self._base: StateDocument | None = None
+        """The run as of its last moment at which everything was whole, tools of the present turn aside."""
+        self._now: StateDocument | None = None
+        """The same, with the outputs that tools of the turn have by now."""
+
+    def take(self, *, has_said: bool, turns: int) -> None:
+        """Everything is whole now.
+
+        Args:
+            has_said: whether the model has answered in the present turn.
+            turns: how many turns there were, this one included where the model has answered.
+        """
+        progress = self._run.progress
+        context = as_it_is(progress.context_wrapper.context) if self._run.parent is None else None
+        document = document_of(progress, context, self._items)
+        document.outcome, document.has_said = "running", has_said
+        document.turn = turns
+        if not has_said:
+            document.turn_items = []
+        self._base = self._now = document
+
+    def answered(self, answers: Mapping[int, ToolCallOutputItem], paused: Mapping[int, RunProgress]) -> None:
+        """These calls of the present turn have an output by now, and in those a run is paused, by their places."""
+        base = self._base
+        if base is None:
+            return
+        places = self._items.places(item for _, item in sorted(answers.items()))
+        self._now = msgspec.structs.replace(
+            base,
+            items=self._items.written.copy(),
+            new_items=base.new_items + places,
+            model_items=base.model_items + places,
+            nested=base.nested | {str(place): document_of(each, None) for place, each in paused.items()},
+        )
+
+    def encode(self, *, is_paused: bool = False) -> bytes:
+        """The checkpoint of the tree whose root the run is, as of what was written last."""
+        document = self._whole()
+        assert document is not None, "a root run takes its first before its first event"
+        document.position, document.is_durable = self._run.position, True
+        if is_paused:
+            document.outcome = "paused"
+        return msgspec.json.encode(document)
+
+    def request(self) -> bytes:
+        """All that it takes to begin the run again. Two runs that were asked for the same have the same."""
+        assert self._now is not None, "it was taken"
+        return msgspec.json.encode(msgspec.structs.replace(self._now, run_id="", is_durable=True))
+
+    def _whole(self) -> StateDocument | None:
+        if self._now is None:
+            return None
+        nested = dict(self._now.nested)
+        for child in self._run.children:
+            document = None if child.checkpoints is None else child.checkpoints._whole()
+            if document is not None:
+                nested[str(child.place)] = document
+        return msgspec.structs.replace(self._now, nested=nested)

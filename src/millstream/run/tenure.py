@@ -1,0 +1,155 @@
+"""A process's hold on a run that others could take over: its record, its lease, its mail.
+
+Rules of this file:
+
+1. A run of a `RunStore` is claimed before anything of it is written, and written under the epoch that
+   the claim gave. So two processes that go on with one run are told apart by the store, not by luck.
+2. While it goes on, its lease is renewed and its mail is read. Whoever cannot renew goes on all
+   the same: only the store may say that somebody else has taken over, and every append asks it.
+3. Where somebody has, the run ends in this process at once, and writes not a word more: its log
+   is theirs. `ActiveRun.leave_to_others` does that.
+4. A run that pauses or ends lets go, so that nobody waits for a lease to end.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, cast
+
+from millstream.errors import LogError, RunExistsError, StaleOwnerError, UnknownRunError, UserError
+from millstream.log.store import NewRun
+from millstream.run import mail
+
+if TYPE_CHECKING:
+    from millstream.log.store import Command, RunStore
+    from millstream.run.active import ActiveRun
+
+logger = logging.getLogger("millstream")
+
+LEASE = 10.0
+"""Seconds for which a run is its owner's, if that does not renew it."""
+RENEWALS = 3
+"""How often it is renewed in that time."""
+
+
+class Tenure:
+    """The hold of this process on one root run.
+
+    Args:
+        store: where the run is kept.
+        lease: how long the run is this process's without a renewal, in seconds.
+        owner: names this hold; one that claimed the run already goes on by its name.
+        last: the last position of the run, where it stands in the store already; None for a new one.
+    """
+
+    def __init__(
+        self, store: RunStore, *, lease: float = LEASE, owner: str | None = None, last: int | None = None
+    ) -> None:
+        self.store = store
+        self.epoch = 0
+        """What the run is written under; 0 while it is not held."""
+        self._lease = lease
+        self._owner = owner or new_owner()
+        self._last = last
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def begin(self, run: ActiveRun) -> None:
+        """Claim the run, a new one once it is kept; take in what its mail says already, and hold it from here on.
+
+        Raises:
+            LogError: it cannot be had. Nothing was written then.
+        """
+        if self._last is None:
+            await self._create(run)
+        self.epoch = await self.store.claim(run.run_id, owner=self._owner, lease=self._lease, last=self._last)
+        self._follow(run, await self.store.mail(run.run_id, run.progress.heard))
+        for work in (self._renew(run), self._listen(run)):
+            task = run.loop.create_task(work)
+            # As for the run's own task: a loop that is closed carelessly says nothing of ours.
+            task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
+            self._tasks.append(task)
+
+    async def end(self, run: ActiveRun) -> None:
+        """Let go of the run: it has ended, or waits for decisions, and anybody may go on with it."""
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(self._tasks)
+        if self.epoch:
+            try:
+                await self.store.let_go(run.run_id, epoch=self.epoch)
+            except LogError as error:
+                logger.warning(
+                    "run %s: it could not be let go of, and its lease will end: %s", run.run_id, error
+                )
+
+    async def _create(self, run: ActiveRun) -> None:
+        progress, config = run.progress, run.config
+        assert run.checkpoints is not None
+        run.checkpoints.take(has_said=run.progress.turn is not None, turns=run.progress.current_turn)
+        asked = NewRun(
+            run_id=run.run_id,
+            agent=progress.current_agent.name,
+            request=run.checkpoints.request(),
+            caller=config.caller,
+            options={"streamed": run.streamed, "has_session": run.has_session},
+            idempotency_key=config.idempotency_key,
+        )
+        kept = await self.store.create(asked)
+        if kept.run_id != run.run_id:
+            raise RunExistsError(
+                f"The idempotency key {config.idempotency_key!r} has begun run {kept.run_id} already: read that, with "
+                f'Runner.attach("{kept.run_id}", log=...).'
+            )
+
+    async def _renew(self, run: ActiveRun) -> None:
+        clock = run.config.clock
+        while True:
+            await clock.sleep(self._lease / RENEWALS)
+            try:
+                await self.store.renew(run.run_id, epoch=self.epoch, lease=self._lease)
+            except (StaleOwnerError, UnknownRunError) as error:
+                run.stop_with(error)
+                return
+            except LogError as error:
+                logger.warning("run %s: its lease could not be renewed: %s", run.run_id, error)
+
+    async def _listen(self, run: ActiveRun) -> None:
+        while True:
+            try:
+                commands = await self.store.wait_for_mail(run.run_id, run.progress.heard)
+            except LogError as error:
+                logger.warning("run %s: its mail could not be read: %s", run.run_id, error)
+                await run.config.clock.sleep(self._lease / RENEWALS)
+                continue
+            if not commands or run.is_done:
+                return
+            self._follow(run, commands)
+
+    def _follow(self, run: ActiveRun, commands: Sequence[Command]) -> None:
+        """Do what `commands` say. What cannot be done any more is passed over, with a line in the log."""
+        for command, said in zip(commands, mail.read(commands, run.run_id), strict=True):
+            try:
+                _do(run, said)
+            except UserError as error:
+                logger.warning("run %s: command %d came too late: %s", run.run_id, command.number, error)
+            run.progress.heard = command.number
+
+
+def _do(run: ActiveRun, said: mail.Said) -> None:
+    if isinstance(said, mail.Cancel):
+        run.cancel(said.mode)
+    elif isinstance(said, mail.Send):
+        run.send(cast("list[Any]", said.items), said.when)
+    else:
+        decisions = run.progress.context_wrapper.decisions
+        if said.key not in decisions.once and said.key not in decisions.taken:
+            decisions.decide(said.key, said.decision, always=said.always)
+
+
+def new_owner() -> str:
+    """A name that nobody else has."""
+    return f"own_{secrets.token_hex(8)}"
