@@ -81,7 +81,7 @@ def decide(verb: str, args: argparse.Namespace, decision: Decision) -> int:
             _show(calls, args)
             return exits.OK
         call = _meant(calls, verb, args)
-        await _tell(store, record.run_id, call, decision, always=args.always)
+        await _tell(store, record, call, decision, always=args.always)
         decided = replace(call, decision=decision)
         _show([decided], args)
         left = sum(each.decision is None for each in calls if each is not call)
@@ -108,12 +108,12 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
 
     if record.status != "paused":
         raise Problem(
-            f"run {record.run_id} does not wait for approval: it is {record.status}.", code=exits.FAILED
+            f"{record.run_id} does not wait for approval: it is {record.status}.", code=exits.FAILED
         )
     batch = await store.cursor(record.run_id, record.last - 1).next()
     last = None if batch is None else next(entry.event for entry in batch.entries(record.last - 1))
     if not isinstance(last, RunPaused):
-        raise Problem(f"run {record.run_id} goes on by now: nothing waits.", code=exits.FAILED)
+        raise Problem(f"{record.run_id} goes on by now: nothing waits.", code=exits.FAILED)
     said = mail.read(await store.mail(record.run_id, _heard(record)), record.run_id)
     decided = {each.key: each.decision for each in said if isinstance(each, mail.Decide)}
     seen: Counter[CallKey] = Counter()
@@ -158,12 +158,15 @@ def _meant(calls: Sequence[Waiting], verb: str, args: argparse.Namespace) -> Wai
     )
 
 
-async def _tell(store: RunStore, run_id: str, call: Waiting, decision: Decision, *, always: bool) -> None:
+async def _tell(
+    store: RunStore, record: RunRecord, call: Waiting, decision: Decision, *, always: bool
+) -> None:
     from millstream.errors import CommandConflictError, RunClosedError
     from millstream.run.mail import decide_command
 
     try:
-        await store.tell(run_id, decide_command(call.key, decision, always=always))
+        command = decide_command(call.key, decision, pause=record.last, always=always)
+        await store.tell(record.run_id, command)
     except CommandConflictError:
         raise Problem(
             f"the call {call.key.call_id} was decided over before, in another way{_before(call)}.",
@@ -171,7 +174,7 @@ async def _tell(store: RunStore, run_id: str, call: Waiting, decision: Decision,
             code=exits.FAILED,
         ) from None
     except RunClosedError:
-        raise Problem(f"run {run_id} has ended by now: nothing waits.", code=exits.FAILED) from None
+        raise Problem(f"{record.run_id} has ended by now: nothing waits.", code=exits.FAILED) from None
 
 
 def _before(call: Waiting) -> str:

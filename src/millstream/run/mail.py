@@ -4,8 +4,9 @@ Rules of this file:
 
 1. A command is data, from a store that others may write: it is read by the classes below alone,
    and what they do not name is refused.
-2. A call is decided over once. The command is named after the call, so that the store keeps the
-   first decision, takes the same one again, and refuses another.
+2. A call is decided over once. The command is named after the call and the pause that it waits at, so
+   that the store keeps the first decision, takes the same one again, and refuses another. A call that
+   is the same in everything and waits at a later pause is another: servers use call ids again.
 3. Whoever says something is told what cannot be meant before it is kept.
 """
 
@@ -49,6 +50,8 @@ class Decide(msgspec.Struct, frozen=True):
     call_id: str
     call_arguments: str
     approved: bool
+    pause: int = 0
+    """The position of the pause that the call waits at."""
     nth: int = 0
     always: bool = False
     message: str | None = None
@@ -95,8 +98,15 @@ def send_command(message: str | list[TResponseInputItem], when: CancelMode = "no
     return _command("send", Send(cast("list[dict[str, Any]]", items), when))
 
 
-def decide_command(key: CallKey, decision: Decision, *, always: bool = False) -> Command:
-    """Decide over a call that waits."""
+def decide_command(key: CallKey, decision: Decision, *, pause: int, always: bool = False) -> Command:
+    """Decide over a call that waits.
+
+    Args:
+        key: the call.
+        decision: what is decided.
+        pause: the position of the `run.paused` that it waits at.
+        always: also over all later calls of that tool by that agent.
+    """
     said = Decide(
         agent=key.agent,
         tool=key.tool,
@@ -104,11 +114,12 @@ def decide_command(key: CallKey, decision: Decision, *, always: bool = False) ->
         call_arguments=key.arguments,
         nth=key.nth,
         approved=decision.approved,
+        pause=pause,
         always=always,
         message=decision.message,
         arguments=decision.arguments,
     )
-    return _command("decide", said, key=codec.encode(["decide", *key]).decode())
+    return _command("decide", said, key=codec.encode(["decide", pause, *key]).decode())
 
 
 def read(commands: Sequence[Command], run_id: str) -> list[Said]:
