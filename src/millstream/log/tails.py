@@ -191,6 +191,14 @@ class Tails:
                 tail.is_gone = True
                 tail.wake(wakes)
 
+    def doubt(self, run_id: str, wakes: Wakes) -> None:
+        """Something is wrong with the run: whoever waits for it asks the engine, which tells them what."""
+        with self._lock:
+            tail = self._tails.get(run_id)
+            if tail is not None:
+                tail.is_known = False
+                tail.wake(wakes)
+
     def failed(self, run_ids: Iterable[str], error: Callable[[], Exception], wakes: Wakes) -> None:
         """Nobody can say what comes of these runs: each of those who wait for one gets an `error`, and may ask again."""
         with self._lock:
