@@ -75,7 +75,7 @@ class Address:
         if self.engine == "redis":
             from millstream.log.redis import RedisLog
 
-            return RedisLog.from_url(self.place)
+            return RedisLog(self.place)
         from millstream.log.memory import MemoryLog
 
         return MemoryLog()

@@ -1,0 +1,22 @@
+-- Runs, the newest first: of a number of places in a listing those whose status is asked for; and the place behind.
+local has_caller, caller, wanted = ARGV[2] == '1', ARGV[3], ARGV[4]
+local place, places, most = ARGV[5], tonumber(ARGV[6]), tonumber(ARGV[7])
+if run ~= '' then
+  local number = call('ZSCORE', all_runs, run)
+  if not number then return {'gone', store()} end
+  place = '(' .. number
+end
+local index = has_caller and of_caller(caller) or all_runs
+local members = call('ZRANGE', index, place, '-inf', 'BYSCORE', 'REV', 'LIMIT', 0, places, 'WITHSCORES')
+local rows, now = {}, whole(clock())
+for i = 1, #members, 2 do
+  local row = call('HMGET', key_of(members[i]), 'agent', 'status', 'caller', 'options', 'key', 'created', 'updated',
+                   'epoch', 'lease', 'last', 'code')
+  place = '(' .. members[i + 1]
+  if row[2] and (wanted == '' or string.find(wanted, ' ' .. row[2] .. ' ', 1, true)) then
+    table.insert(row, 1, members[i])
+    rows[#rows + 1] = row
+    if #rows == most then return {'ok', now, rows, ''} end
+  end
+end
+return {'ok', now, rows, #members == places * 2 and place or ''}
