@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from millstream import Agent, MemoryLog, Runner
 from millstream.clock import SYSTEM_CLOCK, SystemClock
 from millstream.config import ModelSettings, RunConfig, ToolExecutionConfig
 from millstream.context import RunContextWrapper
@@ -61,7 +62,8 @@ def test_nested_settings_may_be_dicts_too() -> None:
             r"RunConfig\.clock is a Clock, not a class: make one, SystemClock\(\.\.\.\)",
         ),
         ({"clock": types.SimpleNamespace(time=int)}, r"RunConfig\.clock .* has no monotonic\(\)"),
-        ({"log": "runs.db"}, r"RunConfig\.log is an EventLog or None, not str"),
+        ({"log": "runs.db"}, r"'runs\.db' is not the address of a log: .* The forms are sqlite:///runs\.db"),
+        ({"log": 5}, r"RunConfig\.log is an EventLog, the address of one or None, not int"),
         ({"model": 5}, r"RunConfig\.model is the name of a model, a Model or None, not int"),
         ({"model": ScriptedModel}, r"RunConfig\.model is .* not a class: make one"),
         ({"model_provider": "openai"}, r"RunConfig\.model_provider is a ModelProvider or None, not str"),
@@ -125,3 +127,17 @@ async def test_a_formatter_may_be_async_and_may_decline() -> None:
     assert await told(RunConfig()) == "no such tool"
     assert await told(RunConfig(tool_error_formatter=shout)) == "NO SUCH TOOL"
     assert await told(RunConfig(tool_error_formatter=lambda args: None)) == "no such tool"
+
+
+async def test_a_log_may_be_named_by_its_address_and_is_one_store_for_all_runs() -> None:
+    config = RunConfig(log="memory:")
+    agent = Agent(name="A", model=ScriptedModel(["One.", "Two."]))
+
+    first = await Runner.run(agent, "x", run_config=config)
+    second = await Runner.run(agent, "x", run_config={"log": "memory:"})
+
+    log = config.get_log()
+    assert isinstance(log, MemoryLog)
+    assert log is RunConfig(log="memory:").get_log()
+    assert {first.run_id, second.run_id} <= {record.run_id for record in await log.runs()}
+    assert RunConfig().get_log() is None

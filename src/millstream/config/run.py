@@ -178,8 +178,10 @@ class RunConfig:
     """
     when_unread: WhenUnread = "continue"
     """What becomes of the run when nobody holds its handle or reads it any more."""
-    log: EventLog | None = None
+    log: EventLog | str | None = None
     """Where the run is written down; None for memory, for as long as the handle lives.
+
+    Or its address, as `open_log` takes it: all runs of this process share one store there.
 
     In a `RunStore` (`SQLiteLog`, `RedisLog`) the run survives its process: see `Runner.attach` and
     `Runner.recover`.
@@ -208,6 +210,7 @@ class RunConfig:
         if self.session_settings is not None:
             self.session_settings = SessionSettings.of(self.session_settings, "RunConfig.session_settings")
         _check_objects(self)
+        self.get_log()  # an address that is none is told of now
         _check_ownership(self)
         _check_blocked_message(self.output_guardrail_blocked_message)
         check_guardrails("RunConfig.input_guardrails", self.input_guardrails, InputGuardrail)
@@ -252,6 +255,14 @@ class RunConfig:
             self.model_provider = cast("ModelProvider", provider.MultiProvider())
         return self.model_provider
 
+    def get_log(self) -> EventLog | None:
+        """Where the run is written down: `log`, or the store at that address."""
+        if not isinstance(self.log, str):
+            return self.log
+        # By its name: logs stand above configuration. Each time, as this may be another process by now.
+        address = importlib.import_module("millstream.log.address")
+        return cast("EventLog", address.shared_log(self.log))
+
     async def format_tool_error(
         self,
         *,
@@ -276,7 +287,7 @@ class RunConfig:
 _METHODS: dict[str, tuple[str, tuple[str, ...]]] = {
     "model": ("the name of a model, a Model or None", ("get_response",)),
     "model_provider": ("a ModelProvider or None", ("get_model",)),
-    "log": ("an EventLog or None", ("append", "cursor")),
+    "log": ("an EventLog, the address of one or None", ("append", "cursor")),
     "clock": ("a Clock", ("time", "monotonic", "sleep", "call_later")),
 }
 """By field: what it takes, and the methods by which one is known: users write these classes themselves."""
@@ -293,7 +304,7 @@ _FUNCTIONS = (
 def _check_objects(config: RunConfig) -> None:
     for name, (takes, methods) in _METHODS.items():
         value: Any = getattr(config, name)
-        if (value is None and name != "clock") or (isinstance(value, str) and name == "model"):
+        if (value is None and name != "clock") or (isinstance(value, str) and name in ("model", "log")):
             continue
         if isinstance(value, type):
             raise UserError(f"RunConfig.{name} is {takes}, not a class: make one, {value.__name__}(...).")

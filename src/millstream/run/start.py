@@ -80,7 +80,7 @@ def start_run(
         run = _active(
             progress,
             config,
-            config.log,
+            config.get_log(),
             link=link,
             streamed=streamed,
             has_session=session is not None,
@@ -119,7 +119,7 @@ def resume_run(
         config = _checked(agent, run_config, hooks=hooks)
         check_session(session, server_keeps_history=progress.conversation.tracks)
         _checked(progress.current_agent, config)
-        log, goes_on = config.log, False
+        log, goes_on = config.get_log(), False
         if left is not None:  # else it is a state that no run has come to
             _check_may_go_on(progress.run_id, left)
             if log is None and left.outcome == "paused":
@@ -181,7 +181,7 @@ def take_over_run(
         run = _active(
             progress,
             config,
-            config.log,
+            config.get_log(),
             link=None,
             streamed=streamed,
             has_session=session is not None,
