@@ -1,6 +1,7 @@
-"""The log in memory: keeps the contract of all logs, in any thread, up to its caps."""
+"""The log in memory: in any thread, and up to its caps. The contract of all logs is in `test_contract.py`."""
 
 import asyncio
+import contextlib
 import sys
 import threading
 from collections.abc import Iterator
@@ -8,10 +9,18 @@ from typing import Any
 
 import pytest
 
-from millstream.errors import LogFullError, LogGapError, PositionConflictError
-from millstream.events import RunCompleted, Stamp, UserEvent
-from millstream.log import Batch, Cursor, MemoryLog
+from millstream.errors import (
+    LogBrokenError,
+    LogFullError,
+    LogGapError,
+    PositionConflictError,
+    RunOwnedError,
+    StaleOwnerError,
+)
+from millstream.events import ModelCompleted, ModelStarted, RunCompleted, Stamp, UserEvent
+from millstream.log import Batch, Command, Cursor, LogInfo, MemoryLog, NewRun
 from millstream.log.memory import ROOM
+from millstream.testing import ManualClock
 
 STAMP = Stamp(run_id="r", agent="A")
 END = RunCompleted(output="done")
@@ -110,6 +119,111 @@ async def test_the_rest_of_a_repeated_batch_counts_for_the_cap() -> None:
     await log.append("r", raw(1, 3))
     with pytest.raises(LogFullError):
         await log.append("r", raw(4, 1))
+
+
+def started(first: int, run_id: str = "r") -> Batch:
+    return Batch(first, Stamp(run_id=run_id, agent="A"), [ModelStarted(turn=1)])
+
+
+def completed(first: int, run_id: str = "r") -> Batch:
+    return Batch(first, Stamp(run_id=run_id, agent="A"), [ModelCompleted(turn=1)])
+
+
+async def held(log: MemoryLog) -> list[int]:
+    """The positions that a reader sees who goes on behind each gap."""
+    seen: list[int] = []
+    after = 0
+    while True:
+        try:
+            async for entry in log.follow("r", after):
+                seen.append(entry.position)
+                after = entry.position
+        except LogGapError as gap:
+            after = gap.first - 1
+        else:
+            return seen
+
+
+@pytest.mark.parametrize(
+    "log", [MemoryLog(max_events=12), MemoryLog(max_bytes=10 * len(RAW))], ids=["events", "bytes"]
+)
+async def test_at_a_cap_raw_events_of_model_calls_that_ended_are_dropped(log: MemoryLog) -> None:
+    await log.append("r", started(1))
+    await log.append("r", raw(2, 8))
+    await log.append("r", completed(10))
+
+    await log.append("r", started(11))
+    await log.append("r", raw(12, 9))
+    await log.append("r", Batch(21, STAMP, [ModelCompleted(turn=2), END]))
+
+    assert await held(log) == [1, *range(10, 23)]
+    with pytest.raises(LogGapError) as caught:
+        await names(log, after=4)
+    assert (caught.value.requested, caught.value.first) == (5, 10)
+
+
+async def test_raw_events_of_a_call_that_goes_on_are_never_dropped_whoevers_call_ends_meanwhile() -> None:
+    log = MemoryLog(max_events=12)
+    await log.append("r", raw(1, 4))
+    await log.append("r", Batch(5, Stamp(run_id="nested", agent="B", depth=1), [RAW] * 4, raw_only=True))
+    await log.append("r", completed(9, "nested"))
+
+    await log.append("r", raw(10, 4))
+    with pytest.raises(LogFullError):
+        await log.append("r", raw(14, 4))
+    await log.append("r", Batch(14, STAMP, [END]))
+
+    assert await held(log) == [1, 2, 3, 4, *range(9, 15)]
+
+
+async def test_room_is_made_again_and_again_as_calls_end() -> None:
+    log = MemoryLog(max_events=50)
+    position = 1
+    for _ in range(30):
+        await log.append("r", raw(position, 10))
+        await log.append("r", completed(position + 10))
+        position += 11
+    await log.append("r", Batch(position, STAMP, [END]))
+
+    seen = await held(log)
+    assert set(range(11, position, 11)) <= set(seen)
+    assert len(seen) <= 51
+
+
+async def test_a_reader_that_follows_a_run_is_not_led_astray_when_room_is_made() -> None:
+    log = MemoryLog(max_events=20)
+    cursor = log.cursor("r")
+    await log.append("r", raw(1, 4))
+    await log.append("r", raw(5, 4))
+    await log.append("r", completed(9))
+    taken = [await cursor.next() for _ in range(3)]
+
+    await log.append("r", raw(10, 8))
+    await log.append("r", raw(18, 8))  # now what is before position 9 is gone
+    taken += [await cursor.next() for _ in range(2)]
+
+    assert [batch and batch.first for batch in taken] == [1, 5, 9, 10, 18]
+
+
+async def test_what_was_dropped_cannot_be_written_again() -> None:
+    log = MemoryLog(max_events=10)
+    await log.append("r", events(1, "a"))
+    await log.append("r", raw(2, 6))
+    await log.append("r", completed(8))
+    await log.append("r", raw(9, 6))
+
+    await log.append("r", events(1, "a"))
+    with pytest.raises(PositionConflictError, match="no longer held"):
+        await log.append("r", raw(2, 6))
+
+
+async def test_a_log_whose_beginning_was_dropped_says_where_it_begins() -> None:
+    log = MemoryLog(max_events=10)
+    await log.append("r", raw(1, 6))
+    await log.append("r", completed(7))
+    await log.append("r", raw(8, 6))
+
+    assert await log.info("r") == LogInfo(first=7, last=13, sealed=False)
 
 
 # --- positions --------------------------------------------------------------------------------
@@ -222,6 +336,108 @@ async def test_all_of_an_ended_run_may_be_trimmed() -> None:
     assert await names(log, after=2) == []
     with pytest.raises(LogGapError):
         await names(log)
+
+
+# --- owners and mail --------------------------------------------------------------------------
+
+
+async def test_a_run_that_broke_off_may_be_waited_for_again_when_somebody_else_owns_it() -> None:
+    log = MemoryLog()
+    await log.append("r", events(1, "a"))
+    log.break_off("r")
+    cursor = log.cursor("r", after=1)
+    with pytest.raises(LogBrokenError):
+        await cursor.next()
+
+    epoch = await log.claim("r", owner="another", lease=60)
+    waiting = asyncio.create_task(cursor.next())
+    await asyncio.sleep(0)
+    await log.append("r", Batch(2, STAMP, [END]), epoch=epoch)
+
+    batch = await waiting
+    assert batch is not None
+    assert batch.last == 2
+
+
+async def test_what_is_kept_of_a_run_is_a_copy() -> None:
+    log = MemoryLog()
+    options = {"tags": ["a"]}
+    await log.create(NewRun(run_id="r", agent="A", request=b"{}", options=options))
+    options["tags"].append("changed by the caller")
+
+    (await log.record("r")).options["tags"].append("changed by a reader")
+
+    assert (await log.record("r")).options == {"tags": ["a"]}
+
+
+async def test_times_are_told_by_the_clock_of_the_log() -> None:
+    clock = ManualClock(start=1000)
+    log = MemoryLog(clock=clock)
+    await log.create(NewRun(run_id="r", agent="A", request=b"{}"))
+    clock.advance(5)
+    await log.append("r", raw(1, 1))
+
+    record = await log.record("r")
+
+    assert (record.created, record.updated) == (1000, 1005)
+
+
+async def test_a_refused_owner_and_a_refused_claim_say_whose_the_run_is() -> None:
+    log = MemoryLog()
+    await log.create(NewRun(run_id="r", agent="A", request=b"{}"))
+    await log.claim("r", owner="worker-1", lease=60)
+
+    with pytest.raises(RunOwnedError, match="Run r has an owner that lives: worker-1"):
+        await log.claim("r", owner="worker-2", lease=60)
+    with pytest.raises(StaleOwnerError, match="its epoch is 1, not 0"):
+        await log.append("r", events(1, "a"))
+
+
+async def test_a_command_wakes_who_waits_for_it_in_another_thread() -> None:
+    log = MemoryLog()
+    await log.create(NewRun(run_id="r", agent="A", request=b"{}"))
+    waits = threading.Event()
+    got: list[Command] = []
+
+    async def wait() -> None:
+        waiting = asyncio.ensure_future(log.wait_for_mail("r"))
+        await asyncio.sleep(0)
+        waits.set()
+        got.extend(await waiting)
+
+    thread = threading.Thread(target=lambda: asyncio.run(wait()), daemon=True)
+    thread.start()
+    waits.wait(10)
+    await log.tell("r", Command("cancel", b"{}"))
+    await asyncio.get_running_loop().run_in_executor(None, thread.join, 10)
+
+    assert [command.number for command in got] == [1]
+
+
+@pytest.mark.usefixtures("threads_interleave")
+async def test_an_owner_that_is_taken_over_from_in_another_thread_writes_nothing_behind_that() -> None:
+    log = MemoryLog()
+    written = threading.Event()
+
+    def write() -> None:
+        async def write_on() -> None:
+            for position in range(1, 1_000_000):
+                await log.append("r", events(position, "old"))
+                written.set()
+
+        with contextlib.suppress(StaleOwnerError):
+            asyncio.run(write_on())
+
+    thread = threading.Thread(target=write, daemon=True)
+    thread.start()
+    written.wait(10)
+    epoch = await log.claim("r", owner="new", lease=60)
+    last = (await log.info("r")).last
+    await log.append("r", events(last + 1, "new"), epoch=epoch)
+    await asyncio.get_running_loop().run_in_executor(None, thread.join, 10)
+    await log.append("r", Batch(last + 2, STAMP, [END]), epoch=epoch)
+
+    assert await names(log, after=last - 1) == ["old", "new", "run.completed"]
 
 
 # --- threads ----------------------------------------------------------------------------------
