@@ -22,6 +22,7 @@ from millstream.agent import (
     ToolsToFinalOutputFunction,
     ToolsToFinalOutputResult,
 )
+from millstream.attach import AttachedResult, AttachedRun
 from millstream.config import (
     Budget,
     CallModelData,
@@ -84,6 +85,7 @@ from millstream.errors import (
     RunCancelledError,
     RunClosedError,
     RunErrorDetails,
+    RunFailedError,
     RunStateError,
     RunStateVersionError,
     SchemaError,
@@ -261,6 +263,8 @@ __all__ = [
     "AgentUpdatedStreamEvent",
     "AgentsException",
     "ApprovalError",
+    "AttachedResult",
+    "AttachedRun",
     "Budget",
     "BudgetExceeded",
     "CallModelData",
@@ -364,6 +368,7 @@ __all__ = [
     "RunErrorHandlerResult",
     "RunErrorHandlers",
     "RunFailed",
+    "RunFailedError",
     "RunHooks",
     "RunItem",
     "RunItemStreamEvent",

@@ -10,6 +10,7 @@ import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from millstream.attach import AttachedRun
 from millstream.config import DEFAULT_MAX_TURNS, RunConfig
 from millstream.errors import NestedLoopError, NoRunningLoopError, UserError
 from millstream.log.store import RunStore
@@ -225,6 +226,22 @@ class Runner:
             )
 
         return SyncStream(start)
+
+    @classmethod
+    def attach(cls, run_id: str, *, log: RunStore) -> AttachedRun:
+        """The handle of a run that was started elsewhere, by whatever program, on the store `log`.
+
+        By it the run is read, awaited, cancelled, given input, decided over and gone on with. It is
+        made at once and looks for nothing: an unknown run is an `UnknownRunError` of its first use.
+
+        Args:
+            run_id: the run: `run_id` of its handle, result or record.
+            log: the store that the run was started with (`RunConfig.log`), opened by this process.
+
+        Raises:
+            UserError: `log` keeps no records of runs.
+        """
+        return AttachedRun(run_id, log)
 
     @classmethod
     async def recover(

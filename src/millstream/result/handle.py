@@ -20,7 +20,6 @@ from millstream.result.base import RunResult, RunResultBase, describe
 from millstream.result.source import ActiveSource
 from millstream.run.input import check_input
 from millstream.stream.arguments import ToolArgumentsDelta
-from millstream.stream.filter import EntryFilter
 from millstream.stream.order import EventOrder
 from millstream.stream.partial import Partial, PartialOutput
 
@@ -188,9 +187,7 @@ class RunResultStreaming(RunResultBase):
         Raises:
             UserError: `after` is negative, `depth` is no number of levels, or there is no such type.
         """
-        if after < 0:
-            raise UserError(f"entries(after={after}): positions count from 1; after=0 reads from the start.")
-        wanted = EntryFilter.of("entries()", depth=depth, types=types)
+        wanted = readers.wanted(after, depth=depth, types=types)
         return readers.EntryReader(ActiveSource(self._run), after, wanted)
 
     def text(self) -> AsyncIterator[str]:

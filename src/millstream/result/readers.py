@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from millstream import raw
@@ -266,6 +266,17 @@ class EntryReader(Reader):
     def _takes(self, entry: Entry) -> bool:
         path = self._source.path  # a nested run has its root's log, and shows of it what is its own
         return entry.path[: len(path)] == path and self._wanted.takes(entry)
+
+
+def wanted(after: int, *, depth: int | None, types: Iterable[str] | None) -> EntryFilter:
+    """What a caller of `entries()` asks for, when it was checked.
+
+    Raises:
+        UserError: `after` is negative, `depth` is no number of levels, or there is no such type.
+    """
+    if after < 0:
+        raise UserError(f"entries(after={after}): positions count from 1; after=0 reads from the start.")
+    return EntryFilter.of("entries()", depth=depth, types=types)
 
 
 class TextReader(Reader):
