@@ -22,29 +22,17 @@ import msgspec
 
 from millstream import codec
 from millstream.errors import LogDamagedError
-from millstream.events import TERMINAL_TYPES, RawResponsesStreamEvent, RunFailed, Stamp, event_from_json
+from millstream.events import RawResponsesStreamEvent, Stamp, event_from_json
 from millstream.log.promise import Batch, Payload
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-
-    from millstream.log.store import RunStatus
 
 VERSION = 1
 """Of this form. A later one is refused."""
 
 _RAW = b'{"type":"raw_response_event","data":'
 _DIGITS = 8
-
-_STATUS: dict[str, RunStatus] = {
-    "run.started": "running",
-    "run.attempt": "running",
-    "run.resumed": "running",
-    "run.paused": "paused",
-    "run.completed": "completed",
-    "run.failed": "failed",
-    "run.cancelled": "cancelled",
-}
 
 
 class _Head(msgspec.Struct, frozen=True):
@@ -111,34 +99,6 @@ def unpack_lines(data: bytes, run_id: str, first: int) -> list[bytes]:
         LogDamagedError: as `unpack`.
     """
     return _opened(data, run_id, first)[1]
-
-
-def status_of(batch: Batch, run_id: str) -> tuple[RunStatus | None, str | None]:
-    """What `batch` makes of the status of the run, None for no change; and with what code the run failed, if it does.
-
-    Only the run's own events count, not those of a run nested in it.
-    """
-    if batch.raw_only or batch.stamp.run_id != run_id:
-        return None, None
-    for payload in reversed(batch.payloads):
-        if isinstance(payload, bytes):
-            continue
-        status = _STATUS.get(payload.type)
-        if status is not None:
-            return status, payload.code if isinstance(payload, RunFailed) else None
-    return None, None
-
-
-def closes_model_calls(batch: Batch) -> bool:
-    """Whether what the model said before `batch` is told in whole by then: a call of it ended, or there is a checkpoint."""
-    if batch.checkpoint is not None:
-        return True
-    return not batch.raw_only and any(
-        not isinstance(payload, bytes) and payload.type in _CLOSING for payload in batch.payloads
-    )
-
-
-_CLOSING = TERMINAL_TYPES | {"model.completed"}
 
 
 def _lines_of(payloads: Sequence[Payload]) -> list[bytes]:

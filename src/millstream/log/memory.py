@@ -13,7 +13,7 @@ import math
 import threading
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
-from typing import ClassVar, Literal
+from typing import Literal
 
 from millstream import codec
 from millstream.clock import SYSTEM_CLOCK, Clock
@@ -55,7 +55,7 @@ class MemoryLog(RunStore):
         clock: by which leases end, and the ages of runs are told.
     """
 
-    durability: ClassVar[Literal["memory", "process", "power"]] = "memory"
+    durability: Literal["memory", "process", "power"] = "memory"
 
     def __init__(
         self, *, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES, clock: Clock = SYSTEM_CLOCK

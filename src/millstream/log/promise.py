@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Iterator
 from dataclasses import dataclass
-from typing import ClassVar, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 from millstream.events import TERMINAL_TYPES, Entry, Event, RawResponsesStreamEvent, Stamp
 
@@ -94,7 +94,7 @@ class Cursor(ABC):
 class EventLog(ABC):
     """Keeps the entries of runs."""
 
-    durability: ClassVar[Literal["memory", "process", "power"]]
+    durability: Literal["memory", "process", "power"]
     """What a written event survives: nothing, the end of the process, or the loss of power."""
 
     @abstractmethod

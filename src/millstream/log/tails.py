@@ -21,7 +21,7 @@ import bisect
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
@@ -65,10 +65,18 @@ class Chunk:
 
 
 class Seen(NamedTuple):
-    """What is known of a run that is watched."""
+    """What is known of a run that somebody waits for."""
 
-    last: int
-    mail: int
+    reach: Reach
+    is_there: bool
+    """Whether there was ever anything of it: it may have been deleted since."""
+    is_followed: bool
+    """Whether its events are waited for, and not its mail alone."""
+
+    @property
+    def last(self) -> int:
+        """The last position that is known."""
+        return self.reach.last
 
 
 Read = Callable[[str, int], Awaitable[Chunk]]
@@ -88,7 +96,7 @@ class Tails:
 
     Args:
         read: asks the engine.
-        watch: called, in any thread, when somebody begins to wait; `watched` tells for what.
+        watch: called, in any thread, when somebody begins to wait for a run that nobody waited for; `watched` tells which.
     """
 
     def __init__(self, read: Read, watch: Callable[[], object]) -> None:
@@ -117,15 +125,16 @@ class Tails:
         wakes.send()
 
     async def wait_for_mail(self, run_id: str, after: int) -> None:
-        """Return when there may be mail behind number `after`, or the run has ended or is gone."""
+        """Return when there may be mail behind number `after`, or the run, which was there, has ended or is gone."""
         waiter = asyncio.get_running_loop().create_future()
         with self._lock:
             tail = self._tail(run_id)
             self._refuse_if_closed()
+            tail.is_there = True
             if tail.mail > after or tail.sealed or tail.is_gone:
                 return
             tail.waiting_for_mail.add(waiter)
-        await self._wait(waiter, tail.waiting_for_mail)
+        await self._wait(waiter, tail, tail.waiting_for_mail)
 
     def close(self) -> None:
         """Let nobody wait any more."""
@@ -144,7 +153,7 @@ class Tails:
         with self._lock:
             tail = self._keep(run_id)
             tail.written_at = SYSTEM_CLOCK.monotonic()
-            tail.is_known, tail.is_broken = True, False
+            tail.is_known = tail.is_there = True
             tail.add(batch, size)
             tail.sealed = tail.sealed or batch.ends(run_id)
             tail.wake(wakes)
@@ -199,25 +208,31 @@ class Tails:
                 tail.is_known = False
                 tail.wake(wakes)
 
-    def failed(self, run_ids: Iterable[str], error: Callable[[], Exception], wakes: Wakes) -> None:
-        """Nobody can say what comes of these runs: each of those who wait for one gets an `error`, and may ask again."""
+    def claimed(self, run_id: str) -> None:
+        """A new owner in this process writes the run: where it was broken off, that is over."""
         with self._lock:
-            for run_id in run_ids:
-                tail = self._tails.get(run_id)
-                if tail is not None:
-                    tail.wake(wakes, error)
+            tail = self._tails.get(run_id)
+            if tail is not None:
+                tail.is_broken = False
 
     # --- what a keeper watches -------------------------------------------------------------------
 
     def watched(self) -> Mapping[str, Seen]:
-        """The runs that somebody waits for and that others may write to, and how far they are known."""
+        """The runs that somebody waits for and that others may write to, and how far they are known.
+
+        Who begins to wait for a run that nobody waited for when this was called has `watch` called. A run
+        that was written here less than `QUIET` seconds ago is left out: so while anybody waits for
+        anything, this has to be called again after that.
+        """
         quiet_since = SYSTEM_CLOCK.monotonic() - QUIET
+        watched: dict[str, Seen] = {}
         with self._lock:
-            return {
-                run_id: Seen(tail.last, tail.mail)
-                for run_id, tail in self._tails.items()
-                if tail.waiting_for_mail or (tail.waiting and tail.written_at <= quiet_since)
-            }
+            for run_id, tail in self._tails.items():
+                is_followed = bool(tail.waiting) and tail.written_at <= quiet_since
+                if is_followed or tail.waiting_for_mail:
+                    watched[run_id] = Seen(tail.reach, tail.is_there, is_followed)
+                tail.is_noticed = bool(tail.waiting or tail.waiting_for_mail)
+        return watched
 
     @property
     def are_waited_for(self) -> bool:
@@ -286,11 +301,14 @@ class Tails:
             if tail.look(after) is not _Due.WAIT:
                 return
             tail.waiting.add(waiter)
-        await self._wait(waiter, tail.waiting)
+        await self._wait(waiter, tail, tail.waiting)
 
-    async def _wait(self, waiter: asyncio.Future[None], among: set[asyncio.Future[None]]) -> None:
+    async def _wait(
+        self, waiter: asyncio.Future[None], tail: _Tail, among: set[asyncio.Future[None]]
+    ) -> None:
         try:
-            self._watch()
+            if not tail.is_noticed:
+                self._watch()
             await waiter
         finally:
             with self._lock:
@@ -329,12 +347,21 @@ class _Tail:
         self.sealed = False
         self.is_known = False
         """Whether the engine was asked at all how far the run reaches."""
+        self.is_there = False
+        """Whether there was ever anything of it."""
         self.is_broken = False
         self.is_gone = False
+        self.is_noticed = False
+        """Whether who watches runs knows that this one is waited for."""
         self.written_at = float("-inf")
         """When this process wrote to it last."""
         self.waiting: set[asyncio.Future[None]] = set()
         self.waiting_for_mail: set[asyncio.Future[None]] = set()
+
+    @property
+    def reach(self) -> Reach:
+        """How far the run reaches, as far as is known here."""
+        return Reach(self.first, self.last, self.sealed, self.mail)
 
     def look(self, after: int) -> Batch | _Due:
         if after + 1 < self.first:
@@ -374,9 +401,9 @@ class _Tail:
 
     def learn(self, chunk: Chunk) -> bool:
         """Take in what the engine says. Returns whether that is news."""
-        reach = chunk.reach
-        before = (self.is_known, self.last, self.sealed, self.mail)
+        reach, before = chunk.reach, (self.is_known, self.reach)
         self.is_known = True
+        self.is_there = self.is_there or reach.last > 0
         self.mail = max(self.mail, reach.mail)
         if chunk.batches and chunk.batches[-1].last >= self.last:
             for batch in chunk.batches:
@@ -387,7 +414,7 @@ class _Tail:
         self.sealed = self.sealed or (reach.sealed and self.last == reach.last)
         if reach.first > self.first:
             self.trim(reach.first)
-        return before != (self.is_known, self.last, self.sealed, self.mail)
+        return before != (self.is_known, self.reach)
 
     def trim(self, first: int) -> None:
         self.first = min(max(first, self.first), self.last + 1)
@@ -399,11 +426,11 @@ class _Tail:
         self.sizes.clear()
         self.size = 0
 
-    def wake(self, wakes: Wakes, error: Callable[[], Exception] | None = None) -> None:
-        """Let all who wait look again, or raise an `error`."""
+    def wake(self, wakes: Wakes) -> None:
+        """Let all who wait look again."""
         for waiting in (self.waiting, self.waiting_for_mail):
             for future in waiting:
-                wakes.add(future, error=None if error is None else error())
+                wakes.add(future)
             waiting.clear()
 
     def _drop_first(self) -> None:
