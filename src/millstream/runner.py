@@ -228,7 +228,7 @@ class Runner:
         return SyncStream(start)
 
     @classmethod
-    def attach(cls, run_id: str, *, log: RunStore) -> AttachedRun:
+    def attach(cls, run_id: str, *, log: RunStore | str) -> AttachedRun:
         """The handle of a run that was started elsewhere, by whatever program, on the store `log`.
 
         By it the run is read, awaited, cancelled, given input, decided over and gone on with. It is
@@ -236,10 +236,11 @@ class Runner:
 
         Args:
             run_id: the run: `run_id` of its handle, result or record.
-            log: the store that the run was started with (`RunConfig.log`), opened by this process.
+            log: the store that the run was started with (`RunConfig.log`), opened by this process, or
+                its address.
 
         Raises:
-            UserError: `log` keeps no records of runs.
+            UserError: `log` keeps no records of runs, or is no address of a store.
         """
         return AttachedRun(run_id, log)
 

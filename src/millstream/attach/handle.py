@@ -23,6 +23,7 @@ from millstream.attach.source import AttachedSource, Until
 from millstream.config import RunConfig
 from millstream.errors import ApprovalError, CommandConflictError, RunClosedError, RunStateError, UserError
 from millstream.events import CancelMode, Entry, RunPaused, StreamEvent
+from millstream.log.address import shared_log
 from millstream.log.store import RunRecord, RunStatus, RunStore
 from millstream.result import RunResultStreaming, readers
 from millstream.run import mail
@@ -59,16 +60,18 @@ class AttachedRun:
 
     Args:
         run_id: the run.
-        log: the store that it is kept in.
+        log: the store that it is kept in, or the address of that.
     """
 
-    def __init__(self, run_id: str, log: RunStore) -> None:
-        if not isinstance(log, RunStore):  # pyright: ignore[reportUnnecessaryIsInstance]
+    def __init__(self, run_id: str, log: RunStore | str) -> None:
+        store = shared_log(log) if isinstance(log, str) else log
+        if not isinstance(store, RunStore):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise UserError(
-                f"Runner.attach(log=...) takes the store that has the run, SQLiteLog(...) say, not {type(log).__name__}."
+                "Runner.attach(log=...) takes the store that has the run, SQLiteLog(...) say, or its address, "
+                f"not {type(store).__name__}."
             )
         self._run_id = run_id
-        self._store = log
+        self._store = store
 
     @property
     def run_id(self) -> str:
@@ -367,7 +370,7 @@ class AttachedRun:
             UserError: the agent cannot work, or `run_config` names another log.
         """
         config = RunConfig.of(run_config)
-        if config.log is not None and config.log is not self._store:
+        if config.get_log() not in (None, self._store):
             raise UserError("resume(run_config=...) has a log, and a run goes on in its own: leave that out.")
         state = await self.state(agent, context=context, context_deserializer=context_deserializer)
         run = resume_run(
