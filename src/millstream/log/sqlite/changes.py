@@ -135,7 +135,7 @@ class Change:
         row.last = batch.last
         row.events += len(batch.payloads)
         row.bytes += batch.size
-        row.updated = self.clock.time()
+        row.updated = float(self.clock.time())
         if batch.checkpoint is not None:
             rows.put_document(self.connection, row.number, "checkpoint", batch.checkpoint)
             row.checkpoint_at = batch.last
@@ -262,7 +262,7 @@ class Change:
             self._is_changed(row)
 
     def _lease(self, row: Row, lease: float) -> None:
-        row.lease, row.until = lease, self.clock.monotonic() + lease
+        row.lease, row.until = float(lease), float(self.clock.monotonic() + lease)
         self._is_changed(row)
 
     # --- mail --------------------------------------------------------------------------------
@@ -319,7 +319,7 @@ class Change:
         return row
 
     def _not_yet(self, run_id: str, agent: str) -> Row:
-        now = self.clock.time()
+        now = float(self.clock.time())
         # The name is text that a model's program chose: what has no UTF-8 must not keep its run from being written.
         name = agent.encode("utf-8", "replace").decode()
         return Row(0, run_id, name, "", None, now, now, "queued")

@@ -21,6 +21,8 @@ VERSION = 1
 """Of the tables. A later one is refused."""
 PATIENCE = 5.0
 """Seconds that a change waits while another process writes to the file."""
+WAL_TRIES = 100
+"""How often others may be in front who open a new file at the same moment."""
 
 TABLES = """
 CREATE TABLE runs (
@@ -113,13 +115,12 @@ class File:
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
         if self._is_new(connection):
-            # The mode first: it cannot be changed in a transaction. Others may be doing the same.
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            _use_wal(connection)  # first: it cannot be changed in a transaction
             with transaction(connection):
                 if self._is_new(connection):
                     self._make_tables(connection)
         else:
-            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            _use_wal(connection)
             # The small table by which all else is found, and what finds it: what was lost there would
             # look as if it had never been.
             told = connection.execute("PRAGMA integrity_check(runs)").fetchone()
@@ -216,6 +217,20 @@ class Opened:
         """Close it; whatever is wrong with it."""
         with contextlib.suppress(sqlite3.Error):
             self.connection.close()
+
+
+def _use_wal(connection: sqlite3.Connection) -> None:
+    # SQLite does not wait here for others who do the same, as it does for whoever writes.
+    for _ in range(WAL_TRIES):
+        try:
+            connection.execute("PRAGMA journal_mode = WAL").fetchall()
+            return
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_BUSY:
+                raise
+        with transaction(connection):
+            pass
+    connection.execute("PRAGMA journal_mode = WAL").fetchall()
 
 
 @contextlib.contextmanager
