@@ -35,19 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    from millstream.attach import AttachedRun
     from millstream.cli.store import find_run, in_store, print_line, what_next
-    from millstream.errors import RunClosedError
-    from millstream.run.mail import cancel_command
 
     async def work(store: RunStore) -> int:
-        record = await find_run(store, args.run)
-        try:
-            await store.tell(record.run_id, cancel_command(args.mode))
-        except RunClosedError:
-            record = await store.record(record.run_id)
-            print_line(f"Run {record.run_id} is {record.status} already: there is nothing to stop.")
+        before = await find_run(store, args.run)
+        if before.has_ended:
+            print_line(f"{before.run_id} is {before.status} already: there is nothing to stop.")
             return exits.OK
-        print_line(f"Run {record.run_id} is asked to stop {_WHEN[args.mode]}. {what_next(record)}")
+        await AttachedRun(before.run_id, store).cancel(args.mode)
+        now = await store.record(before.run_id)
+        if now.has_ended:
+            print_line(f"{now.run_id} is {now.status}.")
+        else:
+            print_line(f"{now.run_id} is asked to stop {_WHEN[args.mode]}. {what_next(now)}")
         return exits.OK
 
     return in_store(args, work)

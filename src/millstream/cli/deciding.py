@@ -105,6 +105,7 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
     from millstream.approval import key_of_item
     from millstream.events import RunPaused
     from millstream.run import mail
+    from millstream.stream.history import approval_items
 
     if record.status != "paused":
         raise Problem(
@@ -118,7 +119,7 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
     decided = {each.key: each.decision for each in said if isinstance(each, mail.Decide)}
     seen: Counter[CallKey] = Counter()
     calls: list[Waiting] = []
-    for number, item in enumerate(last.interruptions, 1):
+    for number, item in enumerate(approval_items(last), 1):
         same = key_of_item(item)
         key = key_of_item(item, nth=seen[same])
         seen[same] += 1

@@ -82,7 +82,9 @@ def _show(records: Sequence[RunRecord], args: argparse.Namespace) -> None:
         sys.stdout.buffer.flush()
     elif records:
         screen = Screen(sys.stdout, colour=False if args.no_color else None)
-        screen.write(table(records, now=current_clock().time(), width=screen.width))
+        screen.write(
+            table(records, now=current_clock().time(), width=screen.width if screen.is_terminal else None)
+        )
     else:
         say("there are no such runs." if args.status or args.caller else "there are no runs yet.")
 
@@ -96,41 +98,41 @@ def json_line(record: RunRecord) -> bytes:
     return codec.encode({name: getattr(record, name) for name in names + more}) + b"\n"
 
 
-def table(records: Sequence[RunRecord], *, now: float, width: int) -> list[Segment]:
-    """The records for people, a line each below a head; what does not fit is cut, but never an id."""
-    from millstream.terminal import shorten
+def table(records: Sequence[RunRecord], *, now: float, width: int | None) -> list[Segment]:
+    """The records for people, a line each below a head; columns that nobody fills are left out.
+
+    Args:
+        records: what is shown.
+        now: the time, by the clock that wrote theirs.
+        width: columns of the terminal: the agent's name, which stands last, is cut to fit. None where nobody looks.
+    """
+    from millstream.terminal.shorten import cells, cut
     from millstream.terminal.view import Segment
 
-    has_callers = any(record.caller for record in records)
-    head = ("RUN", "STATUS", "UPDATED", "AGENT", *(("CALLER",) if has_callers else ()), "")
-    rows = [_row(record, now, has_callers) for record in records]
-    wide = [max(map(shorten.cells, column)) for column in zip(head, *rows, strict=True)]
-
-    def line(cells: Sequence[str], kind: Kind, rest: Kind) -> list[Segment]:
-        run_id, status, *others = (
-            text + " " * (room - shorten.cells(text)) for text, room in zip(cells, wide, strict=True)
+    rows = [("RUN", "STATUS", "UPDATED", "", "CALLER", "AGENT"), *(_row(record, now) for record in records)]
+    kinds: list[Kind] = ["note", *(_KINDS[record.status] for record in records)]
+    columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
+    wide = [max(map(cells, column)) for column in columns]
+    shown: list[Segment] = []
+    for kind, row in zip(kinds, zip(*columns, strict=True), strict=True):
+        run_id, status, *rest = (
+            text + " " * (room - cells(text)) for text, room in zip(row, wide, strict=True)
         )
-        told = shorten.cut("  ".join(others).rstrip(), max(width - wide[0] - wide[1] - 4, 20))
-        return [Segment(rest, f"{run_id}  "), Segment(kind, status), Segment(rest, f"  {told}\n")]
-
-    shown = line(head, "note", "note")
-    for record, cells in zip(records, rows, strict=True):
-        shown += line(cells, _KINDS[record.status], "plain")
+        told = "  ".join(rest).rstrip()
+        if width is not None:
+            told = cut(told, max(width - wide[0] - wide[1] - 4, 20))
+        plain: Kind = "plain" if shown else "note"
+        shown += [Segment(plain, f"{run_id}  "), Segment(kind, status), Segment(plain, f"  {told}\n")]
     return shown
 
 
-def _row(record: RunRecord, now: float, has_callers: bool) -> tuple[str, ...]:
+def _row(record: RunRecord, now: float) -> tuple[str, ...]:
     from millstream.terminal.shorten import one_line
 
-    caller = (one_line(record.caller),) if has_callers else ()
-    return (
-        record.run_id,
-        record.status,
-        age(now - record.updated),
-        one_line(record.agent),
-        *caller,
-        _note(record),
-    )
+    has_owner = record.is_owned or record.status not in ("queued", "running")
+    note = record.code or "" if record.status == "failed" else "" if has_owner else "no owner"
+    told = age(now - record.updated)
+    return record.run_id, record.status, told, note, one_line(record.caller), one_line(record.agent)
 
 
 def age(seconds: float) -> str:
@@ -150,14 +152,6 @@ _KINDS: dict[str, Kind] = {
     "failed": "error",
     "cancelled": "note",
 }
-
-
-def _note(record: RunRecord) -> str:
-    if record.status in ("queued", "running") and not record.is_owned:
-        return "no owner"
-    if record.status == "paused":
-        return "waits for approval"
-    return (record.code or "") if record.status == "failed" else ""
 
 
 def _limit(text: str) -> int:

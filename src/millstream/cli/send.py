@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
             await store.tell(record.run_id, send_command(text, args.when))
         except RunClosedError:
             raise has_ended(await store.record(record.run_id), "it takes no more input") from None
-        print_line(f"Sent to run {record.run_id}. {what_next(record)}")
+        print_line(f"Sent to {record.run_id}. {what_next(record)}")
         return exits.OK
 
     return in_store(args, work)

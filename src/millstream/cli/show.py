@@ -132,6 +132,8 @@ async def follow(handle: RunResultStreaming, write: Callable[[Entry], None], sto
     try:
         async for entry in handle.entries(after=handle.begins_after):
             write(entry)
+        if handle.run_loop_task is not None:  # which lets go of a run that is kept in a store
+            await asyncio.wait([handle.run_loop_task])
     except OSError:
         await handle.aclose()
         raise

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from millstream.cli import exits
 from millstream.cli.problem import Problem
@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 VARIABLE = "MILLSTREAM_STORE"
 """The environment variable that names the store where the command line does not."""
 
+_PATIENCE = 5.0
+"""Seconds that a server has to answer somebody who only wants to look."""
 _PAGE = 500
 _CANDIDATES = 8
 """How many runs are listed where several are meant."""
@@ -53,7 +55,7 @@ def in_store(args: argparse.Namespace, work: Callable[[RunStore], Awaitable[int]
     import asyncio
 
     async def main() -> int:
-        async with opened(existing_address(args)) as store:
+        async with opened(existing_address(args), redis={"patience": _PATIENCE}) as store:
             return await work(store)
 
     return asyncio.run(main())
@@ -90,14 +92,21 @@ def existing_address(args: argparse.Namespace) -> str:
 
 
 @asynccontextmanager
-async def opened(url: str) -> AsyncGenerator[RunStore]:
+async def opened(url: str, *, redis: Mapping[str, Any] | None = None) -> AsyncGenerator[RunStore]:
     """The store at `url`, reached and found to be one.
+
+    Args:
+        url: its address.
+        redis: options of a `RedisLog`.
 
     Raises:
         Problem: it is no address.
         LogError: it cannot be used.
     """
-    store = _checked(url).open()
+    # A file forgets what its programs want to have forgotten: a command has no say in that.
+    options: dict[str, Mapping[str, Any]] = {"sqlite": {"retention": None}, "redis": redis or {}}
+    address = _checked(url)
+    store = address.open(**options.get(address.engine, {}))
     try:
         await store.check()
         yield store
@@ -173,7 +182,7 @@ def what_next(record: RunRecord) -> str:
 def has_ended(record: RunRecord, so: str) -> Problem:
     """What is wrong with saying something to a run that is over."""
     code = f" ({record.code})" if record.code and record.status == "failed" else ""
-    return Problem(f"run {record.run_id} is {record.status}{code}: {so}.", code=exits.FAILED)
+    return Problem(f"{record.run_id} is {record.status}{code}: {so}.", code=exits.FAILED)
 
 
 def print_line(text: str) -> None:

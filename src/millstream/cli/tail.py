@@ -162,7 +162,7 @@ async def _tell_why_it_stands_still(store: RunStore, record: RunRecord) -> None:
 
 def _standstill(record: RunRecord) -> str:
     if record.status == "paused":
-        return f"the run waits for approval: `millstream approve {record.run_id}` says of what."
+        return f"the run waits for approval: `millstream approve {record.run_id} --list` shows of what."
     if record.status in ("queued", "running") and not record.is_owned:
         return "nobody runs it at the moment: its process is gone, or has not begun. It goes on when one takes it over."
     return ""

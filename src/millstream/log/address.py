@@ -61,8 +61,8 @@ class Address:
             return cls("redis", url)
         raise _not_one(url, "it has to begin as one of these")
 
-    def open(self) -> RunStore:
-        """A store of its own at this address.
+    def open(self, **options: Any) -> RunStore:
+        """A store of its own at this address; `options` are those of its class.
 
         Raises:
             MissingExtraError: what it takes to reach it is not installed.
@@ -71,14 +71,14 @@ class Address:
         if self.engine == "sqlite":
             from millstream.log.sqlite import SQLiteLog
 
-            return SQLiteLog(self.place)
+            return SQLiteLog(self.place, **options)
         if self.engine == "redis":
             from millstream.log.redis import RedisLog
 
             return RedisLog(self.place)
         from millstream.log.memory import MemoryLog
 
-        return MemoryLog()
+        return MemoryLog(**options)
 
 
 def open_log(url: str) -> RunStore:
