@@ -28,7 +28,7 @@ from millstream import (
     UserError,
     tool,
 )
-from millstream.events import Entry
+from millstream.events import Entry, ToolStarted
 from millstream.testing import ScriptedModel, check_stream, function_call, reasoning
 
 
@@ -488,6 +488,20 @@ async def test_what_is_decided_when_the_run_goes_on_comes_too_late() -> None:
 
 
 # --- the log ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("arguments", [None, {"name": "c"}])
+async def test_the_log_says_that_a_call_which_was_approved_is_not_begun_again(arguments: Any) -> None:
+    disk = Disk()
+    paused = await Runner.run(disk.agent, "hi")
+    state = paused.to_state()
+    state.approve(paused.interruptions[0], arguments=arguments)
+
+    handle = Runner.run_streamed(disk.agent, state)
+    entries = [entry async for entry in handle.entries()]
+
+    began = {e.event.call_id: e.event.once for e in entries if isinstance(e.event, ToolStarted)}
+    assert began == {"c1": False, "c2": True}
 
 
 async def test_the_log_stays_open_and_the_run_goes_on_in_it() -> None:

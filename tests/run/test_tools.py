@@ -122,6 +122,23 @@ async def test_every_call_of_a_run_has_an_idempotency_key_of_its_own() -> None:
     assert len(set(keys)) == 3
 
 
+async def test_the_log_says_before_a_tool_begins_that_its_call_is_not_begun_again() -> None:
+    @tool(retry="never")
+    async def pay() -> str:
+        return "paid"
+
+    calling = agent(call("pay", "c1"), call("echo", "c2", text="x"), tools=[pay, echo])
+    entries = await entries_of(Runner.run_streamed(calling, "hi"))
+
+    began = {e.event.call_id: e.event.once for e in entries if isinstance(e.event, ToolStarted)}
+    assert began == {"c1": True, "c2": False}
+    assert began == {
+        e.event.call_id: e.event.once
+        for e in (Entry.from_json(entry.to_json()) for entry in entries)
+        if isinstance(e.event, ToolStarted)
+    }
+
+
 async def test_tools_see_the_context_variables_of_whoever_called_the_run() -> None:
     who = contextvars.ContextVar("who", default="nobody")
     who.set("me")

@@ -231,7 +231,7 @@ def test_every_end(end: Any, shown: str) -> None:
         (events.TextRetracted(), "  · the text above was taken back\n"),
         (events.UserEvent(name="paid", data=3), "  · paid 3\n"),
         (events.InputAdded(input="and now?"), "  · input: and now?\n"),
-        (events.RunAttempt(number=2, resumed_from=9), "  · attempt 2: goes on from position 9\n"),
+        (events.RunAttempt(number=2, resumed_from=9), "  · another process goes on (attempt 2): all behind positio…\n"),
         (events.RunPaused(interruptions=("a",)), "  · paused: 1 call(s) wait for approval\n"),
         (events.RunDecided(call_id="c", decision="approved"), "  · approved: c\n"),
         (events.RunResumed(), "  · goes on\n"),

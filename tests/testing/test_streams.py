@@ -77,9 +77,19 @@ def changed(entries: list[Entry], at: int, **fields: Any) -> list[Entry]:
     return [*entries[: at - 1], other, *entries[at:]]
 
 
-def nested(event: Event, *, depth: int = 1, parent: str = RUN, path: tuple[str, ...] = ("c1",)) -> Entry:
+def nested(
+    event: Event,
+    *,
+    depth: int = 1,
+    parent: str = RUN,
+    path: tuple[str, ...] = ("c1",),
+    run_id: str = CHILD,
+    turn: int | None = None,
+) -> Entry:
     path = path if depth == 1 else (*path, "c2")
-    stamp = Stamp(run_id=CHILD, agent="C", depth=depth, parent_run_id=parent, time=1.0, path=path)
+    if turn is None:
+        turn = 0 if event.type in ("run.started", "run.resumed", "agent_updated_stream_event") else 1
+    stamp = Stamp(run_id=run_id, agent="C", turn=turn, depth=depth, parent_run_id=parent, time=1.0, path=path)
     return Entry(0, stamp, event)
 
 
@@ -185,7 +195,6 @@ GOOD: dict[str, tuple[Event | Entry, ...]] = {
         answered(), ASKED, SAID, DONE,
     ),
     "a pause that lasts": (*START, RunPaused(), InputAdded(input="x")),
-    "another owner": (*START, ASKED, CREATED, RunAttempt(number=2, resumed_from=2), acts(), ASKED, SAID, DONE),
     "a run inside": (
         *START, ASKED, called(), SAID, BEGINS,
         nested(RunStarted(agent="C")), nested(acts("C")), nested(DONE), ENDS, answered(), DONE,
@@ -199,7 +208,140 @@ def test_what_a_run_may_write_passes(events: tuple[Any, ...]) -> None:
     assert not clauses(report(log(*events)))
 
 
+def began(call_id: str) -> ToolStarted:
+    return ToolStarted(call_id=call_id, name="f")
+
+
+def ended(call_id: str) -> ToolFinished:
+    return ToolFinished(call_id=call_id, name="f")
+
+
+BEGUN = (*START, ASKED, CREATED, item_done(), called())
+"""Six events: a call that the model has written, in an answer that goes on."""
+TWO_TOOLS = (*START, ASKED, called("c1"), called("c2"), SAID, BEGINS, began("c2"), ENDS, answered())
+"""Ten events: of two tools, one is done at position 10, and the other runs."""
+CHILD_BEGINS = (RunStarted(agent="C"), acts("C"))
+INSIDE = (*CALLING, *(nested(each) for each in (*CHILD_BEGINS, ASKED, CREATED)))
+"""Ten events: a run is nested in the tool that runs, and asks its model."""
+
+
+def again(resumed_from: int, number: int = 2) -> RunAttempt:
+    return RunAttempt(number=number, resumed_from=resumed_from)
+
+
+GOES_ON = {
+    "before the first turn": (*BEGUN, again(2), acts(), ASKED, CREATED, FINAL, SAID, DONE),
+    "with a turn that had begun": (*BEGUN, again(3), acts(), ASKED, CREATED, FINAL, SAID, DONE),
+    "with the tools of a turn": (*CALLING, again(5), acts(), BEGINS, ENDS, answered(), DONE),
+    "with the tools that have no result": (
+        *TWO_TOOLS, ToolProgress(call_id="c2", name="f"), again(10), acts(), began("c2"), ended("c2"), answered("c2"), DONE,
+    ),
+    "with the next turn": (
+        *CALLING, ENDS, answered(), ModelStarted(turn=2), CREATED,
+        again(9), acts(), ModelStarted(turn=2), CREATED, FINAL, ModelCompleted(turn=2), DONE,
+    ),
+    "with the next turn, before which input came": (
+        *START, ASKED, CUT_SHORT, InputAdded(input="x"), ModelStarted(turn=2),
+        again(6), acts(), ModelStarted(turn=2), ModelCompleted(turn=2), DONE,
+    ),
+    "with its output": (*START, ASKED, SAID, again(4), acts(), DONE),
+    "behind a pause": (
+        *START, ASKED, called(), SAID, RunPaused(), RunDecided(call_id="c1", decision="approved"), RunResumed(), acts(),
+        BEGINS, again(6), RunDecided(call_id="c1", decision="approved"), RunResumed(), acts(), BEGINS, ENDS, answered(), DONE,
+    ),
+    "behind a pause, with a word": (
+        *START, ASKED, called(), SAID, RunPaused(), RunResumed(), acts(), again(6), acts(), BEGINS, ENDS, answered(), DONE,
+    ),
+    "and pauses": (*CALLING, again(5), acts(), RunPaused()),
+    "in another log": (
+        RunStarted(agent="A"), RunResumed(of="run_0"), acts(), BEGINS, again(3), acts(), BEGINS, ENDS, answered(), ASKED, SAID, DONE,
+    ),
+    "with a handoff": (
+        *HANDOFF, handed_over(), acts("B"),
+        Entry(0, Stamp(run_id=RUN, agent="A", turn=1, time=1.0), again(5)), acts(),
+        handed_over(), acts("B"), ModelStarted(turn=2), ModelCompleted(turn=2), DONE,
+    ),
+    "several times": (
+        *BEGUN, again(3), acts(), ASKED, CREATED, item_done(), called(),
+        again(3, 3), acts(), ASKED, CREATED, FINAL, SAID, again(18, 4), acts(), DONE,
+    ),
+    "behind an attempt that came to nothing": (*BEGUN, again(3), acts(), again(8, 3), acts(), ASKED, SAID, DONE),
+    "to fail at once": (*CALLING, again(5), acts(), RunFailed(code="not_resumable", message="x", error_id="x")),
+    "to be stopped": (*CALLING, again(5), acts(), answered(), RunCancelled()),
+    "with a nested run": (
+        *INSIDE, again(10), acts(), BEGINS, nested(RunResumed()), nested(acts("C")),
+        nested(ModelStarted(turn=1)), nested(SAID), nested(DONE), ENDS, answered(), DONE,
+    ),
+    "with a nested run that had ended": (
+        *INSIDE, nested(FINAL), nested(SAID), nested(DONE), again(8), acts(), BEGINS, nested(RunResumed()), nested(acts("C")), nested(RunCancelled()),
+        ENDS, answered(), DONE,
+    ),
+    "with another nested run": (
+        *INSIDE, again(5), acts(), BEGINS, *(nested(each, run_id="run_3") for each in (*CHILD_BEGINS, DONE)), ENDS, answered(), DONE,
+    ),
+    "with another nested run, where the first had begun": (
+        *INSIDE, again(10), acts(), BEGINS, *(nested(each, run_id="run_3") for each in (*CHILD_BEGINS, DONE)), ENDS, answered(), DONE,
+    ),
+    "without its nested run": (*INSIDE, again(10), acts(), BEGINS, ENDS, answered(), DONE),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("events", GOES_ON.values(), ids=GOES_ON)
+def test_another_process_goes_on(events: tuple[Any, ...]) -> None:
+    entries = log(*events)
+
+    assert not clauses(report(entries, ended=events[-1].type in TERMINAL_TYPES))
+    for after in range(1, len(entries)):
+        assert not clauses(report(entries[after:], ended=False)), f"(after={after})"
+        assert not clauses(report([*entries[:2], *entries[after + 2 :]], ended=False, filtered=True))
+    assert not clauses(report([entry.event for entry in entries if not entry.depth], ended=False))
+
+
+def test_who_goes_on_from_further_back_than_is_kept_goes_on_from_what_was_not_seen() -> None:
+    turns = [(ModelStarted(turn=turn), ModelCompleted(turn=turn)) for turn in range(1, 101)]
+    inside = (*CALLING, *map(nested, CHILD_BEGINS), *(nested(e, turn=e.turn) for turn in turns for e in turn))
+    resumes = (RunResumed(), acts("C"), ModelStarted(turn=101), ModelCompleted(turn=101), DONE)
+
+    for resumed_from in (6, 10, 60, 160, 208):
+        child = [nested(event, turn=101) for event in resumes] if resumed_from > 6 else []
+        taken_up = (acts(), BEGINS, *child)
+        events = log(*inside, again(resumed_from), *taken_up, ENDS, answered(), DONE)
+
+        assert not clauses(report(events)), f"(from {resumed_from})"
+
+
 BROKEN: list[tuple[str, list[Any]]] = [
+    ("an_attempt_is_of_the_root_run", log(*BEGUN, again(2, 1))),
+    ("an_attempt_is_of_the_root_run", log(*BEGUN, again(2), acts(), again(2, 2))),
+    ("an_attempt_is_of_the_root_run", log(*BEGUN, again(2), acts(), again(2, 4))),
+    ("an_attempt_is_of_the_root_run", log(*INSIDE, nested(again(5)))),
+    ("an_attempt_goes_on_from_what_stands", log(*BEGUN, again(7))),
+    ("an_attempt_goes_on_from_what_stands", log(*BEGUN, again(0))),
+    ("an_attempt_goes_on_from_what_stands", log(*BEGUN, again(4))),
+    ("an_attempt_goes_on_from_what_stands", log(*START, ASKED, CREATED, FINAL, SAID, again(4))),
+    ("an_attempt_goes_on_from_what_stands", log(*BEGUN, again(2), acts(), again(4, 3))),
+    ("what_is_finished_stays", log(*START, ASKED, SAID, again(3))),
+    ("what_is_finished_stays", log(*TWO_TOOLS, again(6))),
+    ("what_is_void_stays_void", log(*INSIDE, again(5), acts(), nested(UserEvent(name="x")), nested(DONE))),
+    ("what_is_void_stays_void", log(*INSIDE, again(5), acts(), BEGINS, nested(RunResumed()))),
+    ("what_is_void_stays_void", log(*INSIDE, again(5), acts(), nested(RunStarted(agent="C"), depth=2, parent=CHILD, run_id="run_3"))),
+    ("a_paused_run_waits", log(*INSIDE, again(10), acts(), BEGINS, nested(ASKED))),
+    ("a_nested_run_answers_a_call", log(*INSIDE, again(10), acts(), nested(RunResumed()))),
+    ("a_nested_run_answers_a_call", log(*INSIDE, again(10), acts(), BEGINS, nested(RunResumed()), ENDS)),
+    ("every_model_call_ends", log(*BEGUN, again(2), acts(), SAID)),
+    ("a_model_speaks_in_its_call", log(*BEGUN, again(2), acts(), FINAL)),
+    ("every_tool_that_starts_finishes", log(*CALLING, again(5), acts(), ENDS)),
+    ("every_call_is_answered_once", log(*BEGUN, again(2), acts(), answered())),
+    ("every_call_is_answered_once", log(*TWO_TOOLS, again(10), acts(), answered())),
+    ("every_call_is_answered_once", log(*CALLING, again(5), acts(), RunCancelled())),
+    ("every_call_is_answered_once", log(*CALLING, again(5), acts(), UserEvent(name="x"), RunFailed(code="x", message="x", error_id="x"))),
+    ("a_tool_runs_for_a_call", log(*BEGUN, again(2), acts(), BEGINS)),
+    ("a_tool_runs_for_a_call", log(*TWO_TOOLS, again(10), acts(), BEGINS)),
+    ("a_handoff_is_requested_then_takes_place", log(*START, ASKED, SAID, again(4), DONE)),
+    ("a_handoff_is_requested_then_takes_place", log(*START, ASKED, SAID, again(4), acts("B"))),
+    ("a_run_ends_once", log(*START, DONE, again(2))),
+    ("values_are_valid", log(*START, RunAttempt(number="2", resumed_from=1))),  # pyright: ignore[reportArgumentType]
+    ("values_are_valid", log(*CALLING[:-1], ToolStarted(call_id="c1", name="f", once=1))),  # pyright: ignore[reportArgumentType]
     ("everything_is_an_event", [*log(*START), '{"type": "no.such"}']),
     ("values_are_valid", log(*START, RunPaused(), RunDecided(call_id="c1", decision="perhaps"))),
     ("a_handoff_is_requested_then_takes_place", log(*START, RunPaused(), RunResumed(), acts("B"))),

@@ -166,6 +166,17 @@ def test_a_timeout_that_is_none_is_refused(option: dict[str, Any], error: type[E
         tool(lambda: 1, name_override="one", **option)
 
 
+@pytest.mark.parametrize("retry", ["always", "", True, None, ["never"]])
+def test_whether_a_call_may_be_begun_again_is_one_of_two_words(retry: Any) -> None:
+    with pytest.raises(ValueError, match=r"Tool one: retry=.*: expected 'safe', .* or 'never'"):
+        tool(lambda: 1, name_override="one", retry=retry)
+
+
+def test_a_tool_may_be_begun_again_unless_it_says_otherwise() -> None:
+    assert tool(lambda: 1, name_override="one").retry == "safe"
+    assert tool(lambda: 1, name_override="one", retry="never").retry == "never"
+
+
 # --- calling one -------------------------------------------------------------------------------
 
 

@@ -7,8 +7,8 @@ Rules of this file:
 
 1. A call has pieces in state "forming", if any, and then one that is "done" or "dropped".
    The deltas of a call that is done, joined, are its arguments.
-2. "dropped" says that the call is void: its answer was cut off, or the model is asked again;
-   that may be so of one that was done, too. One of which nothing was told is left at that.
+2. "dropped" says that the call is void: its answer was cut off, or the model is asked again, by
+   this process or by another; that may be so of one that was done, too. One of which nothing was told is left at that.
 3. Nothing of a server was checked: what cannot be tied to a call is left out.
 """
 
@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import msgspec
 
-from millstream.events import ModelCompleted, ModelRetried, RawResponsesStreamEvent
+from millstream.events import ModelCompleted, ModelRetried, RawResponsesStreamEvent, RunAttempt
 from millstream.items import raw_field
 
 if TYPE_CHECKING:
@@ -64,7 +64,7 @@ class ToolArguments:
             json = payload if isinstance(payload, bytes) else payload.json
             # A scan of the bytes spares decoding what is no call, which most events are.
             return self._raw(json) if b"function_call" in json else ()
-        if isinstance(payload, ModelRetried):
+        if isinstance(payload, ModelRetried | RunAttempt):
             return self._drop([*self._done, *self._open.values()])
         if isinstance(payload, ModelCompleted) or payload.type.startswith("run."):
             return self._drop(self._open.values())

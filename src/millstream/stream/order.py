@@ -9,6 +9,10 @@ output where it came to be. Programs written for the OpenAI Agents SDK expect an
 Nothing is held back beyond that, and whatever is held is given out before the stream ends. Where
 a model call is tried again (`model.retried`), the items of the try that failed are left out; its
 raw events have been given out by then, and the next try begins with `response.created` again.
+
+So it is where another process goes on with the run (`run.attempt`) that had died in a model call.
+What a finished call said and what a tool gave is never void: outputs that are held go out there,
+those of the turn that are still to come behind it, and none comes twice.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ from millstream.events import (
     ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
+    RunAttempt,
     RunItemStreamEvent,
     StreamEvent,
     ToolFinished,
@@ -66,10 +71,10 @@ class EventOrder:
             self._calls.clear()
             return released
         if isinstance(event, ModelRetried):
-            # The items of the try that was given up are void. Its raw events are out already.
-            self._items.clear()
-            self._calls.clear()
-            return []
+            return self._give_up_try()
+        if isinstance(event, RunAttempt) and self._in_model:
+            self._in_model = False
+            return self._give_up_try()
         if isinstance(event, ModelCompleted):
             self._in_model = False
             released = [*self._items]
@@ -86,6 +91,12 @@ class EventOrder:
         released: list[StreamEvent] = [*self._items, *self._release_outputs()]
         self._items.clear()
         return released
+
+    def _give_up_try(self) -> list[StreamEvent]:
+        """The items that the model has said in this try are void. Its raw events are out already."""
+        self._items.clear()
+        self._calls.clear()
+        return []
 
     def _item(self, event: RunItemStreamEvent) -> list[StreamEvent]:
         if self._in_model:
@@ -106,5 +117,8 @@ class EventOrder:
             self._outputs, key=lambda e: place.get(call_id_of(e.item.raw_item) or "", len(place))
         )
         self._outputs = []
-        self._calls = []
+        for event in outputs:
+            call_id = call_id_of(event.item.raw_item) or ""
+            if call_id in self._calls:
+                self._calls.remove(call_id)
         return [*outputs]

@@ -4,8 +4,9 @@ Rules of this file:
 
 1. A value only grows: text gets longer, lists and objects get more. A number, `true`, `false` or
    `null` is there when it is whole. What is there stays, until the model starts over.
-2. Where the model starts over (another turn, another try, another agent), and where what it
-   said is taken back, a `Partial` without a value says that what came before is void.
+2. Where the model starts over (another turn, another try, another agent, another process that goes
+   on with the run), and where what it said is taken back, a `Partial` without a value says that what
+   came before is void.
 3. The text is parsed from its beginning, which the parser does at some 50 MB a second. So that a
    long text does not cost its length for every read of the socket, it is parsed when it has
    grown by a part of its length: all of it costs about `_PART` times its length.
@@ -28,6 +29,7 @@ from millstream.events import (
     ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
+    RunAttempt,
     RunCompleted,
     RunItemStreamEvent,
     TextRetracted,
@@ -94,7 +96,7 @@ class PartialOutput:
             elif isinstance(payload, AgentUpdatedStreamEvent):
                 found += self._void()
                 self._write_as(payload.new_agent)
-            elif isinstance(payload, ModelStarted | ModelRetried | TextRetracted):
+            elif isinstance(payload, ModelStarted | ModelRetried | RunAttempt | TextRetracted):
                 found += self._void()
             elif isinstance(payload, RunCompleted):
                 found.append(payload.output)

@@ -1,4 +1,8 @@
-"""The text of a run: the deltas of what its model writes, as a fold over entries."""
+"""The text of a run: the deltas of what its model writes, as a fold over entries.
+
+What was given cannot be taken back: where the model is asked again, by this process or by another
+that goes on with the run, the text goes on with that of the next try. Entries tell where.
+"""
 
 from __future__ import annotations
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Entry,
         ModelRetried,
         RawResponsesStreamEvent,
+        RunAttempt,
         RunCancelled,
         RunCompleted,
         RunFailed,
@@ -244,6 +245,12 @@ class View:
     def _retried(self, run: _Run, _: Entry, event: ModelRetried) -> None:
         self._note(run, f"the model is asked again in {event.delay:.1f} s: {event.reason}")
 
+    def _attempt(self, run: _Run, _: Entry, event: RunAttempt) -> None:
+        for each in self._runs.values():  # what is not a whole line yet, or in no item, is void
+            each.line = each.said = ""
+        void = f"all behind position {event.resumed_from} is void"
+        self._note(run, f"another process goes on (attempt {event.number}): {void}")
+
     def _guardrail(self, run: _Run, _: Entry, event: Any) -> None:
         if event.tripped:
             self._line(
@@ -327,6 +334,9 @@ class TextView:
             output = event.output
             rest = output if isinstance(output, str) and output != self._last else ""
             return self._end_line() + self._piece(rest) + self._end_line()
+        if event.type in ("model.retried", "run.attempt"):  # what is in no message is said anew
+            self._said = ""
+            return self._end_line()
         return self._end_line() if entry.is_terminal else []
 
     def _piece(self, text: str) -> list[Segment]:
@@ -398,7 +408,6 @@ def _get(raw: Any, name: str) -> Any:
 
 
 _NOTES: dict[str, Callable[[Any], str]] = {
-    "run.attempt": lambda e: f"attempt {e.number}: goes on from position {e.resumed_from}",
     "run.paused": lambda e: f"paused: {len(e.interruptions)} call(s) wait for approval",
     "run.decided": lambda e: f"{e.decision}: {e.call_id}",
     "run.resumed": lambda _: "goes on",
@@ -415,6 +424,7 @@ _SHOW: dict[str, Callable[[View, _Run, Entry, Any], None]] = {
     "tool.progress": View._tool_told,  # pyright: ignore[reportPrivateUsage]
     "tool.partial": View._tool_told,  # pyright: ignore[reportPrivateUsage]
     "model.retried": View._retried,  # pyright: ignore[reportPrivateUsage]
+    "run.attempt": View._attempt,  # pyright: ignore[reportPrivateUsage]
     "guardrail.result": View._guardrail,  # pyright: ignore[reportPrivateUsage]
     "run.completed": View._completed,  # pyright: ignore[reportPrivateUsage]
     "run.failed": View._failed,  # pyright: ignore[reportPrivateUsage]

@@ -34,6 +34,9 @@ ToolErrorFunction: TypeAlias = Callable[[RunContextWrapper[Any], Exception], May
 ToolTimeoutBehavior: TypeAlias = Literal["error_as_result", "raise_exception"]
 """What becomes of a tool that took too long: the model is told, or the run ends."""
 
+ToolRetry: TypeAlias = Literal["safe", "never"]
+"""Whether a call that began, and left no result as its process died, is begun again, or ends its run."""
+
 ToolFunction: TypeAlias = Callable[..., Any]
 
 IsEnabled: TypeAlias = bool | Callable[[RunContextWrapper[Any], "AgentBase[Any]"], MaybeAwaitable[bool]]
@@ -74,6 +77,10 @@ class FunctionTool:
     """A name for people to read. Calls of it carry it."""
     mcp_annotations: ToolAnnotations | None = field(default=None, repr=False)
     """What an MCP server says of the tool: whether it only reads, say."""
+    retry: ToolRetry = "safe"
+    """Whether a call that began may be begun again, where its process died before there was a result
+    and another one goes on with the run. With "never" the run fails there, code `interrupted`, as
+    it does for every call that needed approval."""
 
     def __post_init__(self) -> None:
         if not _TAKEN.fullmatch(self.name):
@@ -94,6 +101,11 @@ class FunctionTool:
         if self.timeout_behavior not in get_args(ToolTimeoutBehavior):
             choices = ", ".join(get_args(ToolTimeoutBehavior))
             raise ValueError(f"Tool {self.name}: timeout_behavior must be one of: {choices}.")
+        if self.retry not in get_args(ToolRetry):
+            raise ValueError(
+                f"Tool {self.name}: retry={self.retry!r}: expected 'safe', where a call that left no result may be "
+                "begun again after a crash, or 'never'."
+            )
 
     @property
     def qualified_name(self) -> str:
@@ -275,6 +287,8 @@ class ToolOptions(TypedDict, total=False):
     """Whether the model is told of a timeout, or the run ends."""
     timeout_error_function: ToolErrorFunction | None
     """Makes the text that the model is told of a timeout."""
+    retry: ToolRetry
+    """"never" for a tool whose call is not to be begun a second time where a process died in the first."""
     defer_loading: bool
     """Not supported, as all that follow."""
     custom_data_extractor: Any
@@ -305,6 +319,7 @@ def function_tool(
     timeout: float | None = None,
     timeout_behavior: ToolTimeoutBehavior = "error_as_result",
     timeout_error_function: ToolErrorFunction | None = None,
+    retry: ToolRetry = "safe",
     defer_loading: bool = False,
     custom_data_extractor: Any = None,
     allowed_callers: Any = None,
@@ -356,6 +371,7 @@ def function_tool(
             timeout_seconds=timeout,
             timeout_behavior=timeout_behavior,
             timeout_error_function=timeout_error_function,
+            retry=retry,
         )
 
     return make if func is None else make(func)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator
-from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
+from copy import copy
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeAlias
 
 if TYPE_CHECKING:
     from millstream.events import Entry
 
-Family: TypeAlias = Literal["stream", "run", "agents", "model", "tools", "raw"]
+Family: TypeAlias = Literal["stream", "run", "attempts", "agents", "model", "tools", "raw"]
 
 
 class Clause(NamedTuple):
@@ -39,7 +41,13 @@ _TABLE: dict[Family, dict[str, str]] = {
         "a_nested_run_lives_in_its_parent": "A nested run begins after its parent and ends before it, or waits for good, one level deeper.",
         "a_nested_run_answers_a_call": "The path of a nested run is its parent's and the call that it answers. The tool of that call runs before it begins, and until it has ended.",
         "the_envelope_tells_the_state": "Parent, depth and path of a run never change, its turn never goes back, and its agent is the one that acts.",
-        "a_paused_run_waits": "No model call and no tool is open when a run pauses, and it goes on with run.resumed.",
+        "a_paused_run_waits": "No model call and no tool is open when a run pauses, and it goes on with run.resumed. An attempt pauses the runs that are nested in its own.",
+    },
+    "attempts": {
+        "an_attempt_is_of_the_root_run": "run.attempt is of the root run, and no nested one. Its number is that of the attempt before it and one, from 2 on.",
+        "an_attempt_goes_on_from_what_stands": "resumed_from is a position of the run before its attempt: one that is not void, and not inside of a model call.",
+        "what_is_finished_stays": "A completed model call of the root run is never void, nor is what a tool of it gave.",
+        "what_is_void_stays_void": "A nested run that began in the void part says nothing more, and none begins in it.",
     },
     "agents": {
         "an_agent_is_named_before_it_acts": "No model is asked and no tool runs before agent_updated_stream_event.",
@@ -55,7 +63,7 @@ _TABLE: dict[Family, dict[str, str]] = {
     "tools": {
         "every_tool_that_starts_finishes": "Every tool.started has one tool.finished of the same call; what a tool says stands between.",
         "a_tool_runs_for_a_call": "A tool starts for a call that the model made in this turn and that has no output.",
-        "every_call_is_answered_once": "Every function call has one output, behind the call and the end of its tool, before the next model call and the end of the run.",
+        "every_call_is_answered_once": "Every function call has one output, behind the call and the end of its tool, before the next model call and the end of the run. Where nobody can go on with a run, it fails at once behind run.attempt, and owes none.",
     },
     "raw": {
         "a_response_begins_and_ends_once": "A response begins with response.created; its final event is its last.",
@@ -82,6 +90,27 @@ class Rule:
     def forget(self) -> None:
         """Something was not seen."""
 
+    def kept(self) -> dict[str, Any]:
+        """What was seen so far, to go back to."""
+        return _own(vars(self))
+
+    def go_back(self, kept: dict[str, Any], *, is_nested: bool) -> None:
+        """Another process goes on from where this was `kept`: what ran then does not run any more.
+
+        Args:
+            kept: what `kept` gave. It may be gone back to any number of times.
+            is_nested: the run waits for `run.resumed`, as behind a pause.
+        """
+        vars(self).update(_own(kept))
+
     def end(self) -> Iterator[Violation]:
         """The stream ends without an end of the run; what that breaks."""
         return iter(())
+
+
+def _own(values: dict[str, Any]) -> dict[str, Any]:
+    """`values`, of which those that change are copies."""
+    return {name: copy(value) if type(value) in _CHANGE else value for name, value in values.items()}
+
+
+_CHANGE = (Counter, dict, set, list)

@@ -47,6 +47,11 @@ class Envelope(Rule):
             )
         self._turn = entry.turn
 
+    def go_back(self, kept: dict[str, Any], *, is_nested: bool) -> None:
+        """Another process goes on from where this was `kept`, perhaps with the turn before the one that was to begin."""
+        super().go_back(kept, is_nested=is_nested)
+        self._turn = max(0, self._turn - 1)
+
 
 def _told(path: tuple[str, ...]) -> str:
     return "/".join(path) or "none"
@@ -94,6 +99,11 @@ class Life(Rule):
         """Something was not seen."""
         self._missed = True
 
+    def go_back(self, kept: dict[str, Any], *, is_nested: bool) -> None:
+        """Another process goes on from where this was `kept`."""
+        super().go_back(kept, is_nested=is_nested)
+        self._is_paused = is_nested
+
     def end(self) -> Iterator[Violation]:
         """What it breaks that the stream ends here."""
         if not self._is_paused:
@@ -129,7 +139,6 @@ class Pause(Rule):
     _MEANWHILE = TERMINAL_TYPES - {"run.completed"} | {
         "run.decided",
         "run.resumed",
-        "run.attempt",
         "input.added",
         "user.event",
     }
@@ -154,12 +163,18 @@ class Pause(Rule):
             for what in ("model", "tool"):
                 if self._open[what] > 0:
                     yield Violation("a_paused_run_waits", f"The run pauses in the middle of a {what} call.")
-        elif kind in ("run.resumed", "run.attempt"):
+        elif kind == "run.resumed":
             self._paused = False
 
     def forget(self) -> None:
         """Something was not seen."""
         self._paused = False
+        self._open.clear()
+
+    def go_back(self, kept: dict[str, Any], *, is_nested: bool) -> None:
+        """Another process goes on from where this was `kept`."""
+        super().go_back(kept, is_nested=is_nested)
+        self._paused = is_nested
         self._open.clear()
 
 
@@ -173,7 +188,7 @@ class Agents(Rule):
         self._known = True
         self._acting: str | None = None
         self._target: str | None = None
-        """Where the last handoff leads, until that agent acts; or who acts again behind a pause."""
+        """Where the last handoff leads, until that agent acts; or who acts again behind a pause or an attempt."""
         self._requested: set[str | None] = set()
         self._saw_requests = True
         """Whether the handoffs that the model asked for in this turn were seen: not where it began in another log."""
@@ -181,8 +196,10 @@ class Agents(Rule):
     def see(self, entry: Entry) -> Iterator[Violation]:
         """What is wrong with `entry`, after what was seen before."""
         event = entry.event
-        self._saw_requests = self._saw_requests or entry.type == "model.started"
-        if isinstance(event, RunResumed):
+        if entry.type == "model.started":
+            self._saw_requests = True
+            self._requested.clear()
+        if isinstance(event, RunResumed | RunAttempt):
             self._target = self._acting
         elif isinstance(event, AgentUpdatedStreamEvent):
             yield from self._updated(_name(event.new_agent))
@@ -193,7 +210,7 @@ class Agents(Rule):
         elif self._target is not None and entry.type in ("model.started", "run.completed"):
             yield Violation(
                 "a_handoff_is_requested_then_takes_place",
-                f"{entry.type} came behind a handoff or a pause: expected agent_updated_stream_event of {self._target!r}.",
+                f"{entry.type} came behind a handoff, a pause or an attempt: expected agent_updated_stream_event of {self._target!r}.",
             )
             self._target = None
         if isinstance(event, RunItemStreamEvent):

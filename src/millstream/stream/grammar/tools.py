@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from typing import Any
 
 from millstream.events import (
+    AgentUpdatedStreamEvent,
     Entry,
     ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
+    RunAttempt,
+    RunFailed,
     RunItemStreamEvent,
     ToolFinished,
     ToolPartial,
@@ -33,12 +36,18 @@ class Calls(Rule):
         self._open: Counter[str | None] = Counter()
         self._running: Counter[str | None] = Counter()
         self._in_model_call: Counter[str | None] = Counter()
+        self._owes_nothing = False
+        """Whether nothing came behind run.attempt but an agent: a run that nobody can go on with fails there."""
         self._known = not sdk
         self._sdk = sdk
 
     def see(self, entry: Entry) -> Iterator[Violation]:
         """What is wrong with `entry`, after what was seen before."""
         event = entry.event
+        owes_nothing = self._owes_nothing
+        self._owes_nothing = isinstance(event, RunAttempt) or (
+            owes_nothing and isinstance(event, AgentUpdatedStreamEvent)
+        )
         if self._sdk and (isinstance(event, RawResponsesStreamEvent) or _asks(event)):
             self._sdk, self._known = False, True
         if isinstance(event, RunItemStreamEvent):
@@ -57,7 +66,8 @@ class Calls(Rule):
             self._open -= self._in_model_call  # superseded
             self._in_model_call.clear()
         elif isinstance(event, ModelStarted) or entry.is_terminal:
-            yield from self._unanswered(entry.type)
+            if not (owes_nothing and isinstance(event, RunFailed)):
+                yield from self._unanswered(entry.type)
             if isinstance(event, ModelStarted):
                 self._settle()
 
@@ -99,6 +109,11 @@ class Calls(Rule):
         self._settle()
         self._known = False
 
+    def go_back(self, kept: dict[str, Any], *, is_nested: bool) -> None:
+        """Another process goes on from where this was `kept`."""
+        super().go_back(kept, is_nested=is_nested)
+        self._running.clear()
+
 
 class Tools(Rule):
     """Tools that run."""
@@ -139,6 +154,11 @@ class Tools(Rule):
         """Something was not seen."""
         self._running.clear()
         self._known = False
+
+    def go_back(self, kept: dict[str, Any], *, is_nested: bool) -> None:
+        """Another process goes on from where this was `kept`."""
+        super().go_back(kept, is_nested=is_nested)
+        self._running.clear()
 
 
 def _asks(event: Any) -> bool:

@@ -38,8 +38,11 @@ def wrong_values(entry: Entry, *, bare: bool) -> Iterator[Violation]:
         expected = ITEM_EVENT_NAMES.get(getattr(event.item, "type", ""))
         if event.name != expected:
             wrong.append(("name", event.name, f"{expected}, as its item says"))
-    if kind == "run.attempt" and not (_is_count(event.number) and _is_count(event.resumed_from)):
-        wrong.append(("resumed_from", event.resumed_from, "a position"))
+    if kind == "run.attempt":
+        numbers = {"number": event.number, "resumed_from": event.resumed_from}
+        wrong += [(field, value, "a count") for field, value in numbers.items() if not _is_count(value)]
+    if kind == "tool.started" and not isinstance(event.once, bool):
+        wrong.append(("once", event.once, "a boolean"))
     for field, value, expected in wrong:
         yield Violation("values_are_valid", f"{kind}: {field} is {_short(value)}: expected {expected}.")
 

@@ -2,23 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from millstream.events import (
-    Entry,
-    RunAttempt,
-    RunResumed,
-    RunStarted,
-    ToolFinished,
-    ToolStarted,
-)
-from millstream.stream.grammar.clauses import Rule, Violation
-from millstream.stream.grammar.life import SDK_EVENTS, Agents, Envelope, Life, OnlyThree, Pause
-from millstream.stream.grammar.model import Items, ModelCalls, OrderedItems
-from millstream.stream.grammar.raw import RawEvents
-from millstream.stream.grammar.tools import Calls, Tools
+from millstream.events import Entry, RunAttempt, RunResumed, RunStarted, ToolFinished
+from millstream.stream.grammar.clauses import Violation
+from millstream.stream.grammar.life import SDK_EVENTS
+from millstream.stream.grammar.run import RunGrammar
 from millstream.stream.grammar.values import wrong_values
 
 
@@ -40,7 +30,10 @@ class StreamGrammar:
         self._gap = False
         """Whether the stream has said that the next position may be any later one."""
         self._saw_all = True
-        self._runs: dict[str, _Run] = {}
+        self._runs: dict[str, RunGrammar] = {}
+        self._unsettled: dict[str, RunGrammar] = {}
+        """Those of which something may yet become void: what stands behind position `_settled`."""
+        self._settled = 0
 
     @property
     def runs(self) -> int:
@@ -55,16 +48,25 @@ class StreamGrammar:
             return found
         if not self._bare:
             found += self.position(entry.position)
+        event = entry.event
         run = self._runs.get(entry.run_id)
         if run is None:
-            run = self._runs[entry.run_id] = self._new_run(entry)
+            run = self._runs[entry.run_id] = self._unsettled[entry.run_id] = self._new_run(entry)
             if not self._bare:
                 found += self._nested(run, entry)
+        elif isinstance(event, RunResumed):
+            found += self._goes_on(run)
+        if not (self._bare or run.ended):
+            found += run.attempts.see(entry)
+            if isinstance(event, RunAttempt) and not run.depth:
+                self._go_back(event.resumed_from)
         found += run.see(entry)
-        if isinstance(entry.event, ToolFinished):
-            found += self._inside_of(run, entry.event.call_id)
+        if isinstance(event, ToolFinished):
+            found += self._inside_of(run, event.call_id)
         if entry.is_terminal:
             found += self._children_of(run)
+        if not run.depth and run.attempts.finished > self._settled:
+            self._settle(run.attempts.finished)
         return found
 
     def position(self, position: int) -> list[Violation]:
@@ -125,13 +127,13 @@ class StreamGrammar:
             found += [Violation(each.clause, f"{which}{each.what}") for each in run.end()]
         return found
 
-    def _new_run(self, entry: Entry) -> _Run:
+    def _new_run(self, entry: Entry) -> RunGrammar:
         # One that begins here was seen from its beginning, whatever came before it.
         known = self._saw_all or isinstance(entry.event, RunStarted)
         sdk = self._bare and self._saw_all and isinstance(entry.event, SDK_EVENTS)
-        return _Run(entry, known=known, sdk=sdk, bare=self._bare, raw=self._raw)
+        return RunGrammar(entry, known=known, sdk=sdk, bare=self._bare, raw=self._raw)
 
-    def _nested(self, run: _Run, entry: Entry) -> Iterator[Violation]:
+    def _nested(self, run: RunGrammar, entry: Entry) -> Iterator[Violation]:
         if entry.depth == 0:
             if len(self._runs) > 1 and self._saw_all:
                 yield Violation(
@@ -146,6 +148,9 @@ class StreamGrammar:
                     "a_nested_run_lives_in_its_parent",
                     f"Run {entry.run_id} is nested in {entry.parent_run_id}, of which nothing was seen.",
                 )
+            return
+        if parent.is_void:
+            run.is_void = True
             return
         if parent.ended:
             yield Violation(
@@ -166,7 +171,28 @@ class StreamGrammar:
                     "and a call whose tool runs.",
                 )
 
-    def _inside_of(self, run: _Run, call_id: Any) -> Iterator[Violation]:
+    def _goes_on(self, run: RunGrammar) -> Iterator[Violation]:
+        """Where a nested run that was paused goes on, the tool of its call runs again."""
+        parent = self._runs.get(run.parent_run_id or "")
+        if parent is None or run.is_void or not (run.is_paused and run.path and parent.is_certain):
+            return
+        if not parent.runs_tool(run.path[-1]):
+            yield Violation(
+                "a_nested_run_answers_a_call",
+                f"Run {run.run_id} goes on, and the tool of its call {run.path[-1]!r} does not run.",
+            )
+
+    def _go_back(self, position: int) -> None:
+        """All runs are again what they were at `position`; those that began behind it are void."""
+        for run in self._unsettled.values():
+            run.go_back(position)
+
+    def _settle(self, position: int) -> None:
+        """Nothing up to `position` becomes void any more."""
+        self._settled = position
+        self._unsettled = {run_id: run for run_id, run in self._unsettled.items() if not run.settle(position)}
+
+    def _inside_of(self, run: RunGrammar, call_id: Any) -> Iterator[Violation]:
         """What is open in a call of `run` whose tool has finished."""
         if run.runs_tool(call_id):
             return  # another call of that id
@@ -178,7 +204,7 @@ class StreamGrammar:
                     f"The tool of call {call_id!r} finishes, and run {child.run_id} inside it has not ended.",
                 )
 
-    def _children_of(self, run: _Run) -> Iterator[Violation]:
+    def _children_of(self, run: RunGrammar) -> Iterator[Violation]:
         for child in self._open_in(run):
             if not run.runs_tool(child.path[-1]):  # the tool that has not finished is told of
                 yield Violation(
@@ -186,83 +212,12 @@ class StreamGrammar:
                     f"Run {run.run_id} ends, and run {child.run_id} inside it has not ended.",
                 )
 
-    def _open_in(self, run: _Run) -> list[_Run]:
+    def _open_in(self, run: RunGrammar) -> list[RunGrammar]:
         """The runs nested in `run` that are known to have begun and not to have ended."""
         return [
             child
             for child in self._runs.values()
-            if child.parent_run_id == run.run_id and child.is_certain and not (child.ended or child.is_paused)
+            if child.parent_run_id == run.run_id
+            and child.is_certain
+            and not (child.ended or child.is_paused or child.is_void)
         ]
-
-
-# --- one run -----------------------------------------------------------------------------------
-
-
-class _Run:
-    """What was seen of one run: its rules, and what the whole stream must know of it."""
-
-    def __init__(self, entry: Entry, *, known: bool, sdk: bool, bare: bool, raw: bool) -> None:
-        self.run_id = entry.run_id
-        self.parent_run_id = entry.parent_run_id
-        self.depth = entry.depth
-        self.path = entry.path
-        self._running: Counter[str] = Counter()
-        """The tools that run, by their calls."""
-        self.ended = False
-        self.is_paused = False
-        self.is_certain = known
-        rules: list[Rule]
-        if sdk:
-            rules = [OnlyThree(), OrderedItems(), Calls(sdk=True)]
-        else:
-            rules = [
-                Life(),
-                Pause(),
-                Agents(bare=bare),
-                ModelCalls(bare=bare),
-                Items(),
-                Tools(),
-                Calls(),
-            ]
-        if not bare:
-            rules.insert(0, Envelope(entry))
-        if raw:
-            rules.append(RawEvents(sdk=sdk))
-        self._rules = rules
-        if not known:
-            self.forget()
-
-    def see(self, entry: Entry) -> Iterator[Violation]:
-        """What is wrong with `entry`, after what was seen before."""
-        if self.ended:
-            yield Violation(
-                "a_run_ends_once", f"{entry.type} of run {self.run_id or 'this run'} came behind its end."
-            )
-            return
-        event = entry.event
-        if isinstance(event, ToolStarted | ToolFinished) and isinstance(event.call_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
-            self._running[event.call_id] += 1 if isinstance(event, ToolStarted) else -1
-        if isinstance(event, RunAttempt) or (isinstance(event, RunResumed) and event.of is not None):
-            self.forget()  # superseded, or in another log
-        for rule in self._rules:
-            yield from rule.see(entry)
-        self.is_certain = self.is_certain or isinstance(event, RunStarted)
-        self.is_paused = entry.type == "run.paused" or (self.is_paused and entry.type != "run.resumed")
-        self.ended = entry.is_terminal
-
-    def runs_tool(self, call_id: Any) -> bool:
-        """Whether a tool of that call runs, as far as was seen."""
-        return isinstance(call_id, str) and self._running[call_id] > 0
-
-    def forget(self) -> None:
-        """Something was not seen."""
-        self.is_certain = False
-        self._running.clear()
-        for rule in self._rules:
-            rule.forget()
-
-    def end(self) -> Iterator[Violation]:
-        """What it breaks that the stream ends here."""
-        if not self.ended:
-            for rule in self._rules:
-                yield from rule.end()
