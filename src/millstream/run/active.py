@@ -284,13 +284,14 @@ class ActiveRun:
         """End in this process alone, with `error`: the run is another owner's, or was never to be had. Nothing is written."""
         for child in self.children.copy():
             child.leave_to_others(error)
+        logger.warning("run %s: it ends here, and nothing more of it is written: %s", self.run_id, error)
         self.exception = error
+        self.outcome_seen = True  # told, as far as it has an outcome here
         self._traceback = error.__traceback__
         self.writer.closed = True
         self.progress.turn = None
         self.is_left = True
         self._tell_all()
-        self.log_unseen_failure()
 
     def _completed(self) -> RunCompleted:
         return RunCompleted(output=self.progress.final_output, usage=self._usage())

@@ -1,0 +1,192 @@
+"""Runs whose process died go on in another, from their last checkpoint."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
+import pytest
+
+from millstream import Agent, MemoryLog, RunConfig, Runner, RunResultStreaming, ToolContext, tool
+from millstream.errors import RunInterruptedError, StaleOwnerError
+from millstream.events import Entry
+from millstream.log import Batch, RunStore
+from millstream.testing import ManualClock, check_stream, function_call
+from tests.support.by_history import ByHistory
+
+LEASE = 10.0
+
+
+class Freezing(MemoryLog):
+    """Takes so many events; whoever writes more waits until `thaw`, as a process that was stopped."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock=clock)
+        self.frozen_at: int | None = None
+        self.frozen = asyncio.Event()
+        self._thawed = asyncio.Event()
+
+    async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+        if self.frozen_at is not None and epoch == 1 and batch.last > self.frozen_at:
+            self.frozen.set()
+            await self._thawed.wait()
+        await super().append(run_id, batch, epoch=epoch)
+
+    def thaw(self) -> None:
+        self._thawed.set()
+
+
+@dataclass
+class Work:
+    """An agent with two tools side by side, one that is an agent, and a handoff; and what its tools have done."""
+
+    done: list[tuple[str, str]] = field(default_factory=list[tuple[str, str]])
+
+    def agent(self) -> Agent[Any]:
+        @tool
+        async def add(ctx: ToolContext[Any], a: int, b: int) -> int:
+            self.done.append(("add", ctx.idempotency_key or ""))
+            return a + b
+
+        @tool
+        async def mail(ctx: ToolContext[Any], to: str) -> str:
+            self.done.append(("mail", ctx.idempotency_key or ""))
+            return f"sent to {to}"
+
+        helper = Agent(
+            name="helper",
+            tools=[add],
+            model=ByHistory({(): [function_call("add", {"a": 1, "b": 2}, call_id="h1")], ("h1",): "three"}),
+        )
+        last = Agent(name="last", model=ByHistory({("c1", "c2", "c3", "c4"): "All done."}))
+        steps: dict[tuple[str, ...], Any] = {
+            (): [
+                function_call("add", {"a": 2, "b": 2}, call_id="c1"),
+                function_call("mail", {"to": "Ann"}, call_id="c2"),
+            ],
+            ("c1", "c2"): [function_call("ask_helper", {"input": "1+2?"}, call_id="c3")],
+            ("c1", "c2", "c3"): [function_call("transfer_to_last", {}, call_id="c4")],
+        }
+        nested = helper.as_tool("ask_helper", "Asks the helper.")
+        return Agent(name="first", tools=[add, mail, nested], handoffs=[last], model=ByHistory(steps))
+
+
+@asynccontextmanager
+async def frozen(work: Work, at: int, **options: Any) -> AsyncIterator[tuple[Freezing, RunResultStreaming]]:
+    """A run whose process stops when `at` events are written, and whose lease has ended since."""
+    clock = ManualClock()
+    log = Freezing(clock)
+    log.frozen_at = at
+    config = RunConfig(log=log, lease=LEASE, clock=clock, ahead="free", **options)
+    run = Runner.run_streamed(work.agent(), "Go", run_config=config)
+    stopped = asyncio.ensure_future(log.frozen.wait())
+    task = run._run.task
+    assert task is not None
+    await asyncio.wait([stopped, task], return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    run._run.tenure._tasks[0].cancel()  # type: ignore[union-attr]  # a stopped process renews nothing
+    clock.advance(LEASE + 1)
+    try:
+        yield log, run
+    finally:
+        log.thaw()
+        run.cancel()
+        await asyncio.wait([task])
+
+
+async def entries_of(log: RunStore, run_id: str) -> list[Entry]:
+    return [entry async for entry in log.follow(run_id)]
+
+
+async def recover(log: RunStore, agent: Any, **options: Any) -> RunResultStreaming:
+    """The only run that there is to go on with."""
+    [handle] = await Runner.recover(log, agent, run_config=RunConfig(clock=ManualClock()), **options)
+    return handle
+
+
+def uninterrupted() -> int:
+    """How many events the run has that nobody interrupts."""
+
+    async def run() -> int:
+        log = MemoryLog()
+        handle = Runner.run_streamed(Work().agent(), "Go", run_config=RunConfig(log=log, ahead="free"))
+        assert (await handle).final_output == "All done."
+        return (await log.info(handle.run_id)).last
+
+    return asyncio.run(run())
+
+
+EVERYTHING = [
+    "tool_call_item",
+    "tool_call_item",
+    "tool_call_output_item",
+    "tool_call_output_item",
+    "tool_call_item",
+    "tool_call_output_item",
+    "handoff_call_item",
+    "handoff_output_item",
+    "message_output_item",
+]
+PARTS = 6
+
+
+@pytest.mark.parametrize("part", range(PARTS))
+def test_wherever_its_process_stops_a_run_goes_on_and_comes_to_the_same(part: int) -> None:
+    for at in range(1 + part, uninterrupted(), PARTS):
+        asyncio.run(_stopped_and_gone_on_with(at))
+
+
+async def _stopped_and_gone_on_with(at: int) -> None:
+    work = Work()
+    async with frozen(work, at) as (log, run):
+        handle = await recover(log, work.agent())
+        result = await handle
+        entries = await entries_of(log, run.run_id)
+        report = check_stream(entries)
+
+        assert result.final_output == "All done.", at
+        assert handle.run_id == run.run_id
+        assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
+        assert report.ok, (at, str(report))
+        assert sum(entry.type == "run.attempt" for entry in entries) == 1
+        assert sorted(item.type for item in result.new_items) == sorted(EVERYTHING), at
+        # What ran twice ran under one key.
+        assert len({key for _, key in work.done}) in (3, 4), (at, work.done)
+
+        log.thaw()
+        with pytest.raises(StaleOwnerError):
+            await run
+        assert await entries_of(log, run.run_id) == entries
+
+
+async def test_a_tool_that_must_not_run_twice_ends_its_run_where_it_left_no_result() -> None:
+    began = asyncio.Event()
+
+    @tool(retry="never")
+    async def pay() -> str:
+        began.set()
+        await asyncio.Event().wait()
+        return "paid"
+
+    agent = Agent(name="A", tools=[pay], model=ByHistory({(): [function_call("pay", {}, call_id="p")]}))
+    clock = ManualClock()
+    log = Freezing(clock)
+    run = Runner.run_streamed(agent, "Pay", run_config=RunConfig(log=log, clock=clock))
+    await began.wait()
+    log.frozen_at = 0
+    run._run.tenure._tasks[0].cancel()  # type: ignore[union-attr]
+    clock.advance(LEASE + 1)
+
+    handle = await recover(log, agent)
+    with pytest.raises(RunInterruptedError, match="while pay ran, which must not be started twice"):
+        await handle
+    entries = await entries_of(log, run.run_id)
+
+    assert (entries[-1].event.code, (await log.record(run.run_id)).code) == ("interrupted", "interrupted")
+    assert check_stream(entries).ok, str(check_stream(entries))
+    log.thaw()
+    run.cancel()
+    with pytest.raises(StaleOwnerError):
+        await run
