@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import sqlite3
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Any, Literal, TypeAlias, cast
 
 import msgspec
@@ -77,11 +78,12 @@ class Row:
 
     def values(self) -> tuple[Any, ...]:
         """The values of its columns, with their checksum."""
-        values = tuple([getattr(self, name) for name in _COLUMNS])
+        values = _values_of(self)
         return (*values, _crc_of(values))
 
 
 _COLUMNS = tuple(field.name for field in fields(Row))
+_values_of: Callable[[Row], tuple[Any, ...]] = attrgetter(*_COLUMNS)
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, crc FROM runs"
 _INSERT = f"INSERT INTO runs ({', '.join(_COLUMNS)}, crc) VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
 # What does not change is left out, as it would be looked up in the indexes; `number` is the last.
