@@ -9,7 +9,7 @@ from typing import Any
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
-from millstream import Agent, MemoryLog, RunConfig, Runner, RunResultStreaming, ToolContext, tool
+from millstream import Agent, MemoryLog, RunConfig, RunHooks, Runner, RunResultStreaming, ToolContext, tool
 from millstream.errors import RunInterruptedError, StaleOwnerError
 from millstream.events import Entry
 from millstream.log import Batch, RunStore
@@ -187,6 +187,45 @@ async def test_a_tool_that_must_not_run_twice_ends_its_run_where_it_left_no_resu
     assert (entries[-1].event.code, (await log.record(run.run_id)).code) == ("interrupted", "interrupted")
     assert check_stream(entries).ok, str(check_stream(entries))
     log.thaw()
+    run.cancel()
+    with pytest.raises(StaleOwnerError):
+        await run
+
+
+async def test_an_output_that_is_not_in_the_log_is_not_in_a_checkpoint_of_it() -> None:
+    """A hook takes its time behind one tool while the output of the other is written."""
+
+    class Slow(RunHooks[Any]):
+        async def on_tool_end(self, context: Any, agent: Any, tool: Any, result: Any) -> None:
+            if tool.name == "first":
+                first_is_done.set()
+                await asyncio.Event().wait()
+
+    first_is_done = asyncio.Event()
+
+    @tool
+    async def first() -> str:
+        return "1"
+
+    @tool
+    async def second() -> str:
+        await first_is_done.wait()
+        return "2"
+
+    calls = [function_call("first", {}, call_id="c1"), function_call("second", {}, call_id="c2")]
+    agent = Agent(name="A", tools=[first, second], model=ByHistory({(): calls, ("c1", "c2"): "Done."}))
+    clock = ManualClock()
+    log = MemoryLog(clock=clock)
+    run = Runner.run_streamed(agent, "Go", run_config=RunConfig(log=log, clock=clock), hooks=Slow())
+    await anext(e async for e in run.entries() if getattr(e.event, "name", "") == "tool_output")
+    run._run.tenure._tasks[0].cancel()  # type: ignore[union-attr]
+    clock.advance(LEASE + 1)
+
+    result = await (await recover(log, agent))
+    report = check_stream(await entries_of(log, run.run_id))
+
+    assert report.ok, str(report)
+    assert result.final_output == "Done."
     run.cancel()
     with pytest.raises(StaleOwnerError):
         await run

@@ -141,6 +141,8 @@ class ToolRunner:
         """When the calls began that have not ended, by place."""
         self._stopping = False
         self._stopped = False
+        self._unwritten: set[int] = set()
+        """The places of calls that run, or have run, and whose output is not in the log."""
         self.items: dict[int, ToolCallOutputItem] = {}
         """Output items so far, by the place of the call."""
         self.paused: dict[int, RunProgress] = {}
@@ -155,6 +157,7 @@ class ToolRunner:
         """
         if not calls:
             return []
+        self._unwritten = {call.place for call in calls}
         tasks = [asyncio.create_task(self._run_one(call)) for call in calls]
         for task in tasks:
             task.add_done_callback(look_at)
@@ -243,8 +246,10 @@ class ToolRunner:
             finished = self._finished(call, failure)
         else:
             finished = self._finished(call, context.failure)
+        self._unwritten.discard(call.place)
         if run.checkpoints is not None:
-            run.checkpoints.answered(self.items, self.paused)
+            written = {place: each for place, each in self.items.items() if place not in self._unwritten}
+            run.checkpoints.answered(written, self.paused)
         await run.write_closing(*finished, RunItemStreamEvent(item=item), is_whole=True)
         if failure is not None:
             self._stopping = True
