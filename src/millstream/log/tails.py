@@ -72,6 +72,8 @@ class Seen(NamedTuple):
     """Whether there was ever anything of it: it may have been deleted since."""
     is_followed: bool
     """Whether its events are waited for, and not its mail alone."""
+    is_new: bool
+    """Whether nobody waited for it when this was asked last: what was told of it since may have been told to nobody."""
 
     @property
     def last(self) -> int:
@@ -133,8 +135,8 @@ class Tails:
             tail.is_there = True
             if tail.mail > after or tail.sealed or tail.is_gone:
                 return
-            tail.waiting_for_mail.add(waiter)
-        await self._wait(waiter, tail, tail.waiting_for_mail)
+            tail.waiting_for_mail[waiter] = after
+        await self._wait(waiter, tail)
 
     def close(self) -> None:
         """Let nobody wait any more."""
@@ -142,6 +144,7 @@ class Tails:
         with self._lock:
             self._is_closed = True
             for tail in list(self._tails.values()):
+                tail.is_known = False
                 tail.wake(wakes)
             self._kept.clear()
         wakes.send()
@@ -230,7 +233,7 @@ class Tails:
             for run_id, tail in self._tails.items():
                 is_followed = bool(tail.waiting) and tail.written_at <= quiet_since
                 if is_followed or tail.waiting_for_mail:
-                    watched[run_id] = Seen(tail.reach, tail.is_there, is_followed)
+                    watched[run_id] = Seen(tail.reach, tail.is_there, is_followed, not tail.is_noticed)
                 tail.is_noticed = bool(tail.waiting or tail.waiting_for_mail)
         return watched
 
@@ -301,18 +304,17 @@ class Tails:
             if tail.look(after) is not _Due.WAIT:
                 return
             tail.waiting.add(waiter)
-        await self._wait(waiter, tail, tail.waiting)
+        await self._wait(waiter, tail)
 
-    async def _wait(
-        self, waiter: asyncio.Future[None], tail: _Tail, among: set[asyncio.Future[None]]
-    ) -> None:
+    async def _wait(self, waiter: asyncio.Future[None], tail: _Tail) -> None:
         try:
             if not tail.is_noticed:
                 self._watch()
             await waiter
         finally:
             with self._lock:
-                among.discard(waiter)
+                tail.waiting.discard(waiter)
+                tail.waiting_for_mail.pop(waiter, None)
 
     def _refuse_if_closed(self) -> None:
         if self._is_closed:
@@ -356,7 +358,8 @@ class _Tail:
         self.written_at = float("-inf")
         """When this process wrote to it last."""
         self.waiting: set[asyncio.Future[None]] = set()
-        self.waiting_for_mail: set[asyncio.Future[None]] = set()
+        self.waiting_for_mail: dict[asyncio.Future[None], int] = {}
+        """Each with the number of the command that it has seen."""
 
     @property
     def reach(self) -> Reach:
@@ -427,11 +430,15 @@ class _Tail:
         self.size = 0
 
     def wake(self, wakes: Wakes) -> None:
-        """Let all who wait look again."""
-        for waiting in (self.waiting, self.waiting_for_mail):
-            for future in waiting:
+        """Let all who wait look again; who waits for mail, where there may be some or none can come."""
+        for future in self.waiting:
+            wakes.add(future)
+        self.waiting.clear()
+        no_more = self.sealed or self.is_gone or not self.is_known
+        for future, after in list(self.waiting_for_mail.items()):
+            if no_more or self.mail > after:
                 wakes.add(future)
-            waiting.clear()
+                del self.waiting_for_mail[future]
 
     def _drop_first(self) -> None:
         self.batches.popleft()

@@ -16,12 +16,15 @@ Rules of this file:
 from __future__ import annotations
 
 import contextlib
+import logging
 import secrets
 import threading
 from collections.abc import Callable, Iterable
 from typing import Any, Protocol
 
 from millstream.log.redis.server import FIRST_PAUSE, LONGEST_PAUSE, TIMEOUT, Address, Plain, errors
+
+logger = logging.getLogger("millstream")
 
 SILENCE = 15.0
 """Seconds without a word after which the server is asked whether it is there."""
@@ -61,15 +64,9 @@ class Following:
         self._channels = channels
         self._hearer = hearer
         self._own = f"{channels}/{secrets.token_hex(8)}".encode()
-        self._lock = threading.Lock()
         self._wanted: frozenset[str] = frozenset()
         self._thread: threading.Thread | None = None
         self._closing = threading.Event()
-
-    @property
-    def wanted(self) -> frozenset[str]:
-        """The runs that are followed."""
-        return self._wanted
 
     def follow(self, run_ids: frozenset[str]) -> Plain | None:
         """Follow these and no others; what the server is to be asked so that the thread hears of it."""
@@ -97,6 +94,8 @@ class Following:
                 with contextlib.closing(_Line(self._address, self._own)) as line:
                     pause = FIRST_PAUSE
                     self._listen(line)
+            except errors.ResponseError as error:
+                logger.warning("Redis does not tell what other processes write: %s", error)
             except (errors.RedisError, OSError):
                 pass  # whoever asks the server is told what is wrong with it
             if (hearer := self._hearer()) is None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
@@ -24,7 +24,7 @@ from millstream.log.redis.appends import Append, Appender, truncated
 from millstream.log.redis.following import Following
 from millstream.log.redis.requests import Gone, Request
 from millstream.log.redis.server import Call, Plain, Reply, Server
-from millstream.log.tails import QUIET, Chunk, Reach, Tails
+from millstream.log.tails import QUIET, Chunk, Reach, Seen, Tails
 from millstream.log.worker import Job, Wakes
 
 LINGER = 10.0
@@ -55,6 +55,8 @@ class Keeper:
         self._following = Following(server.address, server.channels, weakref.ref(self))
         self._followed: dict[str, float] = {}
         """The runs that are followed, and when somebody was last seen to wait for them."""
+        self._told: frozenset[str] = frozenset()
+        """Those that the thread which follows was told of."""
         self._untracked: set[str] = set()
         self._lock = threading.Lock()
         self._wrote_at = float("-inf")
@@ -150,28 +152,32 @@ class Keeper:
             **{run_id: seen for run_id, seen in self._followed.items() if now - seen < LINGER},
             **dict.fromkeys(watched, now),
         }
-        if self._followed.keys() != self._following.wanted and not self._follow():
-            return LINGER
+        if self._followed.keys() != self._told:
+            self._follow()
         with self._lock:
-            untracked, self._untracked = self._untracked, set()
-        self._look(tails, [(run_id, watched[run_id].last) for run_id in watched.keys() & untracked], wakes)
+            due = {run_id for run_id, seen in watched.items() if seen.is_new or run_id in self._untracked}
+            # Who is followed and does not wait at this moment may come back to what was missed.
+            self._untracked = (self._untracked & self._followed.keys()) - due
+        self._look(tails, {run_id: watched[run_id] for run_id in due}, wakes)
         if now - self._wrote_at < QUIET and tails.are_waited_for:
             return QUIET
         return LINGER if self._followed else None
 
-    def _follow(self) -> bool:
+    def _follow(self) -> None:
         told = self._following.follow(frozenset(self._followed))
-        return told is None or not isinstance(self._ask([told])[0], LogError)
+        if told is None or not isinstance(self._ask([told])[0], LogError):
+            self._told = frozenset(self._followed)
 
-    def _look(self, tails: Tails, places: list[tuple[str, int]], wakes: Wakes) -> None:
-        """Ask what stands behind these places of these runs."""
-        if not places:
-            return
-        looks = [requests.read(run_id, last) for run_id, last in places]
+    def _look(self, tails: Tails, due: Mapping[str, Seen], wakes: Wakes) -> None:
+        """Ask what stands behind the last known positions of these runs."""
+        looks = [requests.read(run_id, seen.last) for run_id, seen in due.items()]
         replies = self._ask([look.call for look in looks])
-        for look, reply, (run_id, last) in zip(looks, replies, places, strict=True):
+        for look, reply, (run_id, seen) in zip(looks, replies, due.items(), strict=True):
             try:
-                tails.found(run_id, self._outcome(tails, look, reply, last, wakes), wakes)
+                if not isinstance(reply, LogError) and reply[0] == b"gone" and seen.is_there:
+                    tails.deleted(run_id, wakes)
+                else:
+                    tails.found(run_id, self._outcome(tails, look, reply, seen.last, wakes), wakes)
             except LogError:
                 tails.doubt(run_id, wakes)
 
