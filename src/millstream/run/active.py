@@ -328,6 +328,10 @@ class ActiveRun:
         event, batch = self._last_batch(self._cancelled if error is None else partial(self._failed, error))
         try:
             self.writer.seal(batch.payloads)
+            if self.tenure is not None and not self.trunk.epoch:
+                self.not_held = self.not_held or AgentsException("It had not been claimed.")
+            if self.not_held is not None:
+                raise self.not_held
             append = self.trunk.log.append(self.trunk.run_id, batch, epoch=self.trunk.epoch)
             # Nothing can be awaited here. A log that takes its time will be without this end,
             # as after a crash.

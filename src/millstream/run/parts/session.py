@@ -25,6 +25,7 @@ from millstream.errors import (
     AgentsException,
     InputGuardrailTripwireTriggered,
     OutputGuardrailTripwireTriggered,
+    StaleOwnerError,
     UserError,
 )
 from millstream.items import ItemHelpers, MessageOutputItem, as_input_item
@@ -119,6 +120,8 @@ class SessionPart(Seams):
 
     async def run_end(self, run: ActiveRun, error: BaseException | None) -> None:
         """Store what the last turn has left, and what could not be stored before."""
+        if isinstance(error, StaleOwnerError):
+            return  # whoever owns the run stores what comes of it
         progress = run.progress
         was_read = progress.stored_items is not None or self._begins_with is not None
         pauses = error is None and bool(progress.interruptions)
