@@ -83,6 +83,10 @@ class _Event:
         object.__setattr__(self, "_sealed", codec.encode(event_fields(self), bad=bad))
         return bad
 
+    def seal_as(self, json: bytes) -> None:
+        """Fix what `to_json` gives: the clean line that the event was read from."""
+        object.__setattr__(self, "_sealed", json)
+
 
 # --- the three events of the SDK ---------------------------------------------------------
 

@@ -28,6 +28,8 @@ from millstream.log.promise import Batch, Payload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from millstream.events import Event
+
 VERSION = 1
 """Of this form. A later one is refused."""
 
@@ -84,7 +86,7 @@ def unpack(data: bytes, run_id: str, first: int) -> Batch:
             payloads.append(line[len(_RAW) : -1])
             continue
         try:
-            payloads.append(event_from_json(line))
+            payloads.append(_read(line))
         except (
             Exception
         ) as error:  # a program may have written anything there: whatever it breaks, it is damaged
@@ -99,6 +101,13 @@ def unpack_lines(data: bytes, run_id: str, first: int) -> list[bytes]:
         LogDamagedError: as `unpack`.
     """
     return _opened(data, run_id, first)[1]
+
+
+def _read(line: bytes) -> Event:
+    event = event_from_json(line)
+    if codec.is_clean(line) and not isinstance(event, RawResponsesStreamEvent):
+        event.seal_as(line)  # not all that is read encodes again to the same: a decimal came back as text
+    return event
 
 
 def _lines_of(payloads: Sequence[Payload]) -> list[bytes]:
