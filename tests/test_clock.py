@@ -41,6 +41,7 @@ SLEEP = re.compile(
 """Also a limit of less than a second: it is there to be waited for. A longer one is a net under a test that hangs."""
 
 SLEEPERS = {
+    "support/keepers.py": "a lease in Redis ends by the server's clock, which no test can move",
     "support/hurry.py": "what a thread's clock waits for is over at once",
     "test_clock.py": "the lines that are to be found, and the clock of the machine, against real time",
     "test_conftest.py": "programs that block their loop, to see that it is noticed",

@@ -1,17 +1,12 @@
 """Every keeper is held to the contract of all logs, and to that of stores."""
 
-from millstream.log import MemoryLog
-from millstream.testing import ManualClock, check_store
+from millstream.testing import check_store
+from tests.support.keepers import Engine
 
 
-async def test_the_memory_log_keeps_the_contract() -> None:
-    clock = ManualClock()
-
-    async def pass_time(seconds: float) -> None:
-        clock.advance(seconds)
-
+async def test_every_keeper_keeps_the_contract(engine: Engine) -> None:
     await check_store(
-        lambda: MemoryLog(clock=clock),
-        pass_time=pass_time,
-        make_capped=lambda events: MemoryLog(max_events=events),
+        lambda: engine.open(engine.new_place()),
+        pass_time=engine.pass_time,
+        make_capped=lambda events: engine.open(engine.new_place(), max_events=events),
     )
