@@ -38,8 +38,8 @@ LONGEST_PAUSE = 1.0
 
 _AWAY = (errors.ConnectionError, errors.TimeoutError, OSError)
 _REFUSED = (errors.AuthenticationError, errors.AuthorizationError)
-# What a server says that will answer soon.
-_SOON = ("LOADING", "BUSY ", "TRYAGAIN", "MASTERDOWN", "NOSCRIPT")
+# What a server says that will answer soon; that it is loading is an error of the connection.
+_SOON = ("ResponseError: BUSY ", "TryAgainError", "MasterDownError")
 
 Reply: TypeAlias = Any
 Argument: TypeAlias = bytes | str | int | float
@@ -232,9 +232,7 @@ def _read(connection: Any) -> Reply | LogError:
 
 
 def _is_passing(error: Exception) -> bool:
-    if isinstance(error, errors.NoScriptError):
-        return True
-    return str(error).startswith(_SOON)
+    return isinstance(error, errors.NoScriptError) or f"{type(error).__name__}: {error}".startswith(_SOON)
 
 
 def of_ours(error: Exception) -> LogError:
@@ -280,7 +278,7 @@ _TOLD: tuple[tuple[tuple[str, ...], str, bool], ...] = (
         False,
     ),
     (
-        ("MovedError", "MOVED", "AskError", "CROSSSLOT", "CLUSTERDOWN"),
+        ("MovedError", "MOVED", "AskError", "CROSSSLOT", "ClusterCrossSlotError", "ClusterDownError"),
         "The Redis server is part of a cluster, which a log cannot use: take a single server, or a primary with replicas.",
         False,
     ),
