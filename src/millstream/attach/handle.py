@@ -22,8 +22,9 @@ from millstream.attach.result import AttachedResult, history_of, output_as, resu
 from millstream.attach.source import AttachedSource, Until
 from millstream.config import RunConfig
 from millstream.errors import ApprovalError, CommandConflictError, RunClosedError, RunStateError, UserError
-from millstream.events import CancelMode, Entry, RunPaused, StreamEvent
-from millstream.log.address import shared_log
+from millstream.events import AgentUpdatedStreamEvent, CancelMode, Entry, RunPaused, StreamEvent
+from millstream.items import AgentRef
+from millstream.log.address import store_of
 from millstream.log.store import RunRecord, RunStatus, RunStore
 from millstream.result import RunResultStreaming, readers
 from millstream.run import mail
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.config import RunErrorHandlers
     from millstream.items import ToolApprovalItem, TResponseInputItem
+    from millstream.log.promise import Batch, Payload
     from millstream.run.kept.context import ContextDeserializer
     from millstream.sessions import Session
 
@@ -64,14 +66,8 @@ class AttachedRun:
     """
 
     def __init__(self, run_id: str, log: RunStore | str) -> None:
-        store = shared_log(log) if isinstance(log, str) else log
-        if not isinstance(store, RunStore):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(
-                "Runner.attach(log=...) takes the store that has the run, SQLiteLog(...) say, or its address, "
-                f"not {type(store).__name__}."
-            )
         self._run_id = run_id
-        self._store = store
+        self._store = store_of("Runner.attach(log=...)", log)
 
     @property
     def run_id(self) -> str:
@@ -391,20 +387,27 @@ class AttachedRun:
 class _OutputReader(readers.PartialReader):
     """Gives the output as it forms, and at last validated, as an `output_type`."""
 
-    __slots__ = ("_type",)
+    __slots__ = ("_type", "_writer")
 
     def __init__(self, source: AttachedSource, output_type: Any) -> None:
-        super().__init__(source, PartialOutput(_Writes(output_type)))
         self._type = output_type
+        self._writer = cast("Any", _Writer(output_type))
+        super().__init__(source, PartialOutput(self._writer))
 
-    def _look(self, batch: Any) -> list[Any]:
-        found = super()._look(batch)
+    def _look(self, batch: Batch) -> list[Any]:
+        found = super()._look(replace(batch, payloads=[self._typed(each) for each in batch.payloads]))
         if self._type is None or not found or isinstance(found[-1], Partial):
             return found
         return [*found[:-1], output_as(self._type, found[-1])]
 
+    def _typed(self, payload: Payload) -> Payload:
+        """What was read back of an agent is its name: whichever it is, it writes what is asked for."""
+        if isinstance(payload, AgentUpdatedStreamEvent) and isinstance(payload.new_agent, AgentRef):
+            return AgentUpdatedStreamEvent(self._writer)
+        return payload
 
-class _Writes:
+
+class _Writer:
     """Stands for an agent of that output type."""
 
     def __init__(self, output_type: Any) -> None:

@@ -34,7 +34,7 @@ from millstream.events import (
     RunItemStreamEvent,
     TextRetracted,
 )
-from millstream.items import AgentRef, ItemHelpers
+from millstream.items import ItemHelpers
 from millstream.stream.text import text_delta
 
 if TYPE_CHECKING:
@@ -68,8 +68,7 @@ class PartialOutput:
     """Folds the payloads of one run into what there is of its output, and at last the output itself.
 
     Args:
-        agent: the agent that acts at first, where no event says so. Also what others write as, where
-            events were read back from a log and have only the names of agents.
+        agent: the agent that acts at first, where no event says so.
     """
 
     __slots__ = ("_ended", "_parsed", "_scan", "_schema", "_shown", "_text", "_wrapped")
@@ -105,8 +104,6 @@ class PartialOutput:
         return [*found, *self._grown()]
 
     def _write_as(self, agent: Any) -> None:
-        if isinstance(agent, AgentRef):  # read back from a log, which says only its name
-            return
         self._schema = output_schema_of(getattr(agent, "output_type", None))
         self._wrapped = getattr(self._schema, "is_wrapped", False)
 
