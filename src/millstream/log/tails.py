@@ -21,7 +21,7 @@ import bisect
 import threading
 import weakref
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from enum import Enum
 from typing import NamedTuple
@@ -29,6 +29,7 @@ from typing import NamedTuple
 from millstream.clock import SYSTEM_CLOCK
 from millstream.errors import LogBrokenError, LogError, LogGapError, LogTruncatedError, LogUnavailableError
 from millstream.log.promise import Batch, Cursor
+from millstream.log.store import Command
 from millstream.log.worker import Wakes
 
 TAIL_BATCHES = 256
@@ -81,6 +82,14 @@ class Seen(NamedTuple):
         return self.reach.last
 
 
+class Mail(NamedTuple):
+    """What an engine has of the mail of a run."""
+
+    commands: Sequence[Command]
+    is_last: bool
+    """Whether no more will come: the run is not there, or has ended."""
+
+
 Read = Callable[[str, int], Awaitable[Chunk]]
 """Reads what an engine has of a run beyond a position: as much as is good to read at once."""
 
@@ -125,6 +134,18 @@ class Tails:
             tail.is_broken = True
             tail.wake(wakes)
         wakes.send()
+
+    async def mail(self, run_id: str, after: int, read: Callable[[], Awaitable[Mail]]) -> Sequence[Command]:
+        """The mail of a run behind number `after`, as soon as there is any; `read` asks the engine for it."""
+        with self._lock:
+            tail = self._tail(
+                run_id
+            )  # held all the time, so that nothing is missed between looking and waiting
+        while True:
+            mail = await read()
+            if mail.commands or mail.is_last:
+                return mail.commands
+            await self.wait_for_mail(tail.run_id, after)
 
     async def wait_for_mail(self, run_id: str, after: int) -> None:
         """Return when there may be mail behind number `after`, or the run, which was there, has ended or is gone."""

@@ -145,7 +145,8 @@ class Worker(Generic[W]):
         try:
             return await future
         finally:
-            future.cancel()  # where the caller has gone, nobody is to be told
+            with contextlib.suppress(RuntimeError):  # the loop is closed
+                future.cancel()  # where the caller has gone, nobody is to be told
 
     def poke(self) -> None:
         """Let `beat` be called soon; nothing where the log is closed. Safe in any thread."""

@@ -15,7 +15,7 @@ from millstream.log.sqlite import rows
 from millstream.log.sqlite.file import File, Opened, transaction
 from millstream.log.sqlite.rows import Row
 from millstream.log.store import Command, RunRecord, RunStatus
-from millstream.log.tails import Chunk, Seen, Tails
+from millstream.log.tails import Chunk, Mail, Seen, Tails
 from millstream.log.worker import Job, Wakes
 
 FAST = 0.005
@@ -91,10 +91,12 @@ class Look:
         row = rows.find(self.connection, run_id)
         return [] if row is None else rows.mail_of(self.connection, row, after)
 
-    def is_open(self, run_id: str) -> bool:
-        """Whether a run is there and has not ended."""
+    def all_mail(self, run_id: str, after: int) -> Mail:
+        """As `mail`, and whether more may come."""
         row = rows.find(self.connection, run_id)
-        return row is not None and row.ended is None
+        if row is None:
+            return Mail([], is_last=True)
+        return Mail(rows.mail_of(self.connection, row, after), row.ended is not None)
 
     def _known(self, run_id: str) -> Row:
         row = rows.find(self.connection, run_id)

@@ -168,13 +168,9 @@ class SQLiteLog(RunStore):
 
     async def wait_for_mail(self, run_id: str, after: int = 0) -> Sequence[Command]:
         """As `mail`, but waits for the first. What another process says is seen within about 50 ms."""
-        while True:
-            commands, is_open = await self._reader.ask(
-                lambda look: (look.mail(run_id, after), look.is_open(run_id))
-            )
-            if commands or not is_open:
-                return commands
-            await self._tails.wait_for_mail(run_id, after)
+        return await self._tails.mail(
+            run_id, after, lambda: self._reader.ask(lambda look: look.all_mail(run_id, after))
+        )
 
     # --- the engine --------------------------------------------------------------------------
 
