@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 VARIABLE = "MILLSTREAM_STORE"
 """The environment variable that names the store where the command line does not."""
 
-_PATIENCE = 5.0
+_PATIENCE = 3.0
 """Seconds that a server has to answer somebody who only wants to look."""
 _PAGE = 500
 _CANDIDATES = 8
@@ -53,6 +53,10 @@ def in_store(args: argparse.Namespace, work: Callable[[RunStore], Awaitable[int]
         Problem: no store is named, or none is there.
     """
     import asyncio
+    import logging
+
+    # What a store may lose was said where its runs began.
+    logging.getLogger("millstream").setLevel(logging.ERROR)
 
     async def main() -> int:
         async with opened(existing_address(args), redis={"patience": _PATIENCE}) as store:

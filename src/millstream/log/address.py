@@ -15,13 +15,11 @@ import os
 import re
 import threading
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 from urllib.parse import unquote, urlsplit
 
 from millstream.errors import UserError
-
-if TYPE_CHECKING:
-    from millstream.log.store import RunStore
+from millstream.log.store import RunStore
 
 FORMS = (
     "sqlite:///runs.db (a file in this folder), sqlite:////var/lib/runs.db (a file by its whole path), "
@@ -75,7 +73,7 @@ class Address:
         if self.engine == "redis":
             from millstream.log.redis import RedisLog
 
-            return RedisLog(self.place)
+            return RedisLog(self.place, **options)
         from millstream.log.memory import MemoryLog
 
         return MemoryLog(**options)
@@ -113,6 +111,21 @@ def shared_log(url: str) -> RunStore:
         store = _shared.get(key)
         if store is None:
             store = _shared[key] = address.open()
+    return store
+
+
+def store_of(door: str, log: RunStore | str) -> RunStore:
+    """The store that somebody passed to `door`: one that he has open, or the shared one at an address.
+
+    Raises:
+        UserError: it is neither.
+    """
+    store: Any = shared_log(log) if isinstance(log, str) else log
+    if not isinstance(store, RunStore):
+        raise UserError(
+            f"{door} takes a store that keeps records of runs, SQLiteLog(...) say, or its address, "
+            f"not {type(store).__name__}."
+        )
     return store
 
 
