@@ -74,9 +74,15 @@ def _persistence(
         if fsync == "no":
             return "process", [
                 "Redis leaves it to the operating system when its append-only file reaches the disk "
-                "(appendfsync no): a loss of power may lose the last half minute of every run."
+                "(appendfsync no): a loss of power may lose the last half minute of every run. "
+                "Set appendfsync always to lose nothing."
             ]
-        return "process", []
+        # Not a loss of power alone: while its disk is slow, a server puts off writing, and answers.
+        return "process", [
+            "Redis writes its append-only file once a second (appendfsync everysec): when its machine loses power, or it "
+            "is killed while its disk is slow, the last second or two of every run may be lost. "
+            "Set appendfsync always to lose nothing."
+        ]
     saves = settings.get("save", "")
     if saves.strip():
         return "memory", [

@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
-from millstream.errors import UnknownRunError, UserError
+from millstream.errors import LogBrokenError, UnknownRunError, UserError
 from millstream.log.batches import Caps
 from millstream.log.form import Packed
 from millstream.log.memory import MAX_BYTES, MAX_EVENTS
@@ -70,7 +70,8 @@ class RedisLog(RunStore):
 
     What an event survives is what the server is set up for. `check()` finds out, says so in
     `durability`, and names what may be lost: "power" with `appendonly yes` and `appendfsync always`,
-    "process" with `appendonly yes` alone (a loss of power may cost the last second), else "memory".
+    "process" with `appendonly yes` alone (a loss of power may cost the last second or two, as may a
+    server that is killed while its disk is slow), else "memory".
     Before that, `durability` is "memory": nothing is known.
 
     Args:
@@ -132,7 +133,10 @@ class RedisLog(RunStore):
 
     async def info(self, run_id: str) -> LogInfo:
         """How far the log reaches."""
-        chunk: Chunk = await self._worker.ask(requests.read(run_id, 0, 0))
+        try:
+            chunk: Chunk = await self._worker.ask(requests.read(run_id, 0, 0))
+        except LogBrokenError:  # it was deleted: for who follows it that is trouble, not for who asks
+            raise UnknownRunError(run_id) from None
         reach = chunk.reach
         if not reach.last:
             raise UnknownRunError(run_id)
