@@ -9,8 +9,20 @@ from typing import Any
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
-from millstream import Agent, MemoryLog, RunConfig, RunHooks, Runner, RunResultStreaming, ToolContext, tool
-from millstream.errors import RunInterruptedError, StaleOwnerError
+from millstream import (
+    Agent,
+    GuardrailFunctionOutput,
+    MemoryLog,
+    RunConfig,
+    RunHooks,
+    Runner,
+    RunResultStreaming,
+    ToolContext,
+    input_guardrail,
+    output_guardrail,
+    tool,
+)
+from millstream.errors import HandedBackError, RunInterruptedError, StaleOwnerError, UserError
 from millstream.events import Entry
 from millstream.log import Batch, RunStore
 from millstream.testing import ManualClock, check_stream, function_call
@@ -150,7 +162,7 @@ async def _stopped_and_gone_on_with(at: int) -> None:
         assert handle.run_id == run.run_id
         assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
         assert report.ok, (at, str(report))
-        assert sum(entry.type == "run.attempt" for entry in entries) == 1
+        assert sum(entry.type == "run.attempt" for entry in entries) == (at > 1)  # else it had not begun
         assert sorted(item.type for item in result.new_items) == sorted(EVERYTHING), at
         # What ran twice ran under one key.
         assert len({key for _, key in work.done}) in (3, 4), (at, work.done)
@@ -229,3 +241,88 @@ async def test_an_output_that_is_not_in_the_log_is_not_in_a_checkpoint_of_it() -
     run.cancel()
     with pytest.raises(StaleOwnerError):
         await run
+
+
+@output_guardrail(hold="verdict")
+async def judges_the_output(context: Any, agent: Any, output: Any) -> GuardrailFunctionOutput:
+    return GuardrailFunctionOutput(None, tripwire_triggered=False)
+
+
+@input_guardrail(hold="verdict")
+async def judges_the_input(context: Any, agent: Any, input: Any) -> GuardrailFunctionOutput:
+    await asyncio.sleep(0)
+    return GuardrailFunctionOutput(None, tripwire_triggered=False)
+
+
+@dataclass
+class Guarded(Work):
+    """An agent with a tool, whose answers wait for a guardrail."""
+
+    guardrails: dict[str, Any] = field(default_factory=dict[str, Any])
+
+    def agent(self) -> Agent[Any]:
+        @tool
+        async def add(a: int) -> int:
+            return a
+
+        steps = {(): [function_call("add", {"a": 1}, call_id="c1")], ("c1",): "Done."}
+        return Agent(name="A", tools=[add], model=ByHistory(steps), **self.guardrails)
+
+
+@pytest.mark.parametrize(
+    "guardrails",
+    [{"output_guardrails": [judges_the_output]}, {"input_guardrails": [judges_the_input]}],
+    ids=["output", "input"],
+)
+async def test_what_was_held_back_is_gone_on_from_as_soon_as_it_is_out(guardrails: dict[str, Any]) -> None:
+    for at in range(1, 26):  # of 29 events: the model has answered twice
+        work = Guarded(guardrails=guardrails)
+        async with frozen(work, at) as (log, run):
+            result = await (await recover(log, work.agent()))
+            report = check_stream(await entries_of(log, run.run_id))
+
+        assert report.ok, (at, str(report))
+        assert result.final_output == "Done."
+
+
+async def test_a_run_that_was_submitted_is_begun_by_whoever_recovers_it() -> None:
+    log, work = MemoryLog(), Work()
+
+    queued = await Runner.submit(log, work.agent(), "Go", caller="ann", idempotency_key="k")
+    again = await Runner.submit(log, work.agent(), "Go", caller="ann", idempotency_key="k")
+    handle = await recover(log, work.agent())
+    result = await handle
+    entries = await entries_of(log, queued.run_id)
+
+    assert (queued.status, again.run_id) == ("queued", queued.run_id)
+    assert (handle.run_id, result.final_output) == (queued.run_id, "All done.")
+    assert [entry.type for entry in entries[:2]] == ["run.started", "agent_updated_stream_event"]
+    assert check_stream(entries).ok, str(check_stream(entries))
+    assert (await log.record(queued.run_id)).caller == "ann"
+
+
+async def test_a_run_that_is_handed_back_is_gone_on_with_at_once() -> None:
+    log, work = MemoryLog(), Work()
+    run = Runner.run_streamed(work.agent(), "Go", run_config=RunConfig(log=log))
+    async for event in run.stream_events():
+        if event.type == "run_item_stream_event" and event.name == "tool_output":
+            run.hand_back()
+            break
+
+    with pytest.raises(HandedBackError, match="was handed back"):
+        await run
+    handle = await recover(log, work.agent())
+
+    assert (await handle).final_output == "All done."
+    assert handle.run_id == run.run_id
+    assert check_stream(await entries_of(log, run.run_id)).ok
+
+
+async def test_a_run_that_nobody_else_could_go_on_with_is_not_handed_back() -> None:
+    run = Runner.run_streamed(Work().agent(), "Go")
+
+    with pytest.raises(UserError, match="Only a run in a store can be handed back"):
+        run.hand_back()
+    run.cancel()
+    async for _ in run.entries():
+        pass

@@ -41,6 +41,7 @@
     │   ├── LogDamagedError                what the log holds cannot be read
     │   ├── LogTruncatedError              the engine lost events that it had taken
     │   ├── StaleOwnerError                another process has taken the run over
+    │   │   └── HandedBackError            this process has left the run to others
     │   ├── RunOwnedError                  another process runs it
     │   ├── RunExistsError                 a run of that id is there already
     │   ├── IdempotencyError               a key that was used for another request
@@ -504,6 +505,10 @@ class StaleOwnerError(LogError):
     """Whoever writes is not the owner of the run any more: another process has taken it over."""
 
     code = "stale_owner"
+
+
+class HandedBackError(StaleOwnerError):
+    """This process has let go of the run before its end: another one may go on with it."""
 
 
 class RunOwnedError(LogError):

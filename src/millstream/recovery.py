@@ -14,7 +14,7 @@ Rules of this file:
 from __future__ import annotations
 
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -35,8 +35,9 @@ from millstream.errors import (
     UserError,
 )
 from millstream.events import Entry, ModelCompleted, RunAttempt, ToolFinished, ToolStarted
-from millstream.log.store import RunRecord, RunStore
+from millstream.log.store import NewRun, RunRecord, RunStore
 from millstream.result import RunResultStreaming
+from millstream.run.checkpoint import request_of
 from millstream.run.kept.context import context_from
 from millstream.run.kept.form import agents_by_name, progress_from, read
 from millstream.run.start import take_over_run
@@ -131,14 +132,16 @@ class Recovery:
         session: Any = None,
         error: Exception | None = None,
     ) -> ActiveRun:
-        record = claimed.record
+        record, attempt = claimed.record, None
+        if record.last:
+            attempt = RunAttempt(number=claimed.past.attempts + 2, resumed_from=record.checkpoint_at)
         config = replace(self.run_config, log=self.log, caller=record.caller, idempotency_key=None)
         return take_over_run(
             agent,
             progress,
             owner=claimed.owner,
             position=record.last,
-            attempt=RunAttempt(number=claimed.past.attempts + 2, resumed_from=record.checkpoint_at),
+            attempt=attempt,
             run_config=config,
             error_handlers=self.error_handlers,
             streamed=bool(record.options.get("streamed", True)),
@@ -240,6 +243,26 @@ class _Claimed:
     record: RunRecord
     owner: str
     past: _Past = field(default_factory=_Past)
+
+
+async def submit(
+    log: RunStore,
+    progress: RunProgress,
+    *,
+    caller: str = "",
+    idempotency_key: str | None = None,
+    options: Mapping[str, Any] | None = None,
+) -> RunRecord:
+    """Keep a run that is to begin as `progress` says. See `Runner.submit`."""
+    run = NewRun(
+        run_id=progress.run_id,
+        agent=progress.current_agent.name,
+        request=request_of(progress),
+        caller=caller,
+        options={"streamed": True, "has_session": False, **(options or {})},
+        idempotency_key=idempotency_key,
+    )
+    return await log.create(run)
 
 
 def _document(record: RunRecord) -> StateDocument:

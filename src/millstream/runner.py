@@ -10,21 +10,25 @@ import weakref
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from millstream.agent import Agent, check_max_turns
 from millstream.attach import AttachedRun
 from millstream.config import DEFAULT_MAX_TURNS, RunConfig
+from millstream.context import RunContextWrapper
 from millstream.errors import NestedLoopError, NoRunningLoopError, UserError
-from millstream.log.store import RunStore
-from millstream.recovery import MAX_ATTEMPTS, Recovery
+from millstream.log.address import store_of
+from millstream.recovery import MAX_ATTEMPTS, Recovery, submit
 from millstream.result import RunResult, RunResultStreaming, result_of
 from millstream.run.conversation import Conversation
+from millstream.run.input import check_input
 from millstream.run.start import resume_run, start_run
+from millstream.run.state import RunProgress, new_run_id
 from millstream.run_state import RunState
 from millstream.sync import SyncStream
 
 if TYPE_CHECKING:
-    from millstream.agent import Agent
     from millstream.config import RunErrorHandlers
     from millstream.items import TResponseInputItem
+    from millstream.log.store import RunRecord, RunStore
     from millstream.recovery import AgentOf, ContextOf, SessionOf
     from millstream.run.active import ActiveRun
     from millstream.sessions import Session
@@ -245,9 +249,50 @@ class Runner:
         return AttachedRun(run_id, log)
 
     @classmethod
+    async def submit(
+        cls,
+        log: RunStore | str,
+        agent: Agent[Any],
+        input: str | list[TResponseInputItem],
+        *,
+        context: Any = None,
+        max_turns: int | None = DEFAULT_MAX_TURNS,
+        caller: str = "",
+        idempotency_key: str | None = None,
+    ) -> RunRecord:
+        """Keep a run in `log` for whoever begins it: a process that calls `recover`. It is queued when this returns.
+
+        Args:
+            log: the store, or its address.
+            agent: the agent that it begins with: of this its name is kept.
+            input: as of `run`.
+            context: as of `run`; kept where it is JSON.
+            max_turns: as of `run`.
+            caller: who asks for it.
+            idempotency_key: of runs of one caller with the same key and the same request only the first
+                is kept: its record is returned.
+
+        Raises:
+            UserError: the agent or the input cannot work, or `log` is no store.
+            IdempotencyError: the key was used for another request.
+            LogUnavailableError: the store cannot be written.
+        """
+        if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(f"The starting agent must be an Agent, not {type(agent).__name__}.")
+        check_max_turns(max_turns)
+        progress = RunProgress(
+            run_id=new_run_id(),
+            input=check_input(input),
+            current_agent=agent,
+            context_wrapper=RunContextWrapper(context=context),
+            max_turns=max_turns,
+        )
+        return await submit(store_of("submit()", log), progress, caller=caller, idempotency_key=idempotency_key)
+
+    @classmethod
     async def recover(
         cls,
-        log: RunStore,
+        log: RunStore | str,
         agent: AgentOf,
         *,
         context_from: ContextOf | None = None,
@@ -267,7 +312,7 @@ class Runner:
         A run whose owner lives is left alone, however slow that is.
 
         Args:
-            log: the store.
+            log: the store, or its address.
             agent: the agent that runs were started with, or a function that makes it of a `RunRecord`.
             context_from: makes a run's context object of its record; needed where that is no JSON.
             session_from: makes a run's session of its record; needed where it had one.
@@ -285,12 +330,8 @@ class Runner:
         Raises:
             LogUnavailableError: the store cannot be read.
         """
-        if not isinstance(log, RunStore):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise UserError(
-                f"Runs are recovered from a RunStore, SQLiteLog(...) say, not from {type(log).__name__}."
-            )
         recovery = Recovery(
-            log=log,
+            log=store_of("recover()", log),
             agent=agent,
             context_from=context_from,
             session_from=session_from,

@@ -247,6 +247,17 @@ class RunResultStreaming(RunResultBase):
             raise UserError(f"cancel(mode={mode!r}): the modes are 'now', 'after_tool' and 'after_turn'.")
         self._run.cancel("now" if mode == "immediate" else mode)
 
+    def hand_back(self) -> None:
+        """Stop the run in this process, without an end: another process goes on with it from its last checkpoint.
+
+        For a program that shuts down. Whoever awaits the run here gets a `HandedBackError`; those who
+        read it read on, once somebody goes on with it (`Runner.recover`).
+
+        Raises:
+            UserError: the log of the run is no store that other processes share.
+        """
+        self._run.hand_back()
+
     # --- steering --------------------------------------------------------------------------
 
     def send(self, message: str | list[TResponseInputItem], when: CancelMode = "now") -> None:

@@ -24,7 +24,14 @@ from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.errors import AgentsException, LogFullError, StaleOwnerError, public_error
+from millstream.errors import (
+    AgentsException,
+    HandedBackError,
+    LogFullError,
+    StaleOwnerError,
+    UserError,
+    public_error,
+)
 from millstream.event_loops import call_on, wake
 from millstream.events import (
     CancelMode,
@@ -201,7 +208,7 @@ class ActiveRun:
         checkpoint = None
         if self.checkpoints is not None:
             self.checkpoints.take(has_said=has_said, turns=turns)
-            checkpoint = self._checkpoint
+            checkpoint = self._checkpoint()
         await self.writer.write(events, checkpoint)
 
     async def write_closing(self, *events: Event, is_whole: bool = False) -> None:
@@ -214,17 +221,17 @@ class ActiveRun:
         Raises:
             LogFullError: the log is full. It was told, and has room for what closes.
         """
-        checkpoint = self._checkpoint if is_whole and self.checkpoints is not None else None
+        checkpoint = self._checkpoint() if is_whole and self.checkpoints is not None else None
         try:
             await self.writer.write(events, checkpoint)
         except LogFullError:
             await self.writer.write(events, checkpoint)
             raise
 
-    def _checkpoint(self) -> bytes:
+    def _checkpoint(self) -> Callable[[], bytes]:
         root = self.root.checkpoints
         assert root is not None
-        return root.encode()
+        return root.now()
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool) -> None:
         """Append what one read of the model's socket brought, and wait for readers that are too far behind."""
@@ -271,7 +278,7 @@ class ActiveRun:
             checkpoints, checkpoint = self.checkpoints, None
             if checkpoints is not None and self.parent is None:
                 checkpoints.take(has_said=True, turns=self.progress.current_turn)
-                checkpoint = partial(checkpoints.encode, is_paused=True)
+                checkpoint = checkpoints.now(is_paused=True)
             await self.writer.write([RunPaused(interruptions=tuple(self.progress.interruptions))], checkpoint)
         except BaseException:
             self.ends_at = None
@@ -510,6 +517,20 @@ class ActiveRun:
             return
         self.stop_error = error
         self._cancel_task()
+
+    def hand_back(self) -> None:
+        """Stop here, without an end: another process goes on with the run from its last checkpoint.
+
+        Raises:
+            UserError: its log is none that others share.
+        """
+        if self.root.tenure is None:
+            raise UserError(
+                "Only a run in a store can be handed back, RunConfig(log=SQLiteLog(...)) say: nobody else could go on."
+            )
+        self.root.stop_with(
+            HandedBackError(f"Run {self.run_id} was handed back: another process may go on with it.")
+        )
 
     @contextlib.contextmanager
     def stoppable(self, *, by: Sequence[CancelMode]) -> Generator[None]:

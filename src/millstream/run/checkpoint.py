@@ -11,7 +11,8 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -24,6 +25,14 @@ if TYPE_CHECKING:
     from millstream.run.active import ActiveRun
     from millstream.run.kept.document import StateDocument
     from millstream.run.state import RunProgress
+
+
+def request_of(progress: RunProgress) -> bytes:
+    """All that it takes to begin a run as it stands in `progress`. Two that were asked for the same have the same."""
+    document = document_of(progress, as_it_is(progress.context_wrapper.context))
+    document.outcome, document.has_said = "running", progress.turn is not None
+    document.run_id, document.is_durable = "", True
+    return msgspec.json.encode(document)
 
 
 class Checkpoints:
@@ -71,19 +80,18 @@ class Checkpoints:
             nested=base.nested | {str(place): document_of(each, None) for place, each in paused.items()},
         )
 
-    def encode(self, *, is_paused: bool = False) -> bytes:
-        """The checkpoint of the tree whose root the run is, as of what was written last."""
+    def now(self, *, is_paused: bool = False) -> Callable[[], bytes]:
+        """The checkpoint of the tree whose root the run is, as of this moment: to be encoded once the log has a place for it."""
         document = self._whole()
         assert document is not None, "a root run takes its first before its first event"
-        document.position, document.is_durable = self._run.position, True
+        document.is_durable = True
         if is_paused:
             document.outcome = "paused"
-        return msgspec.json.encode(document)
+        return partial(self._encode, document)
 
-    def request(self) -> bytes:
-        """All that it takes to begin the run again. Two runs that were asked for the same have the same."""
-        assert self._now is not None, "it was taken"
-        return msgspec.json.encode(msgspec.structs.replace(self._now, run_id="", is_durable=True))
+    def _encode(self, document: StateDocument) -> bytes:
+        document.position = self._run.position
+        return msgspec.json.encode(document)
 
     def _whole(self) -> StateDocument | None:
         if self._now is None:

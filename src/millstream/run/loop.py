@@ -104,6 +104,8 @@ class Loop:
         """Write how the run ends, or that it pauses."""
         run = self._run
         if isinstance(error, StaleOwnerError):
+            if run.tenure is not None:
+                await run.tenure.end(run)  # who is told of it may want to go on with the run at once
             run.leave_to_others(error)
         elif isinstance(error, asyncio.CancelledError):
             await run.end_cancelled()

@@ -142,7 +142,8 @@ def resume_run(
             link=link,
             streamed=streamed,
             has_session=session is not None,
-            position=left.position if left is not None and goes_on else None,
+            position=left.position if left is not None and goes_on else 0,
+            goes_on=goes_on,
         )
         _launch(run, parts_of(agent, config, ledger=run.ledger, hooks=hooks, session=session), error_handlers)
         if left is not None:
@@ -157,7 +158,7 @@ def take_over_run(
     *,
     owner: str,
     position: int,
-    attempt: RunAttempt,
+    attempt: RunAttempt | None,
     run_config: RunConfig | dict[str, Any] | None,
     error_handlers: RunErrorHandlers[Any] | None,
     streamed: bool,
@@ -170,7 +171,7 @@ def take_over_run(
     Args as of `resume_run`, and:
         owner: who has claimed it.
         position: the last position of its log.
-        attempt: what its log is told of that.
+        attempt: what its log is told of that; None where it begins only now.
         error: what the run is to end with at once, as nobody can go on with it.
     """
     with _telling_how_far(progress):
@@ -186,6 +187,7 @@ def take_over_run(
             streamed=streamed,
             has_session=session is not None,
             position=position,
+            goes_on=attempt is not None,
             owner=owner,
         )
         run.attempt, run.stop_error, progress.left = attempt, error, None
@@ -210,7 +212,8 @@ def _active(
     link: CallLink | None,
     streamed: bool,
     has_session: bool,
-    position: int | None = None,
+    position: int = 0,
+    goes_on: bool = False,
     owner: str | None = None,
 ) -> ActiveRun:
     """The run, on the event loop that runs here; with a hold on it, where it is the root in a log that others share.
@@ -222,12 +225,14 @@ def _active(
         link: ties it to the call that it answers.
         streamed: whether the model is asked for a stream.
         has_session: whether it has a session.
-        position: that behind which it goes on, where the log has its beginning.
+        position: that behind which it goes on.
+        goes_on: whether the log has its beginning.
         owner: who has claimed it.
     """
     tenure = None
     if link is None and isinstance(log, RunStore):
-        tenure = Tenure(log, lease=config.lease, owner=owner, last=position)
+        is_kept = goes_on or owner is not None
+        tenure = Tenure(log, lease=config.lease, owner=owner, last=position if is_kept else None)
     return ActiveRun(
         progress,
         config,
@@ -237,8 +242,8 @@ def _active(
         parent=None if link is None else link.run,
         call_id="" if link is None else link.call.raw.call_id,
         place=0 if link is None else link.call.place,
-        position=position or 0,
-        goes_on=position is not None,
+        position=position,
+        goes_on=goes_on,
         tenure=tenure,
         has_session=has_session,
     )

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, cast
 from millstream.errors import LogError, RunExistsError, StaleOwnerError, UnknownRunError, UserError
 from millstream.log.store import NewRun
 from millstream.run import mail
+from millstream.run.checkpoint import request_of
 
 if TYPE_CHECKING:
     from millstream.log.store import Command, RunStore
@@ -65,7 +66,7 @@ class Tenure:
         if self._last is None:
             await self._create(run)
         self.epoch = await self.store.claim(run.run_id, owner=self._owner, lease=self._lease, last=self._last)
-        self._follow(run, await self.store.mail(run.run_id, run.progress.heard))
+        self._follow(run, await self.store.mail(run.run_id, run.progress.heard), first=True)
         for work in (self._renew(run), self._listen(run)):
             task = run.loop.create_task(work)
             # As for the run's own task: a loop that is closed carelessly says nothing of ours.
@@ -88,12 +89,10 @@ class Tenure:
 
     async def _create(self, run: ActiveRun) -> None:
         progress, config = run.progress, run.config
-        assert run.checkpoints is not None
-        run.checkpoints.take(has_said=run.progress.turn is not None, turns=run.progress.current_turn)
         asked = NewRun(
             run_id=run.run_id,
             agent=progress.current_agent.name,
-            request=run.checkpoints.request(),
+            request=request_of(progress),
             caller=config.caller,
             options={"streamed": run.streamed, "has_session": run.has_session},
             idempotency_key=config.idempotency_key,
@@ -129,24 +128,33 @@ class Tenure:
                 return
             self._follow(run, commands)
 
-    def _follow(self, run: ActiveRun, commands: Sequence[Command]) -> None:
-        """Do what `commands` say. What cannot be done any more is passed over, with a line in the log."""
+    def _follow(self, run: ActiveRun, commands: Sequence[Command], *, first: bool = False) -> None:
+        """Do what `commands` say. What cannot be done any more is passed over, with a line in the log.
+
+        Args:
+            run: the run.
+            commands: what came.
+            first: whether it came before the run goes on here.
+        """
         for command, said in zip(commands, mail.read(commands, run.run_id), strict=True):
             try:
-                _do(run, said)
+                _do(run, said, first=first)
             except UserError as error:
                 logger.warning("run %s: command %d came too late: %s", run.run_id, command.number, error)
             run.progress.heard = command.number
 
 
-def _do(run: ActiveRun, said: mail.Said) -> None:
+def _do(run: ActiveRun, said: mail.Said, *, first: bool) -> None:
     if isinstance(said, mail.Cancel):
         run.cancel(said.mode)
     elif isinstance(said, mail.Send):
-        run.send(cast("list[Any]", said.items), said.when)
+        # Behind a pause, the calls that waited are answered first: it is no use to have approved them else.
+        waited = first and run.goes_on and run.attempt is None
+        run.send(cast("list[Any]", said.items), "after_turn" if waited else said.when)
     else:
         decisions = run.progress.context_wrapper.decisions
-        if said.key not in decisions.once and said.key not in decisions.taken:
+        # A call may wait again that is the same in everything: what was decided before is of the past then.
+        if said.key not in decisions.once and (first or said.key not in decisions.taken):
             decisions.decide(said.key, said.decision, always=said.always)
 
 

@@ -67,13 +67,15 @@ class Trunk:
         return self.log.cursor(self.run_id, after)
 
 
-class _Held(NamedTuple):
-    """What waits to be written."""
+class _Unwritten(NamedTuple):
+    """What is to be written, and may have to wait for that."""
 
     stamp: Stamp
     payloads: list[Payload]
-    raw_only: bool
-    size: int
+    raw_only: bool = False
+    size: int = 0
+    checkpoint: Callable[[], bytes] | None = None
+    """What it makes true."""
 
 
 class Writer:
@@ -107,7 +109,7 @@ class Writer:
         self._clock = clock
         self._parent_run_id = parent_run_id
         self._path = path
-        self._held: list[_Held] | None = None
+        self._held: list[_Unwritten] | None = None
         self._holders: set[object] = set()
         self.hides = False
         """Whether nothing was written of what the model says since `hold`."""
@@ -117,27 +119,29 @@ class Writer:
         """The items that were forgotten the last time."""
 
     async def write(self, events: Sequence[Event], checkpoint: Callable[[], bytes] | None = None) -> None:
-        """Append `events` under one stamp, with the checkpoint that they make true, unless they are held back."""
+        """Append `events` under one stamp, with the checkpoint that they make true: that of the moment of this call."""
         payloads: list[Payload] = list(events)
         self.seal(payloads)
-        if checkpoint is None or self._held is not None:
-            await self._append(payloads, raw_only=False, size=0)
-        elif payloads and not self.closed:
-            # It says where the log stands behind them: the places are taken first.
-            batch = self.trunk.take(self.stamp(), payloads)
-            await self._put(replace(batch, checkpoint=checkpoint()))
+        if payloads and not self.closed:
+            await self._append(_Unwritten(self.stamp(), payloads, checkpoint=checkpoint))
 
     async def write_model_events(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
         """Append what one read of the model's socket brought, `size` bytes of it."""
-        await self._append(payloads, raw_only=raw_only, size=size)
+        if payloads and not self.closed:
+            await self._append(_Unwritten(self.stamp(), payloads, raw_only, size))
 
-    async def _append(self, payloads: list[Payload], *, raw_only: bool, size: int) -> None:
-        if not payloads or self.closed:
-            return
+    async def _append(self, each: _Unwritten) -> None:
         if self._held is not None:
-            self._held.append(_Held(self.stamp(), payloads, raw_only, size))
-            return
-        await self._put(self.trunk.take(self.stamp(), payloads, raw_only=raw_only, size=size))
+            self._held.append(each)
+        else:
+            await self._take_and_put(each)
+
+    async def _take_and_put(self, each: _Unwritten) -> None:
+        batch = self.trunk.take(each.stamp, each.payloads, raw_only=each.raw_only, size=each.size)
+        if each.checkpoint is not None:
+            # It says where the log stands behind them: the places are taken first.
+            batch = replace(batch, checkpoint=each.checkpoint())
+        await self._put(batch)
 
     async def _put(self, batch: Batch) -> None:
         trunk = self.trunk
@@ -188,8 +192,7 @@ class Writer:
         """Hold no longer: where nobody else does, write what waits."""
         self._holders.discard(by)
         while self._held and not self._holders:
-            stamp, payloads, raw_only, size = self._held.pop(0)
-            await self._put(self.trunk.take(stamp, payloads, raw_only=raw_only, size=size))
+            await self._take_and_put(self._held.pop(0))
         if not self._holders:
             self._held = None
             self.hides = False
@@ -248,7 +251,7 @@ class Writer:
         )
 
 
-def _others(held: _Held) -> list[Event]:
+def _others(held: _Unwritten) -> list[Event]:
     """What waits besides the words of the model, and the end of a call that is not whole without them."""
     return [payload for payload in held.payloads if not isinstance(payload, _WORDS)]
 
