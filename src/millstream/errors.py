@@ -53,6 +53,7 @@
     │   └── AttemptsExhaustedError         it was taken over as often as it may be
     ├── SessionError                       the store of a conversation
     │   └── SessionClosedError             a session used after its close() (also RuntimeError)
+    ├── StreamProtocolError                a server's stream is none that can be read
     └── DecodeError                        bytes that are not an event or entry of ours
 
 `ModelScriptError` and its children (`UnexpectedModelCall`, `InvalidModelStep`, `UnconsumedModelSteps`)
@@ -588,6 +589,12 @@ class SessionClosedError(SessionError, RuntimeError):
     """A session was used after its `close()`."""
 
     retryable = False
+
+
+class StreamProtocolError(_MessageError):
+    """A server's stream breaks the rules of its protocol, or the bounds that the client sets."""
+
+    code = "stream_protocol"
 
 
 class DecodeError(_MessageError):
