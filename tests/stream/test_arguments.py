@@ -5,7 +5,14 @@ from typing import Any
 
 import pytest
 
-from millstream.events import ModelCompleted, ModelRetried, RawResponsesStreamEvent, RunCancelled, ToolStarted
+from millstream.events import (
+    ModelCompleted,
+    ModelRetried,
+    RawResponsesStreamEvent,
+    RunAttempt,
+    RunCancelled,
+    ToolStarted,
+)
 from millstream.log.promise import Payload
 from millstream.raw import decode
 from millstream.stream.arguments import ToolArguments
@@ -91,6 +98,7 @@ def test_a_server_that_counts_no_items_ties_them_by_their_ids() -> None:
         ModelRetried(turn=1, attempt=1, reason="x"),
         ModelCompleted(turn=1, status="cancelled"),
         RunCancelled(),
+        RunAttempt(number=2, resumed_from=2),
     ],
 )
 def test_a_call_that_is_void_is_dropped_once(end: Any) -> None:
@@ -99,10 +107,11 @@ def test_a_call_that_is_void_is_dropped_once(end: Any) -> None:
     assert said == [("a", "{", "forming"), ("a", "", "dropped")]
 
 
-def test_a_call_that_was_done_is_dropped_where_its_answer_is_given_up() -> None:
-    retried = ModelRetried(turn=1, attempt=1, reason="x")
-
-    said = pieces(added(0, "a"), done(0, "{}"), retried, added(0, "b"), done(0, "[]"), ModelCompleted(turn=1))
+@pytest.mark.parametrize(
+    "end", [ModelRetried(turn=1, attempt=1, reason="x"), RunAttempt(number=2, resumed_from=2)]
+)
+def test_a_call_that_was_done_is_dropped_where_its_answer_is_given_up(end: Any) -> None:
+    said = pieces(added(0, "a"), done(0, "{}"), end, added(0, "b"), done(0, "[]"), ModelCompleted(turn=1))
 
     assert said == [("a", "{}", "done"), ("a", "", "dropped"), ("b", "[]", "done")]
 

@@ -14,6 +14,7 @@ from millstream.events import (
     ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
+    RunAttempt,
     RunCompleted,
     RunItemStreamEvent,
     RunStarted,
@@ -58,6 +59,8 @@ def folded(*events: Event, early: bool = False) -> list[Any]:
 
 MODEL, MODEL_DONE = ModelStarted(turn=1), ModelCompleted(turn=1)
 C1, C2, O1, O2 = called("c1"), called("c2"), answered("c1"), answered("c2")
+C3, O3 = called("c3"), answered("c3")
+ATTEMPT, UPDATED = RunAttempt(number=2, resumed_from=9), AgentUpdatedStreamEvent(A)
 R1, R2, SAID = raw(), raw("response.completed"), message()
 
 
@@ -99,6 +102,21 @@ def test_the_items_of_a_try_that_was_given_up_are_left_out_and_its_raw_events_st
 
     assert folded(*events) == [R1, R1, R2, C2, O2]
     assert folded(*events, early=True) == [R1, SAID, C1, R1, C2, R2, O2]
+
+
+def test_the_items_of_a_call_that_died_with_its_process_are_left_out() -> None:
+    events = (MODEL, R1, SAID, C1, ATTEMPT, UPDATED, MODEL, R1, C2, R2, MODEL_DONE, O2)
+
+    assert folded(*events) == [R1, UPDATED, R1, R2, C2, O2]
+    assert folded(*events, early=True) == [R1, SAID, C1, UPDATED, R1, C2, R2, O2]
+
+
+def test_outputs_that_are_there_when_another_process_goes_on_come_once_and_before_those_of_the_others() -> (
+    None
+):
+    seen = folded(MODEL, C1, C2, C3, MODEL_DONE, O2, ATTEMPT, UPDATED, O3, O1, MODEL, SAID, MODEL_DONE)
+
+    assert seen == [C1, C2, C3, O2, UPDATED, O1, O3, SAID]
 
 
 def test_whatever_is_held_is_given_out_at_the_end() -> None:

@@ -31,7 +31,7 @@ from millstream import (
     tool,
 )
 from millstream.errors import ModelResponseError
-from millstream.events import ModelRetried, TextRetracted
+from millstream.events import ModelRetried, RunAttempt, TextRetracted
 from millstream.items import AgentRef, MessageOutputItem
 from millstream.stream.partial import PartialOutput
 from millstream.testing import (
@@ -232,6 +232,7 @@ def test_text_that_no_parser_takes_breaks_nothing() -> None:
     [
         ModelStarted(turn=2),
         ModelRetried(turn=1, attempt=1, reason="x"),
+        RunAttempt(number=2, resumed_from=2),
         TextRetracted(),
         AgentUpdatedStreamEvent(Agent(name="B", output_type=Recipe)),
     ],

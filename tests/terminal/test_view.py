@@ -272,6 +272,38 @@ def test_what_was_read_back_from_json_looks_the_same() -> None:
     assert screen([Entry.from_json(entry.to_json()) for entry in log]) == screen(log)
 
 
+def test_another_process_goes_on() -> None:
+    attempt = events.RunAttempt(number=2, resumed_from=1234)
+    log = [
+        *entries(acts(CLERK), calls("ask", "c")),
+        *entries(acts(PRICER), says("half a li"), run="n", depth=1),
+        *entries(attempt, acts(CLERK)),
+        *entries(
+            events.RunResumed(), acts(PRICER), says("a whole line"), said("a whole line"), run="n", depth=1
+        ),
+        *entries(returns("c", "x"), says("Done."), said("Done.")),
+    ]
+
+    shown = screen(log, View(width=80))
+
+    assert (
+        shown
+        == """\
+● Clerk
+  → ask()
+  │ ● Pricer
+  · another process goes on (attempt 2): all behind position 1234 is void
+
+● Clerk
+  │   · goes on
+  │ ● Pricer
+  │ a whole line
+  ✓ ask  12 ms  x
+
+Done."""
+    )
+
+
 def test_text_alone() -> None:
     log = [
         *entries(acts(CLERK), says("Let me", " look."), said("Let me look."), calls("t", "c")),
@@ -282,6 +314,16 @@ def test_text_alone() -> None:
     assert screen(log, TextView()) == "Let me look.\nWhole.\n"
     assert screen(entries(events.RunCompleted(output="a tool's")), TextView()) == "a tool's\n"
     assert screen(entries(says("cut"), events.RunCancelled()), TextView()) == "cut\n"
+
+
+@pytest.mark.parametrize(
+    "again",
+    [events.RunAttempt(number=2, resumed_from=2), events.ModelRetried(turn=1, attempt=1, reason="503")],
+)
+def test_text_alone_that_is_said_anew_begins_on_a_line_of_its_own(again: Any) -> None:
+    log = entries(says("Let me"), again, says("Let me look."), said("Let me look."))
+
+    assert screen(log, TextView()) == "Let me\nLet me look.\n"
 
 
 @pytest.mark.hostile

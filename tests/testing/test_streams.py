@@ -710,6 +710,12 @@ def test_a_report_shows_each_problem_with_its_neighbours() -> None:
     )
 
 
+def test_a_report_shows_where_another_process_goes_on() -> None:
+    (problem,) = report(log(*CALLING, again(5), acts(), ENDS), ended=False).problems
+
+    assert problem.around[-3] == "        7  run.attempt  2 from 5: what came behind that is void"
+
+
 def test_a_report_is_values_too() -> None:
     found = report(log(*START, DONE, DONE)).to_dict()
 

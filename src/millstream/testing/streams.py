@@ -417,6 +417,8 @@ def _details(event: Any) -> str:
         told = [event.name, call_id_of(getattr(event.item, "raw_item", None))]
     elif kind == "agent_updated_stream_event":
         told = [getattr(event.new_agent, "name", None)]
+    elif kind == "run.attempt":
+        told = [event.number, f"from {event.resumed_from}: what came behind that is void"]
     else:
         told = [getattr(event, name, None) for name in ("call_id", "name", "turn", "status", "code", "agent")]
     text = " ".join(str(each) for each in told if isinstance(each, str | int) and each != "")
