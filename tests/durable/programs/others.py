@@ -1,0 +1,75 @@
+"""Processes that read runs of others, and go on with them."""
+
+import asyncio
+from typing import Any
+
+from millstream import RunConfig, Runner, open_log
+from millstream.log import RunStore
+from tests.durable.kit import Line
+from tests.durable.programs import work
+
+EVERY = 0.02
+"""Seconds between two looks at whether there is a run to go on with."""
+
+
+async def reader(line: Line, address: str) -> None:
+    """Follow each run that is named, from its first event; say its id and its entries when it has ended."""
+    store = open_log(address)
+
+    async def follow(run_id: str) -> None:
+        line.say((run_id, [entry.to_json() async for entry in store.follow(run_id)]))
+
+    await _for_each(line, follow)
+    await store.aclose()
+
+
+async def reader_that_leaves(line: Line, address: str) -> None:
+    """As `reader`, and goes away behind every few events, to come back with another cursor."""
+    store = open_log(address)
+
+    async def follow(run_id: str) -> None:
+        lines: list[bytes] = []
+        has_ended = False
+        while not has_ended:
+            seen = 0
+            async for entry in Runner.attach(run_id, log=store).entries(after=len(lines)):
+                lines.append(entry.to_json())
+                seen += 1
+                if seen == 7:
+                    break
+            has_ended = seen < 7
+        line.say((run_id, lines))
+
+    await _for_each(line, follow)
+    await store.aclose()
+
+
+async def _for_each(line: Line, do: Any) -> None:
+    async with asyncio.TaskGroup() as tasks:
+        while (run_id := await line.hear()) is not None:
+            tasks.create_task(do(run_id))
+
+
+async def recoverer(line: Line, address: str, agent: Any, *args: Any) -> None:
+    """From the first word on go on with every run that nobody owns; say the id of each that has ended here."""
+    store = open_log(address)
+    await line.hear()
+    async with asyncio.TaskGroup() as tasks:
+        stop = asyncio.create_task(line.hear())
+        while not stop.done():
+            for handle in await Runner.recover(store, agent(*args), run_config=RunConfig(lease=30)):
+                tasks.create_task(_to_the_end(handle, line))
+            await asyncio.wait([stop], timeout=EVERY)
+    await store.aclose()
+
+
+async def _to_the_end(handle: Any, line: Line) -> None:
+    try:
+        result = await handle
+    except Exception as error:
+        line.say((handle.run_id, "failed", getattr(error, "code", repr(error))))
+    else:
+        line.say((handle.run_id, "completed", result.final_output))
+
+
+__all__ = ["RunStore", "reader", "reader_that_leaves", "recoverer", "work"]

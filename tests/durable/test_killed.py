@@ -1,0 +1,54 @@
+"""`kill -9` of the process that owns a run, at each of its events: another goes on, and no reader can tell but by `run.attempt`."""
+
+import pytest
+
+from tests.durable.kit import KILLED, attempts, entries_of, one_by_one, programs
+from tests.durable.programs import others, owners, work
+
+pytestmark = [pytest.mark.slow, pytest.mark.hostile, pytest.mark.timeout(180)]
+
+
+def _length(address: str, effects: str, *, streamed: bool) -> int:
+    """How many events the run has that nobody kills."""
+    with programs((owners.ends, address, effects, streamed)) as [owner]:
+        return owner.hear()
+
+
+@pytest.mark.parametrize(
+    ("streamed", "side"), [(False, "before"), (False, "after"), (False, "while"), (True, "while")]
+)
+def test_whichever_event_its_owner_is_killed_at_a_run_goes_on_and_every_reader_sees_all_of_it_once(
+    address: str, effects: str, streamed: bool, side: owners.Side
+) -> None:
+    length = _length(address, effects, streamed=streamed)
+    assert length > 35
+    mains = [(owners.dies_at, address, effects, at, side, streamed) for at in range(1, length + 1)]
+
+    with programs(
+        (others.reader, address),
+        (others.reader_that_leaves, address),
+        (others.recoverer, address, work.everything, effects),
+        (others.recoverer, address, work.everything, effects),
+    ) as [reader, leaver, *recoverers]:
+        run_ids = []
+        for run_id, code in one_by_one(mains):
+            assert code == KILLED
+            run_ids.append(run_id)
+            reader.say(run_id)
+            leaver.say(run_id)
+        for recoverer in recoverers:
+            recoverer.say("go on with them")
+        seen = dict(reader.hear() for _ in run_ids)
+        seen_by_leaver = dict(leaver.hear() for _ in run_ids)
+
+    assert seen == seen_by_leaver
+    taken_over = 0
+    for at, run_id in enumerate(run_ids, 1):
+        entries = entries_of(seen[run_id])
+        assert entries[-1].type == "run.completed", at
+        assert entries[-1].event.output == work.OUTPUT
+        taken_over += attempts(entries)
+        assert attempts(entries) <= 1, "two who recover have gone on with it"
+    assert taken_over >= length - 3  # all but those that had their end, or not even their first two events
+    keys = {key for _, key, _ in work.effects_of(effects)}
+    assert len(keys) == 3 * (1 + len(run_ids))  # whatever was done twice
