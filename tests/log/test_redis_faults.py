@@ -194,23 +194,77 @@ async def test_row_18_a_server_that_comes_back_empty_is_told_to_writers_and_read
             assert [entry.position async for entry in reader.follow("run_2")] == [1]
 
 
+async def with_older_data(server: RedisServer, writer: RedisLog, kept: int, last: int) -> None:
+    """Write up to `last`, and let the server come back with what stood there at position `kept`."""
+    await write(writer, range(1, kept + 1))
+    with redis.Redis.from_url(server.url) as client:
+        client.save()
+    await write(writer, range(kept + 1, last + 1))
+    server.kill()
+    server.start()
+
+
+async def test_row_18_what_a_server_has_lost_is_written_again_where_the_writer_still_has_it(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with own_server() as server:
+        async with opened(server.url, server.url) as [writer, reader]:
+            await with_older_data(server, writer, kept=3, last=10)
+            await asyncio.gather(
+                writer.append(RUN, batch(11, "11")), writer.append(RUN, batch(12, ends=True))
+            )
+
+            names = [name for _, name in await positions_and_names(reader)]
+            assert names == [*map(str, range(1, 12)), "run.completed"]
+            assert "lost positions 4 to 10, which were written again" in caplog.text
+
+
 async def test_row_18_a_server_that_comes_back_with_older_data_is_told_by_position() -> None:
     with own_server() as server:
         async with opened(server.url, server.url) as [writer, reader]:
-            await write(writer, range(1, 4))
-            with redis.Redis.from_url(server.url) as client:
-                client.save()
-            await write(writer, range(4, 6))
             seen: list[int] = []
             reading = asyncio.create_task(read_on(reader, seen))
-            await until(lambda: len(seen) == 5)
+            await with_older_data(server, writer, kept=3, last=400)
+
+            with pytest.raises(LogTruncatedError, match="had position 400, and has 3 now"):
+                await writer.append(RUN, batch(401, "401"))
+            with pytest.raises((LogTruncatedError, LogBrokenError)):
+                await reading
+
+
+async def test_row_18_an_owner_whose_claim_was_lost_writes_nothing() -> None:
+    with own_server() as server:
+        async with opened(server.url) as [log]:
+            await log.create(NewRun(run_id=RUN, agent="A", request=b""))
+            with redis.Redis.from_url(server.url) as client:
+                client.save()
+            epoch = await log.claim(RUN, owner="me", lease=60)
             server.kill()
             server.start()
 
-            with pytest.raises(LogTruncatedError, match="had position 5, and has 3 now"):
-                await writer.append(RUN, batch(6, "6"))
-            with pytest.raises((LogTruncatedError, LogBrokenError)):
-                await reading
+            with pytest.raises(StaleOwnerError, match="lost that claim"):
+                await log.renew(RUN, epoch=epoch, lease=60)
+            with pytest.raises(StaleOwnerError, match="lost that claim"):
+                await log.append(RUN, batch(1, "a"), epoch=epoch)
+
+
+async def test_mail_that_was_lost_is_waited_for_again() -> None:
+    with own_server() as server:
+        async with opened(server.url) as [log]:
+            await log.create(NewRun(run_id=RUN, agent="A", request=b""))
+            cursor = log.cursor(RUN)
+            with redis.Redis.from_url(server.url) as client:
+                client.save()
+            assert await log.tell(RUN, Command("send", b"lost")) == 1
+            server.kill()
+            server.start()
+
+            waiting = asyncio.create_task(log.wait_for_mail(RUN))
+            await log.record(RUN)
+            assert not waiting.done()
+            await log.tell(RUN, Command("send", b"kept"))
+            assert [command.body for command in await waiting] == [b"kept"]
+            del cursor
 
 
 # --- lines that break ---------------------------------------------------------------------------

@@ -142,10 +142,14 @@ class Tails:
                 run_id
             )  # held all the time, so that nothing is missed between looking and waiting
         while True:
+            known = tail.mail
             mail = await read()
             if mail.commands or mail.is_last:
                 return mail.commands
-            await self.wait_for_mail(tail.run_id, after)
+            with self._lock:
+                if after < known == tail.mail:  # the engine has lost what it had: to be waited for again
+                    tail.mail = after
+            await self.wait_for_mail(run_id, after)
 
     async def wait_for_mail(self, run_id: str, after: int) -> None:
         """Return when there may be mail behind number `after`, or the run, which was there, has ended or is gone."""
@@ -269,6 +273,13 @@ class Tails:
         with self._lock:
             tail = self._tails.get(run_id)
             return 0 if tail is None else tail.last
+
+    def held(self, run_id: str, after: int) -> list[Batch]:
+        """The batches behind position `after`, to the last one; none where the tail does not reach back as far."""
+        with self._lock:
+            tail = self._tails.get(run_id)
+            batches = [] if tail is None else [batch for batch in tail.batches if batch.last > after]
+        return batches if batches and batches[0].first <= after + 1 else []
 
     # --- what cursors ask ------------------------------------------------------------------------
 

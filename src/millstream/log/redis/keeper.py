@@ -2,14 +2,15 @@
 
 Rules of this file:
 
-1. What the server has told once it has to tell again: a run that has less than was seen of it, in
-   a log that has lost its data, is a `LogTruncatedError` for whoever writes or reads it.
+1. What the server has told once it has to tell again. Where it has less, its writer writes again
+   what it still holds; what cannot be had is a `LogTruncatedError` for whoever writes or reads it.
 2. A run is followed while somebody waits for it and this process does not write to it.
 3. What is wrong with a run is told by the server to whoever asks. Who waits is made to ask.
 """
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 import weakref
@@ -18,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 from millstream.errors import LogBrokenError, LogDamagedError, LogError
-from millstream.log.form import unpack
+from millstream.log.form import Packed, unpack
 from millstream.log.redis import requests
 from millstream.log.redis.appends import Append, Appender, truncated
 from millstream.log.redis.following import Following
@@ -26,6 +27,8 @@ from millstream.log.redis.requests import Gone, Request
 from millstream.log.redis.server import Call, Plain, Reply, Server
 from millstream.log.tails import QUIET, Chunk, Reach, Seen, Tails
 from millstream.log.worker import Job, Wakes
+
+logger = logging.getLogger("millstream")
 
 LINGER = 10.0
 """Seconds for which a run is followed on that nobody waits for any more: most readers come back at once."""
@@ -91,7 +94,7 @@ class Keeper:
                     reply = given[0]
                     if work.run_id in unclear:  # it was tried before one in front of it was done
                         reply = self._ask(asked)[0]
-                    elif not isinstance(reply, LogError) and reply[0] == b"overlap":
+                    elif not isinstance(reply, LogError) and reply[0] in (b"overlap", b"hole"):
                         unclear.add(work.run_id)
                     self._appended(tails, work, reply, known[work.run_id], wakes)
             except LogError as error:
@@ -110,6 +113,8 @@ class Keeper:
     def _appended(
         self, tails: Tails, work: Append, reply: Reply | LogError, known: int, wakes: Wakes
     ) -> None:
+        if not isinstance(reply, LogError) and reply[0] == b"hole" and int(reply[1]) < known:
+            reply = self._restored(tails, work, reply, known)
         written = self._appender.outcome(work, reply, known, self._store)
         if written.thinned:
             tails.thinned(work.run_id)
@@ -117,6 +122,19 @@ class Keeper:
             self._wrote_at = time.monotonic()
             self._followed.pop(work.run_id, None)
             tails.written(work.run_id, written.new.batch, wakes, size=len(written.new.data))
+
+    def _restored(self, tails: Tails, work: Append, reply: Reply, known: int) -> Reply | LogError:
+        """The answer to an append once what the server has lost was written again, where it is still held here."""
+        last = int(reply[1])
+        lost = tails.held(work.run_id, last)
+        if not lost or work.packed.batch.first != known + 1:
+            return reply
+        again = [Append(work.run_id, Packed.of(batch).beyond(last), work.epoch) for batch in lost]
+        logger.warning(
+            "Run %s: the Redis server had lost positions %d to %d, which were written again. Was it killed?",
+            work.run_id, last + 1, known,
+        )  # fmt: skip
+        return self._ask([self._appender.call(each) for each in (*again, work)])[-1]
 
     def _outcome(
         self, tails: Tails, request: Request, reply: Reply | LogError, known: int, wakes: Wakes

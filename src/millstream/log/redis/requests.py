@@ -33,7 +33,7 @@ from millstream.log.promise import Batch
 from millstream.log.redis import scripts
 from millstream.log.redis.server import Call, Reply
 from millstream.log.store import ENDED, Command, NewRun, RunRecord, RunStatus
-from millstream.log.tails import Chunk, Reach, Tails
+from millstream.log.tails import Chunk, Mail, Reach, Tails
 from millstream.log.worker import Wakes
 
 T = TypeVar("T")
@@ -265,8 +265,13 @@ def orphans(limit: int) -> Request:
 
 
 def stale(run_id: str, epoch: int, present: int) -> StaleOwnerError:
-    """Somebody else has the run."""
-    return StaleOwnerError(f"Run {run_id} has another owner: its epoch is {present}, not {epoch}.")
+    """Somebody else has the run; or nobody has, in the eyes of a server that has lost the claim."""
+    why = (
+        f"Run {run_id} has another owner: its epoch is {present}, not {epoch}."
+        if present > epoch
+        else f"Run {run_id} has epoch {present} and never had epoch {epoch}, or the Redis server has lost that claim."
+    )
+    return StaleOwnerError(why)
 
 
 # --- mail --------------------------------------------------------------------------------------
@@ -276,15 +281,6 @@ class _Letter(msgspec.Struct, frozen=True, array_like=True):
     kind: str
     body: bytes
     key: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Mail:
-    """What lies in the mail of a run."""
-
-    commands: list[Command]
-    is_last: bool
-    """Whether nothing more can come: the run has ended, or is not there."""
 
 
 def tell(run_id: str, command: Command) -> Request:
@@ -314,7 +310,7 @@ def tell(run_id: str, command: Command) -> Request:
 
 
 def mail(run_id: str, after: int) -> Request:
-    """The `Mail` behind a number."""
+    """The mail behind a number."""
     start = max(after, 0)
 
     def outcome(reply: Reply) -> Mail:

@@ -35,10 +35,10 @@ from millstream.log.promise import Batch, Cursor, LogInfo
 from millstream.log.redis import checks, requests
 from millstream.log.redis.appends import Append, Appender
 from millstream.log.redis.keeper import Ask, Keeper, Work
-from millstream.log.redis.requests import Mail, Page
+from millstream.log.redis.requests import Page
 from millstream.log.redis.server import TIMEOUT, Address, Server
 from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore
-from millstream.log.tails import Chunk, Tails
+from millstream.log.tails import Chunk, Mail, Tails
 from millstream.log.worker import Worker
 
 logger = logging.getLogger("millstream")
@@ -221,16 +221,12 @@ class RedisLog(RunStore):
     async def mail(self, run_id: str, after: int = 0) -> list[Command]:
         """The commands behind number `after`."""
         mail: Mail = await self._worker.ask(requests.mail(run_id, after))
-        return mail.commands
+        return list(mail.commands)
 
     async def wait_for_mail(self, run_id: str, after: int = 0) -> Sequence[Command]:
         """As `mail`, but waits for the first."""
         after = max(after, 0)
-        while True:
-            mail: Mail = await self._worker.ask(requests.mail(run_id, after))
-            if mail.commands or mail.is_last:
-                return mail.commands
-            await self._tails.wait_for_mail(run_id, after)
+        return await self._tails.mail(run_id, after, lambda: self._worker.ask(requests.mail(run_id, after)))
 
     # --- the engine --------------------------------------------------------------------------
 
