@@ -22,7 +22,13 @@ from millstream import (
     output_guardrail,
     tool,
 )
-from millstream.errors import HandedBackError, RunInterruptedError, StaleOwnerError, UserError
+from millstream.errors import (
+    HandedBackError,
+    NotResumableError,
+    RunInterruptedError,
+    StaleOwnerError,
+    UserError,
+)
 from millstream.events import Entry
 from millstream.log import Batch, RunStore
 from millstream.testing import ManualClock, check_stream, function_call
@@ -326,3 +332,23 @@ async def test_a_run_that_nobody_else_could_go_on_with_is_not_handed_back() -> N
     run.cancel()
     async for _ in run.entries():
         pass
+
+
+def test_a_run_that_nobody_can_go_on_with_ends_at_once_wherever_it_stood() -> None:
+    for at in range(1, uninterrupted(), 9):
+        asyncio.run(_stopped_and_given_up(at))
+
+
+async def _stopped_and_given_up(at: int) -> None:
+    def nobody(record: Any) -> Agent[Any]:
+        raise LookupError(record.agent)
+
+    async with frozen(Work(), at) as (log, run):
+        handle = await recover(log, nobody)
+        with pytest.raises(NotResumableError):
+            await handle
+        entries = await entries_of(log, run.run_id)
+        report = check_stream(entries)
+
+    assert entries[-1].event.code == "not_resumable"
+    assert report.ok, (at, str(report))

@@ -19,6 +19,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream.agent import Agent
+from millstream.attach import AttachedRun
 from millstream.config import RunConfig
 from millstream.context import RunContextWrapper, settle
 from millstream.errors import (
@@ -96,6 +97,24 @@ class Recovery:
             return None
         return RunResultStreaming(await self._go_on(_Claimed(record, owner)))
 
+    async def resume(self, run_id: str) -> RunResultStreaming:
+        """Go on with a run that waits for decisions, with those that were made.
+
+        Raises:
+            UnknownRunError: there is no such run.
+            RunStateError: it does not wait, or cannot be gone on with.
+        """
+        waiting = AttachedRun(run_id, self.log)
+        record = await waiting.record()
+        return await waiting.resume(
+            await _agent(self.agent, record),
+            context=None if self.context_from is None else await settle(self.context_from(record)),
+            run_config=replace(self.run_config, log=None, caller=record.caller),
+            hooks=self.hooks,
+            error_handlers=self.error_handlers,
+            session=await self._session(record),
+        )
+
     async def _go_on(self, claimed: _Claimed) -> ActiveRun:
         """The run, which goes on; or ends, and says in its log why it cannot."""
         record = claimed.record
@@ -108,10 +127,12 @@ class Recovery:
             left=Left("running"),
         )
         try:
+            # First: also where it cannot go on, its log is told of the attempt, and who acted.
+            claimed.past = await _past(self.log, record)
+            progress.current_agent = Agent(name=claimed.past.agent or record.agent)
             document = _document(record)
             agent = await _agent(self.agent, record)
             progress = progress_from(document, agents_by_name(agent), await self._context(record, document))
-            claimed.past = await _past(self.log, record)
             claimed.past.check(record.run_id, self.max_attempts)
             return self._take_over(claimed, agent, progress, session=await self._session(record))
         except Exception as raised:
@@ -175,6 +196,8 @@ class Recovery:
 class _Past:
     """What a run's log says that matters to who goes on with it."""
 
+    agent: str = ""
+    """The name of the agent that acted where it goes on from."""
     attempts: int = 0
     """How often it was taken over."""
     in_vain: int = 0
@@ -232,6 +255,8 @@ async def _past(log: RunStore, record: RunRecord) -> _Past:
         if not batch.raw_only:
             for entry in batch.entries(position):
                 past.see(entry)
+            if batch.stamp.depth == 0 and batch.first <= record.checkpoint_at:
+                past.agent = batch.stamp.agent
         position = batch.last
     return past
 
