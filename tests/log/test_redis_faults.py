@@ -15,6 +15,7 @@ from millstream.errors import (
     LogError,
     LogTruncatedError,
     LogUnavailableError,
+    StaleOwnerError,
     UnknownRunError,
 )
 from millstream.log import Command, NewRun
