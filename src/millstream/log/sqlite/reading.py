@@ -162,9 +162,12 @@ class Reading:
     def beat(self, wakes: Wakes) -> float | None:
         """Look for what other processes have written to the runs that somebody waits for."""
         tails = self._tails()
-        if tails is None or not tails.are_waited_for:
+        if tails is None:
             return None
+        # First: who begins to wait behind this look, as the only one, calls for another.
         watched = tails.watched()
+        if not tails.are_waited_for:
+            return None
         try:
             is_news = self._look(tails, watched, wakes)
         except (sqlite3.Error, LogError):  # who waits is told why, as he asks
