@@ -11,6 +11,8 @@ import contextlib
 import multiprocessing
 import os
 import signal
+import subprocess
+import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from multiprocessing.connection import Connection
 from typing import Any, TypeAlias
@@ -85,6 +87,10 @@ class Program:
         """SIGSTOP: it takes no step more, and knows nothing of it."""
         self._signal(signal.SIGSTOP)
 
+    def has_stopped(self) -> None:
+        """Return when SIGSTOP, whoever sent it, has reached it."""
+        until(lambda: _state(self._process.pid) == "T")
+
     def wake(self) -> None:
         """SIGCONT: it goes on, as if no time had passed."""
         self._signal(signal.SIGCONT)
@@ -100,6 +106,20 @@ class Program:
     def _signal(self, number: signal.Signals) -> None:
         assert self._process.pid is not None
         os.kill(self._process.pid, number)
+
+
+def until(is_so: Callable[[], bool]) -> None:
+    """Return when something is so that other processes bring about."""
+    end = time.monotonic() + PATIENCE
+    while not is_so():
+        assert time.monotonic() < end, "it does not come to be so"
+        time.sleep(0.01)
+
+
+def _state(pid: int | None) -> str:
+    """What the system says that a process does: T is that it is stopped."""
+    told = subprocess.run(["ps", "-o", "stat=", "-p", str(pid)], capture_output=True, text=True, check=False)
+    return told.stdout[:1]
 
 
 @contextlib.contextmanager

@@ -3,15 +3,14 @@
 import asyncio
 import os
 
-import openai.types.responses  # noqa: F401  # read lazily else, a second in each
+import openai.types.responses
 
 import millstream.log.redis
-import millstream.log.sqlite
-import tests.durable.kit
-import tests.durable.programs.others
-import tests.durable.programs.owners  # noqa: F401
 from millstream import Runner
-from tests.durable.programs import work
+from tests.durable import kit
+from tests.durable.programs import others, owners, work
+
+__all__ = ["kit", "millstream", "openai", "others", "owners", "work"]
 
 
 async def _run() -> None:

@@ -31,6 +31,46 @@ async def dies_at(line: Line, address: str, effects: str, at: int, side: Side, s
         await Runner.run(agent, "Go", run_config=config)
 
 
+async def stops_at(line: Line, address: str, effects: str, at: int) -> None:
+    """Begin a run, say its id, and SIGSTOP this process before event `at`; once it is woken, say how the run ends here."""
+    store = open_log(address)
+    append, has_stopped = store.append, False
+
+    async def stopping(run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+        nonlocal has_stopped
+        if batch.last >= at and not has_stopped:
+            has_stopped = True
+            os.kill(os.getpid(), signal.SIGSTOP)
+        await append(run_id, batch, epoch=epoch)
+
+    store.append = stopping  # type: ignore[method-assign]
+    _say_run_id(store, line)
+    config = RunConfig(log=store, lease=LEASE, ahead="free")
+    line.say(await _outcome(Runner.run(work.everything(effects), "Go", run_config=config)))
+    await store.aclose()
+
+
+async def pays(line: Line, address: str, effects: str, kind: str) -> None:
+    """Begin a run whose tool takes its time; say its id when the tool runs, or waits, and then how it ends here."""
+    store = open_log(address)
+    agent = work.payer(effects, kind=kind)
+    handle = Runner.run_streamed(agent, "Pay", run_config=RunConfig(log=store, lease=LEASE, ahead="free"))
+    async for _ in handle.entries(types=["tool.started", "run.paused"]):
+        line.say(handle.run_id)
+        break
+    line.say(await _outcome(handle))
+    await store.aclose()
+
+
+async def _outcome(run: Any) -> tuple[str, str]:
+    """How a run ends in this process: its output, or the class of what it raises."""
+    try:
+        result = await run
+    except Exception as error:
+        return "raised", type(error).__name__
+    return ("paused", "") if result.interruptions else ("completed", result.final_output)
+
+
 async def ends(line: Line, address: str, effects: str, streamed: bool) -> None:
     """Run to the end; say how many events that took."""
     store = open_log(address)

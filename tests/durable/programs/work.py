@@ -45,7 +45,7 @@ def everything(effects: str) -> Agent[Any]:
 
 
 def payer(effects: str, *, kind: str = "plain") -> Agent[Any]:
-    """One tool, which takes its effect and then for ever, unless the file `effects` + ".go" is there.
+    """One tool, which takes effect and then waits for the file `effects` + ".go"; to be cancelled is an effect, too.
 
     Args:
         effects: the file that its effects are written to.
@@ -54,8 +54,12 @@ def payer(effects: str, *, kind: str = "plain") -> Agent[Any]:
 
     async def pay(ctx: ToolContext[Any]) -> str:
         _take_effect(effects, "pay", ctx)
-        while not Path(f"{effects}.go").exists():  # noqa: ASYNC110  # another process makes it
-            await asyncio.sleep(0.01)
+        try:
+            while not Path(f"{effects}.go").exists():  # another process makes it
+                await asyncio.sleep(0.01)
+        except asyncio.CancelledError:
+            _take_effect(effects, "cancelled", ctx)
+            raise
         return "paid"
 
     options: dict[str, Callable[[Any], Any]] = {
@@ -74,6 +78,11 @@ def _take_effect(effects: str, name: str, ctx: ToolContext[Any]) -> None:
         os.write(file, line)  # in one piece, whoever else writes there
     finally:
         os.close(file)
+
+
+def let_go_on(effects: str) -> None:
+    """Let the tools of every `payer` come to their end."""
+    Path(f"{effects}.go").touch()
 
 
 def effects_of(effects: str) -> list[tuple[str, str, int]]:
