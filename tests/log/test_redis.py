@@ -1,8 +1,10 @@
 """Runs in Redis: what the server keeps and forgets, what it is found to be set up for, and what it refuses."""
 
 import asyncio
+import importlib
 import itertools
 import logging
+import sys
 import threading
 import zlib
 from collections.abc import AsyncIterator, Iterator
@@ -18,6 +20,7 @@ from millstream.errors import (
     LogGapError,
     LogTruncatedError,
     LogUnavailableError,
+    MissingExtraError,
     RunExistsError,
     StaleOwnerError,
     UnknownRunError,
@@ -399,3 +402,12 @@ async def test_names_that_are_no_text_elsewhere_come_back(redis_url: str) -> Non
             await log.create(NewRun(run_id=run_id, agent=agent, request=b""))
         with pytest.raises(StaleOwnerError):
             await log.append(run_id, batch(1, "a", run_id=run_id), epoch=1)
+
+
+def test_without_the_extra_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "redis.connection", None)
+    for name in [name for name in sys.modules if name.startswith("millstream.log.redis")]:
+        monkeypatch.delitem(sys.modules, name)
+
+    with pytest.raises(MissingExtraError, match=r'pip install "millstream\[redis\]"'):
+        importlib.import_module("millstream.log.redis")
