@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from millstream.events import (
+    TERMINAL_TYPES,
     Entry,
-    ModelCompleted,
     ModelStarted,
+    RawResponsesStreamEvent,
     RunAttempt,
-    RunItemStreamEvent,
-    RunPaused,
     RunResumed,
     RunStarted,
     ToolFinished,
@@ -94,22 +93,27 @@ class RunGrammar:
                 "a_run_ends_once", f"{entry.type} of run {self.run_id or 'this run'} came behind its end."
             )
             return
-        event = entry.event
+        if not isinstance(entry.event, RawResponsesStreamEvent):  # most are
+            self._take(entry.event, entry.position)
+        for rule in self._rules:
+            yield from rule.see(entry)
+        kind = entry.type
+        self.is_certain = self.is_certain or kind == "run.started"
+        self.is_paused = kind == "run.paused" or (self.is_paused and kind != "run.resumed")
+        self.ended = kind in TERMINAL_TYPES
+        if _is_whole(kind, entry.event):
+            self._keep(entry.position)
+
+    def _take(self, event: Any, position: int) -> None:
+        """What is to be known before the rules see `event`."""
         if isinstance(event, ToolStarted | ToolFinished) and isinstance(event.call_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             self._running[event.call_id] += 1 if isinstance(event, ToolStarted) else -1
-        if isinstance(event, RunResumed) and event.of is not None:
+        elif isinstance(event, RunResumed) and event.of is not None:
             self.forget()  # it began in another log
         elif isinstance(event, RunAttempt) and self._bare:
             self.forget()  # without positions nobody knows what is void
         elif isinstance(event, ModelStarted):
-            self._keep(entry.position)  # who goes on from here begins the turn
-        for rule in self._rules:
-            yield from rule.see(entry)
-        self.is_certain = self.is_certain or isinstance(event, RunStarted)
-        self.is_paused = entry.type == "run.paused" or (self.is_paused and entry.type != "run.resumed")
-        self.ended = entry.is_terminal
-        if entry.is_terminal or _is_whole(event):
-            self._keep(entry.position)
+            self._keep(position)  # who goes on from here begins the turn
 
     def runs_tool(self, call_id: Any) -> bool:
         """Whether a tool of that call runs, as far as was seen."""
@@ -180,10 +184,13 @@ class _Moment(NamedTuple):
     is_certain: bool
 
 
-def _is_whole(event: Any) -> bool:
-    """Whether a run can be gone on with from here."""
-    if isinstance(event, RunItemStreamEvent):
+_WHOLE = TERMINAL_TYPES | {"run.started", "run.attempt", "run.paused", "run.resumed"}
+
+
+def _is_whole(kind: str, event: Any) -> bool:
+    """Whether a run can be gone on with from behind `event`, or has ended there."""
+    if kind == "run_item_stream_event":
         return event.name == "tool_output"
-    if isinstance(event, ModelCompleted):
+    if kind == "model.completed":
         return event.status == "completed"
-    return isinstance(event, RunStarted | RunAttempt | RunPaused | RunResumed)
+    return kind in _WHOLE

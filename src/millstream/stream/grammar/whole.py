@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from millstream.events import Entry, RunAttempt, RunResumed, RunStarted, ToolFinished
+from millstream.events import (
+    Entry,
+    RawResponsesStreamEvent,
+    RunAttempt,
+    RunResumed,
+    RunStarted,
+    ToolFinished,
+)
 from millstream.stream.grammar.clauses import Violation
 from millstream.stream.grammar.life import SDK_EVENTS
 from millstream.stream.grammar.run import RunGrammar
@@ -56,7 +63,7 @@ class StreamGrammar:
                 found += self._nested(run, entry)
         elif isinstance(event, RunResumed):
             found += self._goes_on(run)
-        if not (self._bare or run.ended):
+        if not (self._bare or run.ended or isinstance(event, RawResponsesStreamEvent)):
             found += run.attempts.see(entry)
             if isinstance(event, RunAttempt) and not run.depth:
                 self._go_back(event.resumed_from)
