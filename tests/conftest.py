@@ -14,6 +14,7 @@ import pytest
 from blockbuster import blockbuster_ctx
 from hypothesis import settings
 
+from millstream.log import address
 from millstream.models import provider
 from millstream.tracing import set_trace_processors
 from tests.support.hurry import hurried  # noqa: F401  # a fixture for all
@@ -74,7 +75,8 @@ def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def untouched_defaults(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    """A client, key, API or trace processor that a test makes the default is that no longer than the test."""
+    """A client, key, API, trace processor or shared log that a test sets up is there no longer than the test."""
+    monkeypatch.setattr(address, "_shared", {})
     monkeypatch.setattr(provider, "_Defaults", type("_Defaults", (provider._Defaults,), {}))
     yield
     provider._shared_client.cache_clear()

@@ -100,11 +100,11 @@ _opening = threading.Lock()
 def shared_log(url: str) -> RunStore:
     """The one store at an address that all runs of this process share, open until it ends.
 
+    A file that is named by another path is another address, and has a store of its own.
+
     Raises as `open_log`.
     """
     address = Address.of(url)
-    if address.engine == "sqlite":
-        address = Address("sqlite", os.path.abspath(address.place))
     # A child of this process must not use what its parent has open.
     key = (os.getpid(), address)
     with _opening:
