@@ -16,10 +16,10 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 	--constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint types check cov bench deps lock fresh clean
+.PHONY: help demo test fmt lint types check cov bench bench-logs deps lock fresh clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## /{printf "  make %-6s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
 
 demo: $(VENV)/.core ## a multi-agent run, streamed: no key, no network
 	@$(BIN)/millstream demo
@@ -53,6 +53,9 @@ cov: $(VENV)/.dev $(VENV)-peer/.peer ## the suite, then htmlcov/index.html
 
 bench: $(VENV)-peer/.peer ## CPU per streamed delta, beside openai-agents
 	@$(VENV)-peer/bin/python benchmarks/run.py $(ARGS)
+
+bench-logs: $(VENV)/.dev ## what logs in memory, SQLite and Redis cost
+	@$(BIN)/python benchmarks/logs.py $(ARGS)
 
 deps: ## system packages that tests need
 	@sh scripts/deps
