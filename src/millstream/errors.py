@@ -53,6 +53,7 @@
     │   └── AttemptsExhaustedError         it was taken over as often as it may be
     ├── SessionError                       the store of a conversation
     │   └── SessionClosedError             a session used after its close() (also RuntimeError)
+    ├── ServerStoppingError                a server that stops is asked to begin a run
     ├── StreamProtocolError                a server's stream is none that can be read
     └── DecodeError                        bytes that are not an event or entry of ours
 
@@ -589,6 +590,14 @@ class SessionClosedError(SessionError, RuntimeError):
     """A session was used after its `close()`."""
 
     retryable = False
+
+
+class ServerStoppingError(_MessageError):
+    """The server is stopping, and begins nothing more."""
+
+    code = "stopping"
+    public = "The server is stopping. Ask again in a moment."
+    retryable = True
 
 
 class StreamProtocolError(_MessageError):

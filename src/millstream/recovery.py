@@ -132,6 +132,8 @@ class Recovery:
             progress.current_agent = Agent(name=claimed.past.agent or record.agent)
             document = _document(record)
             agent = await _agent(self.agent, record)
+            if record.checkpoint is None:  # it was asked for by a name that the program may have given it
+                document.agent = agent.name
             progress = progress_from(document, agents_by_name(agent), await self._context(record, document))
             claimed.past.check(record.run_id, self.max_attempts)
             return self._take_over(claimed, agent, progress, session=await self._session(record))

@@ -16,7 +16,7 @@ from collections.abc import AsyncIterator, Generator, Iterable, Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
-from millstream.approval import Decision, arguments_text, key_that_waits
+from millstream.approval import Decision, arguments_text, key_that_waits, keys_of_items
 from millstream.attach.ending import end_unowned
 from millstream.attach.result import AttachedResult, history_of, output_as, result_from
 from millstream.attach.source import AttachedSource, Until
@@ -284,6 +284,20 @@ class AttachedRun:
             ) from None
         except RunClosedError:
             raise ApprovalError(f"Run {self._run_id} has ended by now, and nothing waits.") from None
+
+    async def waiting(self) -> list[str]:
+        """The ids of the calls that wait for a decision, in order; none of a run that does not wait.
+
+        Raises:
+            UnknownRunError: there is no such run.
+        """
+        record = await self.record()
+        pause = await self._pause(record)
+        if pause is None:
+            return []
+        decided = {said.key for said in await self._decisions(record)}
+        waiting = approval_items(cast("RunPaused", pause.event))
+        return [key.call_id for key in keys_of_items(waiting) if key not in decided]
 
     async def _pause(self, record: RunRecord) -> Entry | None:
         """The pause that the run stands at; None where it stands at none."""

@@ -80,11 +80,14 @@ class _AttachedCursor(Cursor):
     async def _begin(self) -> Cursor:
         """Find the run: the log itself would wait for one that nobody knows."""
         source = self._source
+        cursor = source.store.cursor(
+            source.run_id, self._after
+        )  # first: it is told if the run is deleted meanwhile
         record = await source.store.record(source.run_id)
-        if source.until == "pause" and record.status == "paused":
-            self._paused_at = self._after if record.last <= self._after else None
-        self._cursor = source.store.cursor(source.run_id, self._after)
-        return self._cursor
+        if source.until == "pause" and record.status == "paused" and record.last <= self._after:
+            self._paused_at = self._after
+        self._cursor = cursor
+        return cursor
 
     def _see(self, batch: Batch) -> None:
         source = self._source

@@ -1,0 +1,120 @@
+"""What a server answers besides streams: JSON, and errors that say no more than a client may know.
+
+An error is `{"error": {"code", "message", "retryable"}}`, with an `error_id` where details stand in the
+server's log. Its message comes from the table here, never from an exception.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from starlette.responses import Response
+
+from millstream import codec
+from millstream.errors import (
+    AgentsException,
+    ApprovalError,
+    CommandConflictError,
+    IdempotencyError,
+    InputItemError,
+    LogError,
+    LogGapError,
+    RunClosedError,
+    ServerStoppingError,
+    UnknownRunError,
+    UserError,
+)
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+logger = logging.getLogger("millstream")
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """What is wrong with a request, for its client."""
+
+    status: int
+    code: str
+    message: str
+    retry_after: int | None = None
+    """Seconds after which it may be asked again, where that may help."""
+
+
+NO_ACCESS = Problem(401, "unauthorized", "You may not use this server.")
+WRONG_ORIGIN = Problem(403, "wrong_origin", "A page of another origin may not do that.")
+NO_RUN = Problem(404, "unknown_run", "There is no such run.")
+NO_ROUTE = Problem(404, "unknown_path", "There is nothing here.")
+WRONG_METHOD = Problem(405, "wrong_method", "That cannot be done here.")
+NO_AGENT = Problem(422, "unknown_agent", "There is no agent of that name.")
+NOT_JSON = Problem(415, "not_json", "The body has to be JSON: say Content-Type: application/json.")
+TOO_LARGE = Problem(413, "too_large", "The body is larger than this server takes.")
+BAD_JSON = Problem(400, "bad_json", "The body is no JSON.")
+INTERNAL = Problem(500, "internal", "Something went wrong.")
+
+_OF_ERRORS: dict[type[AgentsException], Problem] = {
+    UnknownRunError: NO_RUN,
+    LogGapError: Problem(410, "gone", "This part of the stream is no longer held."),
+    IdempotencyError: Problem(409, "idempotency_conflict", "The key was used for another request."),
+    ApprovalError: Problem(409, "no_such_decision", "No such call waits, or it was decided over otherwise."),
+    CommandConflictError: Problem(409, "conflict", "Something else was said before."),
+    RunClosedError: Problem(409, "run_over", "The run is over."),
+    InputItemError: Problem(422, "bad_input", "The input is none that models take."),
+    ServerStoppingError: Problem(503, "stopping", ServerStoppingError.public, retry_after=2),
+    LogError: Problem(
+        503, "log_unavailable", "The server's store cannot be used at the moment.", retry_after=5
+    ),
+    UserError: Problem(409, "not_possible", "That is not possible with this run."),
+}
+"""By the class of an error, the more special one first."""
+
+
+def invalid(where: str, wanted: str) -> Problem:
+    """A field of a request is not what it has to be. Both are words of ours."""
+    return Problem(422, "bad_request", f"{where} has to be {wanted}.")
+
+
+class ProblemError(Exception):
+    """Ends the handling of a request with `problem`."""
+
+    def __init__(self, problem: Problem) -> None:
+        super().__init__(problem.message)
+        self.problem = problem
+
+
+def answer(value: Any, status: int = 200, **headers: str) -> Response:
+    """`value` as JSON; total, as every encoding here is."""
+    shown = {name.replace("_", "-"): text for name, text in headers.items()}
+    return Response(
+        codec.encode(value),
+        status,
+        {"cache-control": "no-store", "x-content-type-options": "nosniff", **shown},
+        "application/json",
+    )
+
+
+def problem_answer(problem: Problem, error_id: str | None = None) -> Response:
+    """`problem`, for a client."""
+    fields: dict[str, Any] = {"code": problem.code, "message": problem.message}
+    fields["retryable"] = problem.retry_after is not None
+    if error_id is not None:
+        fields["error_id"] = error_id
+    headers = {} if problem.retry_after is None else {"retry_after": str(problem.retry_after)}
+    return answer({"error": fields}, problem.status, **headers)
+
+
+def answer_to_error(request: Request, error: Exception) -> Response:
+    """What a client is told of what was raised for its request; all else goes to the log."""
+    if isinstance(error, ProblemError):
+        return problem_answer(error.problem)
+    found = next((problem for kind, problem in _OF_ERRORS.items() if isinstance(error, kind)), None)
+    if found is not None and found.status < 500:
+        logger.debug("%s %s: %s", request.method, request.url.path, found.code, exc_info=error)
+        return problem_answer(found)
+    error_id = f"err_{secrets.token_hex(8)}"
+    logger.error("%s %s failed (%s)", request.method, request.url.path, error_id, exc_info=error)
+    return problem_answer(found or INTERNAL, error_id)

@@ -1,0 +1,176 @@
+"""The server as an ASGI application: alone, or mounted into another one."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+
+from millstream.about import __version__
+from millstream.config import RunConfig
+from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
+from millstream.errors import LogError, UserError
+from millstream.log.address import store_of
+from millstream.recovery import MAX_ATTEMPTS, Recovery
+from millstream.server.answers import NO_ROUTE, WRONG_METHOD, answer, answer_to_error, problem_answer
+from millstream.server.routes import acting, follow, runs
+from millstream.server.service import AgentBook, Agents, Service
+from millstream.server.supervisor import Supervisor
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+    from starlette.responses import Response
+
+    from millstream.config import RunErrorHandlers
+    from millstream.log.store import RunStore
+    from millstream.recovery import ContextOf, SessionOf
+    from millstream.server.access import Access
+
+Handler: TypeAlias = "Callable[[Request, Service], Awaitable[Response]]"
+"""Answers a request."""
+
+ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
+    ("POST", "/runs", "start", runs.start),
+    ("GET", "/runs", "runs", runs.listing),
+    ("GET", "/runs/{run_id}", "run", runs.show),
+    ("DELETE", "/runs/{run_id}", "delete", runs.delete),
+    ("GET", "/runs/{run_id}/events", "events", follow.follow),
+    ("POST", "/runs/{run_id}/cancel", "cancel", acting.cancel),
+    ("POST", "/runs/{run_id}/decisions", "decide", acting.decide),
+    ("POST", "/runs/{run_id}/input", "input", acting.give_input),
+)
+"""Method, path, name and handler of everything that has to do with runs."""
+
+
+def create_app(
+    agents: Agents,
+    *,
+    access: Access,
+    log: RunStore | str = "sqlite:///millstream.db",
+    run_config: RunConfig | dict[str, Any] | None = None,
+    context_from: ContextOf | None = None,
+    session_from: SessionOf | None = None,
+    hooks: Any = None,
+    error_handlers: RunErrorHandlers[Any] | None = None,
+    max_attempts: int = MAX_ATTEMPTS,
+    retention: float | None = None,
+    heartbeat: float = HEARTBEAT_SECONDS,
+    send_timeout: float = SEND_SECONDS,
+    drain: float = 10.0,
+) -> Starlette:
+    """A server of runs that survive their connections, and their process.
+
+    ```python
+    app = create_app(Agent(name="A", instructions="Be brief."), access=LOCAL)
+    ```
+
+    Args:
+        agents: the agent, a list of agents, a dict of them by name, or a function that makes one of a
+            `RunRecord`: it sees who calls.
+        access: who may use it: `LOCAL`, `OPEN`, or a hook of your own that names the caller.
+        log: where runs are kept: a store, or its address.
+        run_config: how runs run; its log is not asked.
+        context_from: makes a run's context object of its record; None for what the client sent.
+        session_from: makes a run's session of its record.
+        hooks: as of `Runner.run`.
+        error_handlers: as of `Runner.run`.
+        max_attempts: as of `Runner.recover`.
+        retention: seconds for which a run is kept behind its end; None for what the store does by itself.
+        heartbeat: seconds of silence after which a stream says that it is alive.
+        send_timeout: seconds that a client may take nothing before it is let go.
+        drain: seconds that runs have to end when the server stops; those that do not are handed back.
+
+    Raises:
+        UserError: an argument that cannot work.
+    """
+    if not callable(access):
+        raise UserError(
+            "create_app(access=...) is LOCAL, OPEN, or an async function that names the caller of a request."
+        )
+    book = AgentBook(agents)
+    config = replace(RunConfig.of(run_config), log=None, caller="", idempotency_key=None)
+    recovery = Recovery(
+        log=store_of("create_app(log=...)", log),
+        agent=book.agent_of,
+        context_from=context_from,
+        session_from=session_from,
+        run_config=config,
+        hooks=hooks,
+        error_handlers=error_handlers,
+        max_attempts=max_attempts,
+    )
+    service = Service(
+        supervisor=Supervisor(recovery, retention=retention),
+        agents=book,
+        access=access,
+        clock=config.clock,
+        heartbeat=heartbeat,
+        send_timeout=send_timeout,
+        drain=drain,
+    )
+    return _application(service)
+
+
+def _application(service: Service) -> Starlette:
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncGenerator[None]:
+        await service.start()
+        try:
+            yield
+        finally:
+            await service.stop()
+
+    routes = [
+        Route(path, _endpoint(handler, service), methods=[method], name=name)
+        for method, path, name, handler in ROUTES
+    ]
+    routes += [
+        Route("/health", _health, name="health"),
+        Route("/ready", _endpoint(_ready, service), name="ready"),
+        Route("/version", _version, name="version"),
+    ]
+    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_here})
+    app.state.service = service
+    return app
+
+
+def _endpoint(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:
+    async def endpoint(request: Request) -> Response:
+        try:
+            await service.start()
+            return await handler(request, service)
+        except Exception as error:
+            return answer_to_error(request, error)
+
+    return endpoint
+
+
+async def _health(request: Request) -> Response:
+    """That the process answers."""
+    return answer({"status": "ok"})
+
+
+async def _ready(request: Request, service: Service) -> Response:
+    """Whether runs can be begun: the store is there, and the server is not stopping."""
+    try:
+        await service.store.check()
+    except LogError:
+        return answer({"status": "no store"}, 503, retry_after="5")
+    if service.supervisor.is_stopping:
+        return answer({"status": "stopping"}, 503, retry_after="2")
+    return answer({"status": "ready", "runs": service.supervisor.live_runs})
+
+
+async def _version(request: Request) -> Response:
+    """Which version this is."""
+    return answer({"name": "millstream", "version": __version__})
+
+
+async def _not_here(request: Request, error: Exception) -> Response:
+    status = getattr(error, "status_code", 404)
+    return problem_answer(WRONG_METHOD if status == 405 else NO_ROUTE)

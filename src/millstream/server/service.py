@@ -1,0 +1,124 @@
+"""What the routes of one server share: its store, its runs, who may use it, and its limits."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from millstream.agent import Agent
+from millstream.context import settle
+from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
+from millstream.errors import UserError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable
+
+    from millstream.clock import Clock
+    from millstream.log.store import RunRecord, RunStore
+    from millstream.recovery import AgentOf
+    from millstream.server.access import Access
+    from millstream.server.supervisor import Supervisor
+
+Agents: TypeAlias = "Agent[Any] | Sequence[Agent[Any]] | Mapping[str, Agent[Any]] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any]]]"
+"""The agents of a server: one, several, several under names of their own, or what makes one of a run's record."""
+
+
+class AgentBook:
+    """The agents that a server has, by name.
+
+    Args:
+        agents: as they were given.
+
+    Raises:
+        UserError: they are none, or two have one name.
+    """
+
+    def __init__(self, agents: Agents) -> None:
+        self._make: Any = None
+        self.by_name: dict[str, Agent[Any]] = {}
+        if isinstance(agents, Agent):
+            self.by_name = {agents.name: agents}
+        elif isinstance(agents, Mapping):
+            self.by_name = dict(cast("Mapping[str, Agent[Any]]", agents))
+        elif callable(agents):
+            self._make = agents
+        else:
+            for agent in agents:
+                if self.by_name.setdefault(getattr(agent, "name", ""), agent) is not agent:
+                    raise UserError(
+                        f"Two agents of the server are called {agent.name!r}: pass a dict, by other names."
+                    )
+        for name, agent in self.by_name.items():
+            if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
+                raise UserError(
+                    f"The agent {name!r} of the server is a {type(agent).__name__}, not an Agent."
+                )
+        if not self.by_name and self._make is None:
+            raise UserError("A server needs an agent: create_app(agent, ...), or a list or dict of agents.")
+
+    @property
+    def only(self) -> str | None:
+        """The name of the only agent, where there is one only."""
+        return next(iter(self.by_name)) if len(self.by_name) == 1 else None
+
+    def knows(self, name: str) -> bool:
+        """Whether runs of that agent can be begun."""
+        return self._make is not None or name in self.by_name
+
+    @property
+    def agent_of(self) -> AgentOf:
+        """What makes the agent of a run's record."""
+        return self._of
+
+    async def _of(self, record: RunRecord) -> Agent[Any]:
+        if self._make is not None:
+            return await settle(self._make(record))
+        try:
+            return self.by_name[record.agent]
+        except KeyError:
+            raise UserError(f"The server has no agent {record.agent!r}: was it renamed?") from None
+
+
+@dataclass
+class Service:
+    """One server."""
+
+    supervisor: Supervisor
+    agents: AgentBook
+    access: Access
+    clock: Clock
+    heartbeat: float = HEARTBEAT_SECONDS
+    """Seconds of silence after which a stream says that it is alive."""
+    send_timeout: float = SEND_SECONDS
+    """Seconds that a client may take nothing of what it is sent."""
+    drain: float = 10.0
+    """Seconds that runs have to end when the server stops."""
+    _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    _has_started: bool = False
+
+    @property
+    def store(self) -> RunStore:
+        """Where the runs are."""
+        return self.supervisor.store
+
+    @property
+    def only_agent(self) -> str | None:
+        """The name of the only agent, where there is one only."""
+        return self.agents.only
+
+    def knows(self, agent: str) -> bool:
+        """Whether runs of that agent can be begun."""
+        return self.agents.knows(agent)
+
+    async def start(self) -> None:
+        """Start, if it has not. A server that is mounted into another hears of no start, and starts with its first request."""
+        async with self._starting:
+            if not self._has_started:
+                await self.supervisor.start()
+                self._has_started = True
+
+    async def stop(self) -> None:
+        """Begin nothing more, and end or hand back what runs."""
+        await self.supervisor.stop(self.drain)

@@ -1,0 +1,177 @@
+"""Who runs the runs of a server: they belong to it, and to no request.
+
+Rules of this file:
+
+1. A run is in the store before anybody is told of it, and begun by the same way as one whose
+   process died: by its record. So nothing is lost between the two.
+2. What has no owner is looked for at the start and from time to time: runs of a process that died,
+   and runs that were submitted by others.
+3. A server that stops begins nothing more, gives its runs some time, and hands back those that
+   are not done by then: another process goes on with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from millstream.agent import Agent
+from millstream.clock import Clock
+from millstream.context import RunContextWrapper
+from millstream.errors import LogError, RunStateError, ServerStoppingError
+from millstream.recovery import Recovery, submit
+from millstream.run.input import check_input
+from millstream.run.state import RunProgress, new_run_id
+
+if TYPE_CHECKING:
+    from millstream.log.store import RunRecord, RunStore
+    from millstream.result import RunResultStreaming
+
+logger = logging.getLogger("millstream")
+
+LOOKS = 3
+"""How often in the time of a lease runs are looked for that nobody owns."""
+SWEEP_EVERY = 300.0
+"""Seconds between two looks for runs that ended longer ago than they are to be kept."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Order:
+    """A run that somebody asks for."""
+
+    agent: str
+    """The name of its agent."""
+    input: Any
+    caller: str
+    context: Any = None
+    max_turns: int | None = 10
+    idempotency_key: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
+    """What its record is to have besides, for whoever makes its agent."""
+
+
+class Supervisor:
+    """Runs the runs of one server.
+
+    Args:
+        recovery: how a run of the store is begun, and gone on with.
+        retention: seconds for which a run is kept behind its end; None for what the store does by itself.
+    """
+
+    def __init__(self, recovery: Recovery, *, retention: float | None = None) -> None:
+        self._recovery = recovery
+        self._retention = retention
+        self._runs: dict[str, RunResultStreaming] = {}
+        self._looking: asyncio.Task[None] | None = None
+        self._is_stopping = False
+
+    @property
+    def store(self) -> RunStore:
+        """Where the runs are."""
+        return self._recovery.log
+
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it begins nothing more."""
+        return self._is_stopping
+
+    @property
+    def live_runs(self) -> int:
+        """How many runs it runs."""
+        return len(self._runs)
+
+    async def start(self) -> None:
+        """Reach the store, go on with what nobody owns, and look for such from now on.
+
+        Raises:
+            LogUnavailableError: the store cannot be reached.
+            LogDamagedError: it is no store of ours.
+        """
+        await self.store.check()
+        await self._recover()
+        self._looking = asyncio.create_task(self._look())
+
+    async def stop(self, patience: float) -> None:
+        """Begin nothing more; give what runs `patience` seconds, then hand it back. Safe to call twice."""
+        self._is_stopping = True
+        if self._looking is not None:
+            self._looking.cancel()
+            await asyncio.wait([self._looking])
+        tasks = [task for run in self._runs.values() if (task := run.run_loop_task) is not None]
+        if tasks and patience > 0:
+            await asyncio.wait(tasks, timeout=patience)
+        for run in self._runs.values():
+            run.hand_back()
+        if tasks:
+            await asyncio.wait(tasks)
+
+    async def begin(self, order: Order) -> RunRecord:
+        """Keep a run and begin it; its record, or that of the run which the order's key began before.
+
+        Raises:
+            ServerStoppingError: nothing is begun any more.
+            InputItemError: its input is none that models take.
+            IdempotencyError: the key was used for another request.
+            LogUnavailableError: the store does not take it.
+        """
+        if self._is_stopping:
+            raise ServerStoppingError("This server is stopping and begins no runs. Ask again in a moment.")
+        progress = RunProgress(
+            run_id=new_run_id(),
+            input=check_input(order.input),
+            current_agent=Agent(name=order.agent),
+            context_wrapper=RunContextWrapper(context=order.context),
+            max_turns=order.max_turns,
+        )
+        record = await submit(
+            self.store,
+            progress,
+            caller=order.caller,
+            idempotency_key=order.idempotency_key,
+            options=order.options,
+        )
+        if record.run_id == progress.run_id:
+            self._keep(await self._recovery.one(record.run_id))
+        return record
+
+    async def resume(self, run_id: str) -> bool:
+        """Go on with a run that waited for decisions, with those that were made. False where somebody else does."""
+        if self._is_stopping:
+            return False  # who runs next finds the decisions in its mail
+        try:
+            self._keep(await self._recovery.resume(run_id))
+        except RunStateError:
+            return False
+        return True
+
+    def _keep(self, run: RunResultStreaming | None) -> None:
+        task = None if run is None else run.run_loop_task
+        if run is None or task is None:
+            return
+        self._runs[run.run_id] = run
+
+        def over(_: object) -> None:
+            if self._runs.get(run.run_id) is run:
+                del self._runs[run.run_id]
+
+        task.add_done_callback(over)
+
+    async def _look(self) -> None:
+        clock: Clock = self._recovery.run_config.clock
+        swept = clock.monotonic()
+        while True:
+            await clock.sleep(self._recovery.run_config.lease / LOOKS)
+            try:
+                await self._recover()
+                if self._retention is not None and clock.monotonic() - swept > SWEEP_EVERY:
+                    swept = clock.monotonic()
+                    await self.store.sweep(self._retention)
+            except LogError as error:
+                logger.warning("runs that nobody owns could not be looked for: %s", error)
+
+    async def _recover(self) -> None:
+        for run in await self._recovery.all(100):
+            self._keep(run)

@@ -1,0 +1,56 @@
+"""A server on a free port of loopback, on the loop that runs here, and a client of it."""
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import AsyncIterator
+from typing import Any
+
+import httpx2
+import uvicorn
+
+from millstream.client import SseEvent, SseParser
+
+PATIENCE = 50
+
+
+class Host(uvicorn.Server):
+    """A real HTTP server."""
+
+    def capture_signals(self) -> Any:
+        return contextlib.nullcontext()  # they belong to the test runner
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of `app`, served over HTTP."""
+    config = uvicorn.Config(
+        app, log_config=None, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
+    )
+    server = Host(config)
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        task = asyncio.create_task(server.serve([listening]))
+        while not server.started:
+            assert not task.done(), "the server did not start"
+            await asyncio.sleep(0)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+        try:
+            async with (
+                asyncio.timeout(PATIENCE),
+                httpx2.AsyncClient(base_url=url, timeout=PATIENCE) as client,
+            ):
+                yield client
+        finally:
+            server.should_exit = True
+            await task
+
+
+async def events_of(client: httpx2.AsyncClient, run_id: str, after: int = 0, **query: Any) -> list[SseEvent]:
+    """The stream of a run to its end."""
+    parser, events = SseParser(), list[SseEvent]()
+    async with client.stream("GET", f"/runs/{run_id}/events", params={"after": after, **query}) as response:
+        assert response.status_code == 200, await response.aread()
+        async for piece in response.aiter_raw():
+            events += parser.feed(piece)
+    return events
