@@ -1,7 +1,9 @@
 """Runs that were started elsewhere: read, awaited, cancelled, decided over and gone on with by their log."""
 
 import asyncio
+import contextlib
 import gc
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -855,3 +857,171 @@ async def test_a_context_that_is_no_json_is_passed_again(store: RunStore, elsewh
 
     assert (await run).context_wrapper.context is desk
     assert WIPED == ["a"]
+
+
+# --- other processes -------------------------------------------------------------------------
+
+AGENTS = """
+import sys
+from pathlib import Path
+
+from millstream import Agent, tool
+from millstream.testing import ModelStep, ScriptedModel, function_call
+
+@tool(needs_approval=True)
+def wipe(disk: str) -> str:
+    with Path("wiped").open("a") as file:
+        file.write(disk)
+    return f"wiped {disk}"
+
+def talker(name="talker"):
+    return Agent(name="A", model=ScriptedModel([ModelStep("Hello there.", hang_after=5), "Again."]))
+
+def quick():
+    return Agent(name="A", model=ScriptedModel(["Hello there."]))
+
+def janitor(call=function_call("wipe", {"disk": "a"}, call_id="c1")):
+    return Agent(name="A", model=ScriptedModel([[call], "Done."]), tools=[wipe])
+"""
+
+PROGRAM = """
+import asyncio
+import contextlib
+import sys
+
+import agents
+from millstream import RunCancelledError, RunConfig, Runner
+from millstream.log.sqlite import SQLiteLog
+
+async def main(agent):
+    log = SQLiteLog("runs.db")
+    run = Runner.run_streamed(getattr(agents, agent)(), "Hi", run_config=RunConfig(log=log, lease=0.5))
+    await anext(run.entries())
+    print(run.run_id, flush=True)
+    try:
+        result = await run
+        print("waits" if result.interruptions else result.final_output)
+    except RunCancelledError:
+        print("cancelled")
+    await log.aclose()
+
+asyncio.run(main(sys.argv[1]))
+"""
+
+
+class Elsewhere:
+    """A process that runs one of `AGENTS`, in a folder that has its store."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        (folder / "agents.py").write_text(AGENTS)
+        (folder / "program.py").write_text(PROGRAM)
+        self.store = SQLiteLog(folder / "runs.db")
+
+    async def start(self, agent: str) -> AttachedRun:
+        self.process = await asyncio.create_subprocess_exec(
+            sys.executable, "program.py", agent, cwd=self.folder, stdout=asyncio.subprocess.PIPE
+        )
+        return Runner.attach(await self.told(), log=self.store)
+
+    async def told(self) -> str:
+        """The next line that it prints."""
+        assert self.process.stdout is not None
+        line = await asyncio.wait_for(self.process.stdout.readline(), DEADLINE)
+        return line.decode().strip()
+
+    def agent(self, name: str) -> Agent[Any]:
+        """The same agent, in this process."""
+        names: dict[str, Any] = {}
+        exec(AGENTS, names)  # as the program imports it
+        return names[name]()
+
+
+@pytest.fixture
+async def other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Elsewhere]:
+    """Another process, which is killed at the end of the test."""
+    monkeypatch.chdir(tmp_path)
+    made = Elsewhere(tmp_path)
+    yield made
+    with contextlib.suppress(ProcessLookupError):
+        made.process.kill()
+    await made.process.wait()
+    await made.store.aclose()
+
+
+async def heard(reader: Any, text: str) -> None:
+    said = ""
+    while said != text:
+        said += await asyncio.wait_for(anext(reader), DEADLINE)
+
+
+@pytest.mark.slow
+async def test_a_run_of_another_process_is_read_and_cancelled(other: Elsewhere) -> None:
+    run = await other.start("talker")
+    reader = run.text()
+
+    await heard(reader, "Hello")
+    await run.cancel()
+
+    assert [piece async for piece in reader] == []
+    assert await other.told() == "cancelled"
+    with pytest.raises(RunCancelledError):
+        await run
+    (await check_stream(run.entries())).raise_for_problems()
+
+
+@pytest.mark.slow
+async def test_a_run_of_another_process_is_given_input_and_awaited(other: Elsewhere) -> None:
+    run = await other.start("talker")
+
+    await heard(run.text(), "Hello")
+    await run.send("Go on.")
+
+    assert (await asyncio.wait_for(run.result(), DEADLINE)).final_output == "Again."
+    assert await other.told() == "Again."
+
+
+@pytest.mark.slow
+@pytest.mark.may_block
+async def test_a_run_that_waits_goes_on_here_when_its_process_is_gone(other: Elsewhere) -> None:
+    run = await other.start("janitor")
+    assert await other.told() == "waits"
+    await other.process.wait()
+
+    await run.approve("c1")
+    agent = other.agent("janitor")
+    agent.model = ScriptedModel(["Done."])
+    result = await (await run.resume(agent))
+
+    assert result.final_output == "Done."
+    assert (other.folder / "wiped").read_text() == "a"
+    (await check_stream(run.entries())).raise_for_problems()
+
+
+@pytest.mark.slow
+async def test_a_reader_follows_a_run_from_the_process_that_died_to_the_one_that_goes_on(
+    other: Elsewhere,
+) -> None:
+    run = await other.start("talker")
+    everything = asyncio.ensure_future(_all(run.entries()))
+    text = run.text()
+    await heard(text, "Hello")
+    other.process.kill()
+
+    handles: list[RunResultStreaming] = []
+    while not handles:  # its lease has to end
+        handles = await Runner.recover(other.store, other.agent("quick"))
+    entries = await asyncio.wait_for(everything, DEADLINE)
+
+    assert [entry.position for entry in entries] == list(range(1, len(entries) + 1))
+    assert [entry.type for entry in entries].count("run.attempt") == 1
+    assert "".join([piece async for piece in text]) == "Hello there."
+    result = await run
+    assert result.final_output == "Hello there."
+    assert [item.type for item in result.new_items] == ["message_output_item"]
+    assert result.to_input_list() == (await handles[0]).to_input_list()
+    check_stream(entries).raise_for_problems()
+
+
+async def _all(reader: Any) -> list[Any]:
+    return [each async for each in reader]
