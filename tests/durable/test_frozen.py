@@ -60,11 +60,11 @@ def taken_over_in_its_sleep(address: str, effects: str) -> Iterator[tuple[Progra
         recoverer.say("go on with it")
         until(lambda: len(work.effects_of(effects)) == 2)
         reader.say(run_id)
-        yield owner, _, reader
+        yield owner, run_id, reader
 
 
 def test_who_wakes_while_another_goes_on_stops_its_tools_and_leaves(address: str, effects: str) -> None:
-    with taken_over_in_its_sleep(address, effects) as (owner, run_id, reader):
+    with taken_over_in_its_sleep(address, effects) as (owner, _, reader):
         owner.wake()
 
         assert owner.hear() == ("raised", "StaleOwnerError")
