@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import Done, millstream
-from tests.cli.stores import json_lines, run, sqlite_store
+from tests.cli.stores import json_lines, run, run_id_in, sqlite_store
 
 pytestmark = pytest.mark.slow
 
@@ -23,6 +23,19 @@ def test_the_only_call_that_waits_needs_no_name(store: str, apps: Path) -> None:
         "millstream: nothing else waits: the run goes on when a program with its agents takes it up.\n"
     )
     assert (again.code, again.out, again.err) == (0, done.out, done.err)
+
+
+def test_a_run_that_nobody_is_asked_about_says_how_to_decide_later(apps: Path) -> None:
+    store = sqlite_store(apps)
+
+    paused = millstream("run", "janitor.py:one", "Go.", "--store", store, cwd=apps)
+
+    run_id = run_id_in(paused.err)
+    assert paused.code == 1
+    assert paused.errors[-1] == (
+        f"millstream: it is kept, and can be decided over: millstream approve {run_id} --store {store}"
+    )
+    assert millstream("approve", run_id, "--store", store).code == 0
 
 
 def test_of_several_calls_one_is_named_by_its_id_or_its_number(apps: Path) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -29,6 +28,8 @@ class Waiting:
     number: int
     """Its place in the list, from 1."""
     key: CallKey
+    pause: int
+    """The position of the pause that it waits at."""
     decision: Decision | None = None
 
     @property
@@ -102,7 +103,7 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
         LogError: its log or its mail cannot be read.
         RunStateError: nor can its checkpoint.
     """
-    from millstream.approval import key_of_item
+    from millstream.approval import keys_of_items
     from millstream.events import RunPaused
     from millstream.run import mail
     from millstream.stream.history import approval_items
@@ -112,19 +113,13 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
             f"{record.run_id} does not wait for approval: it is {record.status}.", code=exits.FAILED
         )
     batch = await store.cursor(record.run_id, record.last - 1).next()
-    last = None if batch is None else next(entry.event for entry in batch.entries(record.last - 1))
-    if not isinstance(last, RunPaused):
+    pause = None if batch is None else next(batch.entries(record.last - 1)).event
+    if not isinstance(pause, RunPaused):
         raise Problem(f"{record.run_id} goes on by now: nothing waits.", code=exits.FAILED)
     said = mail.read(await store.mail(record.run_id, _heard(record)), record.run_id)
     decided = {each.key: each.decision for each in said if isinstance(each, mail.Decide)}
-    seen: Counter[CallKey] = Counter()
-    calls: list[Waiting] = []
-    for number, item in enumerate(approval_items(last), 1):
-        same = key_of_item(item)
-        key = key_of_item(item, nth=seen[same])
-        seen[same] += 1
-        calls.append(Waiting(number, key, decided.get(key)))
-    return calls
+    keys = keys_of_items(approval_items(pause))
+    return [Waiting(number, key, record.last, decided.get(key)) for number, key in enumerate(keys, 1)]
 
 
 def _heard(record: RunRecord) -> int:

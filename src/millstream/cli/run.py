@@ -82,6 +82,7 @@ def run(args: argparse.Namespace) -> int:
     store = address_of(args)
     used = contextlib.AsyncExitStack()
     configs: list[RunConfig] = []
+    handles: list[RunResultStreaming] = []
 
     async def start() -> RunResultStreaming:
         from millstream.cli.chosen import choose_models
@@ -97,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
         configs.append(config)
         options = {} if args.max_turns is None else {"max_turns": args.max_turns}
         handle = Runner.run_streamed(agent, prompt, run_config=config, **options)
+        handles.append(handle)
         if store is not None:
             say(f"run: {handle.run_id} in {shown(store)}")
         return handle
@@ -104,9 +106,15 @@ def run(args: argparse.Namespace) -> int:
     def go_on(state: RunState[Any, Any]) -> RunResultStreaming:
         from millstream.runner import Runner
 
-        return Runner.run_streamed(agent, state, run_config=configs[0])
+        handles.append(Runner.run_streamed(agent, state, run_config=configs[0]))
+        return handles[-1]
 
-    return show(start, args, go_on=go_on, close=used.aclose)
+    code = show(start, args, go_on=go_on, close=used.aclose)
+    if store is not None and handles and handles[-1].interruptions:
+        say(
+            f"it is kept, and can be decided over: millstream approve {handles[-1].run_id} --store {shown(store)}"
+        )
+    return code
 
 
 def _turns(text: str) -> int:
