@@ -28,7 +28,7 @@ from millstream.errors import (
 )
 from millstream.events import RunStarted, Stamp
 from millstream.log import Batch, Command, NewRun
-from millstream.log.redis import RedisLog
+from millstream.log.redis import RedisLog, checks
 from millstream.testing.logs.clause import RUN, batch, positions_and_names
 from tests.support.redis_server import own_server, redis_server
 
@@ -210,6 +210,43 @@ async def test_row_21_what_may_be_lost_is_said_once(
             ] == warnings
 
 
+INFO = {
+    "redis_version": "7.2.4",
+    "cluster_enabled": "0",
+    "role": "master",
+    "aof_enabled": "1",
+    "aof_last_write_status": "ok",
+}
+REFUSED = LogUnavailableError("CONFIG is not allowed here")
+
+
+@pytest.mark.parametrize(
+    ("told", "durability", "said"),
+    [
+        ({}, "process", "the last second or two"),
+        ({"aof_enabled": "0"}, "memory", "does not tell whether it writes snapshots"),
+        ({"aof_last_write_status": "err"}, "memory", "cannot write to its append-only file"),
+        ({"connected_slaves": "2"}, "process", "has replicas"),
+        ({"maxmemory_policy": "volatile-ttl"}, "process", "once it is given a maxmemory"),
+    ],
+)
+def test_what_a_server_tells_of_itself_is_told_on(told: dict[str, str], durability: str, said: str) -> None:
+    info = "\r\n".join(f"{name}:{value}" for name, value in {**INFO, **told}.items())
+
+    found = checks.found([f"# Server\r\n{info}".encode(), *[REFUSED] * len(checks.SETTINGS)])
+
+    assert found.durability == durability
+    assert any(said in sentence for sentence in found.warnings)
+
+
+@pytest.mark.parametrize("told", [{"redis_version": "6.2.14"}, {"cluster_enabled": "1"}, {"role": "slave"}])
+def test_a_server_that_cannot_be_used_is_refused(told: dict[str, str]) -> None:
+    info = "\r\n".join(f"{name}:{value}" for name, value in {**INFO, **told}.items())
+
+    with pytest.raises(LogUnavailableError):
+        checks.found([info.encode(), *[REFUSED] * len(checks.SETTINGS)])
+
+
 async def test_a_server_that_shows_no_settings_is_judged_by_what_it_tells() -> None:
     with redis_server("--appendonly", "yes", "--rename-command", "CONFIG", "") as url:
         async with opened(url, "provider") as log:
@@ -362,6 +399,46 @@ async def test_events_that_were_evicted_are_missed(redis_url: str, server: "redi
     async with opened(redis_url, "evicted") as log:
         with pytest.raises((LogGapError, LogTruncatedError)):
             await positions_and_names(log)
+
+
+async def test_a_damaged_message_is_asked_for_again(redis_url: str, server: "redis.Redis") -> None:
+    async with opened(redis_url, "noise") as writer, opened(redis_url, "noise") as reader:
+        await writer.append(RUN, batch(1, "a"))
+        reading = asyncio.create_task(positions_and_names(reader))
+        channel = f"noise@0:{RUN}"
+        while not server.publish(channel, b"e2 damaged"):
+            await asyncio.sleep(0.01)
+        await writer.append(RUN, batch(2, "b"))
+        await writer.append(RUN, batch(3, ends=True))
+
+        assert [position for position, _ in await reading] == [1, 2, 3]
+
+
+async def test_mail_is_heard_of_elsewhere(redis_url: str) -> None:
+    async with opened(redis_url, "mail") as owner, opened(redis_url, "mail") as other:
+        await other.create(new_run())
+        for number in range(5):
+            waiting = asyncio.create_task(owner.wait_for_mail(RUN, number))
+            await asyncio.sleep(0)
+            await other.tell(RUN, Command("send", b"%d" % number))
+            assert [command.number for command in await waiting] == [number + 1]
+
+
+async def test_who_may_not_subscribe_reads_all_the_same_and_is_told(caplog: pytest.LogCaptureFixture) -> None:
+    with redis_server() as url, redis.Redis.from_url(url) as client:
+        client.execute_command("ACL", "SETUSER", "mute", "on", ">secret", "~*", "+@all", "-subscribe", "&*")
+        async with (
+            opened(url, "acl") as writer,
+            opened(url.replace("unix://", "unix://mute:secret@"), "acl") as reader,
+        ):
+            reading = asyncio.create_task(positions_and_names(reader))
+            await writer.append(RUN, batch(1, "a"))
+            while "does not tell what other processes write" not in caplog.text:
+                await asyncio.sleep(0.01)
+            await writer.append(RUN, batch(2, ends=True))
+
+            assert len(await reading) == 2
+            assert "secret" not in caplog.text
 
 
 # --- arguments ----------------------------------------------------------------------------------

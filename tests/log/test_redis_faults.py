@@ -19,7 +19,7 @@ from millstream.errors import (
     UnknownRunError,
 )
 from millstream.log import Command, NewRun
-from millstream.log.redis import RedisLog
+from millstream.log.redis import RedisLog, following
 from millstream.testing.logs.clause import RUN, batch, positions_and_names
 from tests.support.redis_server import RedisServer, own_server, redis_server
 
@@ -165,6 +165,42 @@ async def test_a_lost_subscription_loses_no_event(redis_url: str) -> None:
         await reading
 
         assert seen == list(range(1, 62))
+
+
+async def test_a_server_that_says_nothing_is_asked_whether_it_is_there(
+    monkeypatch: pytest.MonkeyPatch, redis_url: str
+) -> None:
+    monkeypatch.setattr(following, "SILENCE", 0.05)
+    async with opened(redis_url, redis_url, prefix="silence") as [writer, reader]:
+        reading = asyncio.create_task(positions_and_names(reader))
+        with redis.Redis.from_url(redis_url) as client:
+            await until(lambda: client.info("commandstats").get("cmdstat_ping", {}).get("calls", 0) > 2)
+        await writer.append(RUN, batch(1, ends=True))
+
+        assert await reading == [(1, "run.completed")]
+
+
+async def test_row_19_a_half_open_line_to_what_is_followed_is_given_up(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(following, "SILENCE", 0.05)
+    monkeypatch.setattr(following, "TIMEOUT", 0.05)
+    with own_server(*ALWAYS) as server:
+        async with opened(server.url, server.url) as [writer, reader]:
+            await write(writer, range(1, 3))
+            seen: list[int] = []
+            reading = asyncio.create_task(read_on(reader, seen))
+            with redis.Redis.from_url(server.url) as client:
+                await until(lambda: len(client.pubsub_channels()) == 2)
+            for first in (3, 6):
+                server.hold_still()
+                await asyncio.sleep(0.3)  # longer than the server may say nothing
+                server.go_on()
+                await write(writer, range(first, first + 3))
+            await writer.append(RUN, batch(9, ends=True))
+            await reading
+
+            assert seen == list(range(1, 10))
 
 
 # --- back without its data ----------------------------------------------------------------------
