@@ -43,6 +43,7 @@ def calls(*paths):
 
 one = Agent(name="Janitor", tools=[delete], model=ScriptedModel([calls("a.txt"), "Tidied."]))
 two = Agent(name="Janitor", tools=[delete], model=ScriptedModel([calls("a.txt", "b.txt"), "Tidied."]))
+again = Agent(name="Janitor", tools=[delete], model=ScriptedModel([calls("a.txt"), calls("a.txt"), "Tidied."]))
 twins = Agent(name="Janitor", tools=[delete], model=ScriptedModel([calls("a.txt", "a.txt"), "Tidied."]))
 """
 

@@ -6,11 +6,12 @@ import json
 import re
 import runpy
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from millstream import Runner, open_log
+from millstream import Agent, Runner, RunResultStreaming, open_log
+from millstream.log.store import RunStore
 from tests.cli.program import DEADLINE, PROGRAM, Done, environment
 
 
@@ -19,15 +20,41 @@ def sqlite_store(folder: Path) -> str:
     return f"sqlite:///{folder / 'runs.db'}"
 
 
-def run(store: str, app: str, *, cwd: Path, **options: Any) -> str:
+def run(store: str, app: str, *, cwd: Path) -> str:
     """Run the agent `app` of this folder in that store, to its end or its pause; the id of the run."""
+    return begin(store, agent_of(app, cwd))
+
+
+def begin(store: str, agent: Agent[Any]) -> str:
+    """Run `agent` in that store, to its end or its pause; the id of the run."""
+
+    async def start(log: RunStore) -> RunResultStreaming:
+        return Runner.run_streamed(agent, "Go.", run_config={"log": log})
+
+    return _to_its_end(store, start)
+
+
+def go_on(store: str, run_id: str, agent: Agent[Any]) -> None:
+    """Go on with a run that was paused, to its end or to its next pause."""
+
+    async def resume(log: RunStore) -> RunResultStreaming:
+        return await Runner.attach(run_id, log=log).resume(agent)
+
+    _to_its_end(store, resume)
+
+
+def agent_of(app: str, folder: Path) -> Agent[Any]:
+    """The agent of an app, made anew."""
     file, _, name = app.partition(":")
-    agent = runpy.run_path(str(cwd / file))[name or "agent"]
+    return runpy.run_path(str(folder / file))[name or "agent"]
+
+
+def _to_its_end(store: str, start: Callable[[RunStore], Awaitable[RunResultStreaming]]) -> str:
     log = open_log(store)
 
     async def main() -> str:
-        handle = Runner.run_streamed(agent, "Go.", run_config={"log": log}, **options)
-        async for _ in handle.entries():
+        handle = await start(log)
+        async for _ in handle.entries(after=handle.begins_after):
             pass
         assert handle.run_loop_task is not None
         await asyncio.wait([handle.run_loop_task])

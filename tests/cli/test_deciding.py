@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from tests.cli.program import Done, millstream
-from tests.cli.stores import json_lines, run, run_id_in, sqlite_store
+from tests.cli.stores import agent_of, begin, go_on, json_lines, run, run_id_in, sqlite_store
 
 pytestmark = pytest.mark.slow
 
@@ -83,6 +83,24 @@ def test_of_two_calls_that_are_the_same_each_is_decided_over(apps: Path) -> None
     assert both.errors[0] == "millstream: error: 2 calls have the id 'call_a'."
     assert second.code == 0
     assert [each["decision"] for each in json_lines(listed)] == [None, "rejected"]
+
+
+def test_a_call_that_comes_again_waits_again(store: str, apps: Path) -> None:
+    agent = agent_of("janitor.py:again", apps)
+    run_id = begin(store, agent)
+
+    first = millstream("approve", run_id, "--store", store)
+    go_on(store, run_id, agent)
+    listed = millstream("approve", run_id, "--list", "--json", "--store", store)
+    second = millstream("reject", run_id, "--store", store)
+    go_on(store, run_id, agent)
+
+    assert (first.code, second.code) == (0, 0)
+    assert [each["decision"] for each in json_lines(listed)] == [None]
+    log = millstream("tail", run_id, "--store", store)
+    assert log.code == 0
+    assert "✓ delete" in log.out
+    assert "Tool execution was not approved." in log.out
 
 
 def test_a_second_decision_that_differs_is_refused(store: str, apps: Path) -> None:
