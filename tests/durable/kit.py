@@ -23,7 +23,7 @@ from millstream.testing import check_stream
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.durable.programs.everything"])
 
-PATIENCE = 50.0
+PATIENCE = 30.0
 """Seconds after which a process that says nothing fails its test."""
 AT_ONCE = 6
 """Processes that run at the same time, where there are many of them."""

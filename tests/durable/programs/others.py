@@ -4,9 +4,7 @@ import asyncio
 from typing import Any
 
 from millstream import RunConfig, Runner, open_log
-from millstream.log import RunStore
 from tests.durable.kit import Line
-from tests.durable.programs import work
 
 EVERY = 0.02
 """Seconds between two looks at whether there is a run to go on with."""
@@ -67,9 +65,33 @@ async def _to_the_end(handle: Any, line: Line) -> None:
     try:
         result = await handle
     except Exception as error:
-        line.say((handle.run_id, "failed", getattr(error, "code", repr(error))))
+        line.say((handle.run_id, "raised", type(error).__name__))
     else:
-        line.say((handle.run_id, "completed", result.final_output))
+        line.say((handle.run_id, "paused" if result.interruptions else "completed", result.final_output))
 
 
-__all__ = ["RunStore", "reader", "reader_that_leaves", "recoverer", "work"]
+async def resumer(line: Line, address: str, agent: Any, *args: Any) -> None:
+    """Go on with each run that is named, which waits for decisions; say how it ends here."""
+    store = open_log(address)
+    while (run_id := await line.hear()) is not None:
+        try:
+            handle = await Runner.attach(run_id, log=store).resume(agent(*args))
+        except Exception as error:
+            line.say((run_id, "raised", type(error).__name__))
+        else:
+            await _to_the_end(handle, line)
+    await store.aclose()
+
+
+async def speaker(line: Line, address: str) -> None:
+    """Say to runs what is asked for, as `(run id, what, *arguments)`; and whether that was to be said."""
+    store = open_log(address)
+    while (said := await line.hear()) is not None:
+        run_id, what, *arguments = said
+        try:
+            await getattr(Runner.attach(run_id, log=store), what)(*arguments)
+        except Exception as error:
+            line.say(("raised", type(error).__name__))
+        else:
+            line.say(("said", what))
+    await store.aclose()

@@ -1,6 +1,7 @@
 """Processes that own runs, and die of it."""
 
 import asyncio
+import itertools
 import os
 import signal
 from typing import Any, Literal, NoReturn
@@ -69,6 +70,30 @@ async def _outcome(run: Any) -> tuple[str, str]:
     except Exception as error:
         return "raised", type(error).__name__
     return ("paused", "") if result.interruptions else ("completed", result.final_output)
+
+
+async def dies_when_it_resumes(line: Line, address: str, effects: str, run_id: str, at: int) -> None:
+    """Go on with a run that waits, and kill this process before append number `at` of that."""
+    store = open_log(address)
+    append, numbers = store.append, itertools.count(1)
+
+    async def dying(run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+        if next(numbers) == at:
+            die()
+        await append(run_id, batch, epoch=epoch)
+
+    store.append = dying  # type: ignore[method-assign]
+    await _resume(store, effects, run_id)
+
+
+async def goes_on(line: Line, address: str, effects: str, run_id: str) -> None:
+    """Go on with a run that waits."""
+    await _resume(open_log(address), effects, run_id)
+
+
+async def _resume(store: RunStore, effects: str, run_id: str) -> None:
+    agent = work.payer(effects, kind="approval")
+    await (await Runner.attach(run_id, log=store).resume(agent, run_config=RunConfig(lease=LEASE)))
 
 
 async def ends(line: Line, address: str, effects: str, streamed: bool) -> None:

@@ -44,7 +44,7 @@ def everything(effects: str) -> Agent[Any]:
     return Agent(name="first", tools=[add, mail, nested], handoffs=[last], model=ByHistory(steps))
 
 
-def payer(effects: str, *, kind: str = "plain") -> Agent[Any]:
+def payer(effects: str, kind: str = "plain") -> Agent[Any]:
     """One tool, which takes effect and then waits for the file `effects` + ".go"; to be cancelled is an effect, too.
 
     Args:
