@@ -141,6 +141,8 @@ def _packed(batch: Batch, lines: list[bytes]) -> Packed:
 
 
 def _opened(data: bytes, run_id: str, first: int) -> tuple[_Head, list[bytes]]:
+    if not isinstance(data, bytes):  # pyright: ignore[reportUnnecessaryIsInstance]  # a damaged engine gives anything
+        raise _damaged(run_id, first, "it is no bytes")
     rest = data[_DIGITS:]
     if data[:_DIGITS] != b"%08x" % zlib.crc32(rest):
         raise _damaged(run_id, first, "its checksum does not fit")

@@ -190,11 +190,10 @@ class Change:
             if self._row(run.run_id) is not None:
                 raise RunExistsError(f"There is a run {run.run_id} already: give a new one an id of its own.")
             row = self._not_yet(run.run_id, run.agent)
-            row.caller, row.key = run.caller, run.idempotency_key
+            row.caller, row.key, row.is_asked_for = run.caller, run.idempotency_key, 1
             self._insert(row)
             rows.put_document(self.connection, row.number, "request", run.request)
-            if options != b"{}":
-                rows.put_document(self.connection, row.number, "options", options)
+            rows.put_document(self.connection, row.number, "options", options)
         return rows.record_of(self.connection, row, self.clock.monotonic(), with_documents=True)
 
     def _made_by_key(self, run: NewRun) -> Row | None:
@@ -322,7 +321,7 @@ class Change:
         now = float(self.clock.time())
         # The name is text that a model's program chose: what has no UTF-8 must not keep its run from being written.
         name = agent.encode("utf-8", "replace").decode()
-        return Row(0, run_id, name, "", None, now, now, "queued")
+        return Row(0, run_id, name, "", None, now, 0, now, "queued")
 
     def _insert(self, row: Row) -> None:
         rows.insert(self.connection, row)

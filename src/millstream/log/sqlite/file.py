@@ -15,6 +15,9 @@ from typing import Literal
 
 from millstream.errors import LogDamagedError, LogError, LogTruncatedError, LogUnavailableError
 
+TROUBLE = (sqlite3.Error, UnicodeDecodeError)
+"""What is raised where something is wrong with a file. The second, where SQLite quotes damaged text in an error."""
+
 APPLICATION_ID = 0x4D537472
 """`MStr`, where `file` and others look."""
 VERSION = 1
@@ -34,6 +37,7 @@ CREATE TABLE runs (
     caller TEXT NOT NULL,
     key TEXT,
     created REAL NOT NULL,
+    is_asked_for INTEGER NOT NULL,
     updated REAL NOT NULL,
     status TEXT NOT NULL,
     code TEXT,
@@ -85,12 +89,17 @@ CREATE TABLE mail (
 # `batches.kind` and `documents.kind` are those of `changes.py` and `rows.py`.
 
 
-@dataclass(frozen=True, slots=True)
 class File:
-    """A file with runs, which may not be there yet."""
+    """A file with runs, which may not be there yet.
 
-    path: str
-    synchronous: Literal["normal", "full"]
+    Args:
+        path: where, from the folder that the program runs in when it is opened first.
+        synchronous: as SQLite calls it.
+    """
+
+    def __init__(self, path: str, synchronous: Literal["normal", "full"]) -> None:
+        self.path = path
+        self._synchronous = synchronous
 
     def open(self) -> Opened:
         """A connection to it, with the tables made where there is nothing.
@@ -99,24 +108,27 @@ class File:
             LogDamagedError: it is no database, or damaged, or of something else, or of a later version.
             LogUnavailableError: it cannot be opened.
         """
+        self.path = os.path.abspath(self.path)  # whatever becomes the folder that the program runs in
         try:
             connection = sqlite3.connect(
                 self.path, timeout=PATIENCE, isolation_level=None, check_same_thread=False
             )
-        except sqlite3.Error as error:
+        except TROUBLE as error:
             raise self.meant(error) from error
         try:
             self._prepare(connection)
             return Opened(self, connection, self._identity())
         except BaseException as error:
-            with contextlib.suppress(sqlite3.Error):
+            with contextlib.suppress(*TROUBLE):
                 connection.close()
-            if isinstance(error, sqlite3.Error):
+            if isinstance(error, TROUBLE):
                 raise self.meant(error) from error
             raise
 
     def _prepare(self, connection: sqlite3.Connection) -> None:
-        if self._is_new(connection):
+        with transaction(connection, "DEFERRED"):  # as of one moment: others may be making it
+            is_new = self._is_new(connection)
+        if is_new:
             _use_wal(connection)  # first: it cannot be changed in a transaction
             with transaction(connection):
                 if self._is_new(connection):
@@ -128,9 +140,9 @@ class File:
             told = connection.execute("PRAGMA integrity_check(runs)").fetchone()
             if told != ("ok",):
                 raise LogDamagedError(f"The log {self.path} is damaged: {told[0]}.")
-        connection.execute(f"PRAGMA synchronous = {self.synchronous.upper()}")
+        connection.execute(f"PRAGMA synchronous = {self._synchronous.upper()}")
         connection.execute(
-            f"PRAGMA fullfsync = {int(self.synchronous == 'full')}"
+            f"PRAGMA fullfsync = {int(self._synchronous == 'full')}"
         )  # else macOS stops half way
 
     def _is_new(self, connection: sqlite3.Connection) -> bool:
@@ -179,8 +191,8 @@ class File:
                 f"The log {self.path} was removed or replaced while it was in use: what it held is not there any more."
             )
 
-    def meant(self, error: sqlite3.Error) -> LogError:
-        """What an error of SQLite means to whoever uses the log."""
+    def meant(self, error: Exception) -> LogError:
+        """What one of `TROUBLE` means to whoever uses the log."""
         # The names of extended codes begin with that of their kind.
         name = getattr(error, "sqlite_errorname", "")
         for kind, remedy in _UNAVAILABLE.items():
@@ -217,7 +229,7 @@ class Opened:
 
     def close(self) -> None:
         """Close it; whatever is wrong with it."""
-        with contextlib.suppress(sqlite3.Error):
+        with contextlib.suppress(*TROUBLE):
             self.connection.close()
 
 

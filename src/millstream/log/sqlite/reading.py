@@ -12,7 +12,7 @@ from millstream.clock import Clock
 from millstream.errors import LogDamagedError, LogError, LogTruncatedError, UnknownRunError, UserError
 from millstream.log.promise import LogInfo
 from millstream.log.sqlite import rows
-from millstream.log.sqlite.file import File, Opened, transaction
+from millstream.log.sqlite.file import TROUBLE, File, Opened, transaction
 from millstream.log.sqlite.rows import Row
 from millstream.log.store import Command, RunRecord, RunStatus
 from millstream.log.tails import Chunk, Mail, Seen, Tails
@@ -138,12 +138,14 @@ class Reading:
                 look = Look(opened.connection, self._clock)
                 for job in jobs:
                     self._do(job, look)
-        except sqlite3.Error as error:
+        except TROUBLE as error:
             self.close()
             meant = self._file.meant(error)
             for job in jobs:
                 job.error = type(meant)(meant.message)
         except LogError as error:
+            if isinstance(error, LogTruncatedError):  # told: from here on it is the file that is there now
+                self.close()
             for job in jobs:
                 job.error = type(error)(error.message)
 
@@ -154,7 +156,7 @@ class Reading:
             job.error = error
         except (UnicodeEncodeError, OverflowError) as error:
             job.error = UserError(f"That cannot be in an SQLite log: {error}.")
-        except sqlite3.DatabaseError as error:
+        except TROUBLE as error:
             job.error = self._file.meant(error)
             if not isinstance(job.error, LogDamagedError):
                 raise  # which concerns all of them
@@ -170,8 +172,9 @@ class Reading:
             return None
         try:
             is_news = self._look(tails, watched, wakes)
-        except (sqlite3.Error, LogError):  # who waits is told why, as he asks
-            self.close()
+        except (*TROUBLE, LogError) as error:  # who waits is told why, as he asks
+            if isinstance(error, TROUBLE):
+                self.close()
             for run_id in watched:
                 tails.doubt(run_id, wakes)
             return SLOW
@@ -223,11 +226,7 @@ class Reading:
             self._opened.connection.execute("PRAGMA query_only = ON")
             self._version = -1
             return self._opened
-        try:
-            self._file.must_be(self._opened.identity)
-        except LogTruncatedError:
-            self.close()
-            raise
+        self._file.must_be(self._opened.identity)
         return self._opened
 
     def close(self) -> None:

@@ -43,6 +43,8 @@ class Row:
     caller: str
     key: str | None
     created: float
+    is_asked_for: int
+    """Whether `create` made it, so that it has a request and options."""
     updated: float
     status: RunStatus
     code: str | None = None
@@ -87,7 +89,7 @@ _values_of: Callable[[Row], tuple[Any, ...]] = attrgetter(*_COLUMNS)
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, crc FROM runs"
 _INSERT = f"INSERT INTO runs ({', '.join(_COLUMNS)}, crc) VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
 # What does not change is left out, as it would be looked up in the indexes; `number` is the last.
-_FIXED = 6
+_FIXED = 7
 _UPDATE = (
     f"UPDATE runs SET {', '.join(f'{name} = ?' for name in _COLUMNS[_FIXED:])}, crc = ? WHERE number = ?"
 )
@@ -181,15 +183,15 @@ def put_document(connection: sqlite3.Connection, number: int, kind: DocumentKind
 
 
 def document(connection: sqlite3.Connection, row: Row, kind: DocumentKind) -> bytes | None:
-    """A document of a run; None where it has none of that kind."""
+    """A document of a run; None where it never had one of that kind."""
+    if not (row.checkpoint_at if kind == "checkpoint" else row.is_asked_for):
+        return None
     found = connection.execute(
         "SELECT body, crc FROM documents WHERE run = ? AND kind = ?", (row.number, kind)
     ).fetchone()
-    if found is None:
-        return None
-    body, crc = found
-    if zlib.crc32(body) != crc:
-        raise LogDamagedError(f"The {kind} of run {row.run_id} cannot be read: the checksum does not fit.")
+    body, crc = found or (b"", -1)
+    if not isinstance(body, bytes) or zlib.crc32(body) != crc:
+        raise LogDamagedError(f"The {kind} of run {row.run_id} is missing, or does not fit its checksum.")
     return body
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Awaitable, Collection, Sequence
-from pathlib import Path
 from typing import Literal
 
 from millstream import codec
@@ -199,4 +198,4 @@ def _path_of(path: str | os.PathLike[str]) -> str:
         raise UserError("SQLiteLog(':memory:'): a log in memory is a MemoryLog.")
     if not text or "\0" in text:
         raise UserError(f"SQLiteLog({path!r}): that is the path of no file.")
-    return str(Path(text).absolute())  # whatever becomes the folder that the program runs in
+    return text

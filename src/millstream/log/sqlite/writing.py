@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import sqlite3
 import weakref
 from collections.abc import Sequence
 
@@ -11,7 +10,7 @@ from millstream.clock import SYSTEM_CLOCK, Clock
 from millstream.errors import LogDamagedError, LogError, LogTruncatedError, UserError
 from millstream.log.batches import Caps
 from millstream.log.sqlite.changes import Change, Work
-from millstream.log.sqlite.file import File, Opened, transaction
+from millstream.log.sqlite.file import TROUBLE, File, Opened, transaction
 from millstream.log.tails import Tails
 from millstream.log.worker import Job, Wakes
 
@@ -64,7 +63,7 @@ class Writing:
                 for job in jobs:
                     _do(job, change)
                 change.flush()
-        except sqlite3.Error as error:
+        except TROUBLE as error:
             self.close()
             raise self._file.meant(error) from error
         tails = self._tails()
