@@ -480,6 +480,7 @@ async def test_the_result_of_a_run_that_waits_says_for_what(store: RunStore, els
     result = await Runner.attach(await paused(wipes("a", "b"), store), log=elsewhere)
 
     assert (result.status, result.final_output) == ("paused", None)
+    assert await Runner.attach(result.run_id, log=elsewhere).waiting() == ["c1", "c2"]
     assert [(item.name, item.call_id) for item in result.interruptions] == [("wipe", "c1"), ("wipe", "c2")]
     assert all(isinstance(item, ToolApprovalItem) for item in result.interruptions)
     assert result.usage.requests == 1
@@ -706,6 +707,7 @@ async def test_a_call_is_decided_over_once_and_may_be_told_again(
     await attached.approve("c1")
 
     assert len(await store.mail(attached.run_id)) == 1
+    assert await attached.waiting() == []
     with pytest.raises(ApprovalError, match="the first decision counts"):
         await attached.reject("c1")
     with pytest.raises(ApprovalError, match="the first decision counts"):
@@ -1021,6 +1023,23 @@ async def test_a_reader_follows_a_run_from_the_process_that_died_to_the_one_that
     assert [item.type for item in result.new_items] == ["message_output_item"]
     assert result.to_input_list() == (await handles[0]).to_input_list()
     check_stream(entries).raise_for_problems()
+
+
+@pytest.mark.slow
+async def test_a_run_whose_process_died_is_cancelled_when_it_is_recovered(other: Elsewhere) -> None:
+    run = await other.start("talker")
+    await heard(run.text(), "Hello")
+    other.process.kill()
+    await other.process.wait()
+
+    await run.cancel()
+    handles: list[RunResultStreaming] = []
+    while not handles:
+        handles = await Runner.recover(other.store, other.agent("quick"))
+
+    with pytest.raises(RunCancelledError):
+        await asyncio.wait_for(run.result(), DEADLINE)
+    (await check_stream(run.entries())).raise_for_problems()
 
 
 async def _all(reader: Any) -> list[Any]:

@@ -214,8 +214,8 @@ class AttachedRun:
             UserError: no such moment, nothing to send, or the run is over.
             InputItemError: it is no input that models take.
         """
-        if not message:
-            raise UserError(f"send({message!r}): there is nothing to send.")
+        if message == []:
+            raise UserError("send([]): there is nothing to send.")
         command = mail.send_command(message, when)
         try:
             await self._store.tell(self._run_id, command)

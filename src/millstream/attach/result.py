@@ -51,7 +51,8 @@ class AttachedResult:
     def to_input_list(self) -> list[TResponseInputItem]:
         """The input and everything new, as input of a run that goes on from here.
 
-        It has all that was said, whatever filters of handoffs kept from the next agent.
+        It has all that was said, whatever filters of handoffs kept from the next agent. Of a run that went
+        on with another one, which had failed, say, it has what came since.
         """
         return [
             *ItemHelpers.input_to_new_input_list(self.input),

@@ -20,6 +20,9 @@ from millstream.events import (
     RunPaused,
     RunResumed,
     RunStarted,
+    ToolPartial,
+    ToolProgress,
+    UserEvent,
     item_from,
 )
 from millstream.items import AgentRef, InputItem, ToolApprovalItem
@@ -52,7 +55,7 @@ class History:
         """How it ended, where it has."""
         self._run_id = run_id
         self._events: list[tuple[int, Event]] = []
-        """The run's own, except those of its models, with their positions."""
+        """The run's own that tell how far it has come, with their positions."""
         self._calls: list[tuple[int, ModelCompleted]] = []
         """The ends of all model calls, those of nested runs too."""
 
@@ -82,11 +85,14 @@ class History:
             self.pause = event if isinstance(event, RunPaused) else None
         if event.type in TERMINAL_TYPES:
             self.end, self.pause = cast("TerminalEvent", event), None
-        self._events.append((position, event))
+        if not isinstance(
+            event, ToolProgress | ToolPartial | UserEvent
+        ):  # which may be many, and change nothing
+            self._events.append((position, event))
 
     @property
     def events(self) -> list[Event]:
-        """What the run itself has written and still counts, in order; none of its models' own events."""
+        """What the run itself has written and still counts, in order; not what its models and tools said on their way."""
         return [event for _, event in self._events]
 
     @property
