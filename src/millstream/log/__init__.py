@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.log.memory import MemoryLog
 from millstream.log.promise import Batch, Cursor, EventLog, LogInfo
+from millstream.log.sqlite import SQLiteLog
 from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore
 
 if TYPE_CHECKING:
@@ -23,6 +24,7 @@ __all__ = [
     "RunRecord",
     "RunStatus",
     "RunStore",
+    "SQLiteLog",
 ]
 
 
