@@ -24,13 +24,14 @@ from millstream import (
 )
 from millstream.errors import (
     HandedBackError,
+    LogDamagedError,
     NotResumableError,
     RunInterruptedError,
     StaleOwnerError,
     UserError,
 )
 from millstream.events import Entry
-from millstream.log import Batch, RunStore
+from millstream.log import Batch, RunRecord, RunStore
 from millstream.testing import ManualClock, check_stream, function_call
 from tests.support.by_history import ByHistory
 
@@ -352,3 +353,63 @@ async def _stopped_and_given_up(at: int) -> None:
 
     assert entries[-1].event.code == "not_resumable"
     assert report.ok, (at, str(report))
+
+
+class Damaged(MemoryLog):
+    """Cannot read what it keeps of one run beside its events; or, of a second, anything at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.without_record = ""
+        self.lost = ""
+
+    async def record(self, run_id: str) -> RunRecord:
+        if run_id == self.without_record:
+            raise LogDamagedError(f"The record of run {run_id} does not fit its checksum.")
+        return await super().record(run_id)
+
+    async def claim(self, run_id: str, *, owner: str, lease: float, last: int | None = None) -> int:
+        if run_id == self.lost:
+            raise LogDamagedError(f"Nothing of run {run_id} can be read.")
+        return await super().claim(run_id, owner=owner, lease=lease, last=last)
+
+
+async def test_a_run_whose_record_was_damaged_ends_and_says_so_and_the_others_go_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log, work = Damaged(), Work()
+    queued = [await Runner.submit(log, work.agent(), "Go") for _ in range(3)]
+    log.without_record, log.lost = (record.run_id for record in queued[:2])
+
+    damaged, other = await Runner.recover(log, work.agent())
+
+    with pytest.raises(LogDamagedError, match="does not fit its checksum"):
+        await damaged
+    assert (await other).final_output == "All done."
+    assert {record.run_id: (record.status, record.code) for record in await log.runs()} == {
+        log.without_record: ("failed", "log_damaged"),
+        log.lost: ("queued", None),
+        other.run_id: ("completed", None),
+    }
+    assert f"run {log.lost}: it cannot be gone on with: Nothing" in caplog.text
+
+
+async def test_a_run_whose_record_was_damaged_on_its_way_ends_behind_what_it_wrote() -> None:
+    log, work = Damaged(), Work()
+    run = Runner.run_streamed(work.agent(), "Go", run_config=RunConfig(log=log))
+    async for _ in run.entries(types=["tool.finished"]):
+        run.hand_back()
+        break
+    with pytest.raises(HandedBackError):
+        await run
+    log.without_record = run.run_id
+
+    handle = await recover(log, work.agent())
+
+    with pytest.raises(LogDamagedError):
+        await handle
+    entries = await entries_of(log, run.run_id)
+    assert [entry.type for entry in entries if entry.type.startswith("run.")] == [
+        "run.started", "run.attempt", "run.failed",
+    ]  # fmt: skip
+    assert check_stream(entries).ok, str(check_stream(entries))

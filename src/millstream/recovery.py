@@ -92,10 +92,29 @@ class Recovery:
         owner = new_owner()
         try:
             await self.log.claim(run_id, owner=owner, lease=self.run_config.lease)
-            record = await self.log.record(run_id)
+            claimed = await self._claimed(run_id, owner)
         except (RunClosedError, RunOwnedError, UnknownRunError):
             return None
-        return RunResultStreaming(await self._go_on(_Claimed(record, owner)))
+        except LogDamagedError as error:  # nothing can be written to it, and the others are still to be had
+            logger.error("run %s: it cannot be gone on with: %s", run_id, error)
+            return None
+        return RunResultStreaming(await self._go_on(claimed))
+
+    async def _claimed(self, run_id: str, owner: str) -> _Claimed:
+        """What is known of a run that was claimed; where its record cannot be read, enough to end it."""
+        try:
+            return _Claimed(await self.log.record(run_id), owner)
+        except LogDamagedError as error:
+            damage = error
+        try:
+            last = (await self.log.info(run_id)).last
+        except UnknownRunError:  # it is kept, and has not begun
+            last = 0
+        return _Claimed(
+            RunRecord(run_id=run_id, agent="unknown", status="running", last=last, checkpoint_at=last),
+            owner,
+            damage=damage,
+        )
 
     async def resume(self, run_id: str) -> RunResultStreaming:
         """Go on with a run that waits for decisions, with those that were made.
@@ -130,6 +149,8 @@ class Recovery:
             # First: also where it cannot go on, its log is told of the attempt, and who acted.
             claimed.past = await _past(self.log, record)
             progress.current_agent = Agent(name=claimed.past.agent or record.agent)
+            if claimed.damage is not None:
+                raise claimed.damage
             document = _document(record)
             agent = await _agent(self.agent, record)
             if record.checkpoint is None:  # it was asked for by a name that the program may have given it
@@ -270,6 +291,8 @@ class _Claimed:
     record: RunRecord
     owner: str
     past: _Past = field(default_factory=_Past)
+    damage: LogDamagedError | None = None
+    """Why its record cannot be read, where that is so."""
 
 
 async def submit(
