@@ -12,42 +12,36 @@ Rules of this file:
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 from millstream.approval import Decision, arguments_text, key_that_waits, keys_of_items
 from millstream.attach.ending import end_unowned
-from millstream.attach.result import AttachedResult, history_of, output_as, result_from
+from millstream.attach.reading import LogRun
 from millstream.attach.source import AttachedSource, Until
 from millstream.config import RunConfig
 from millstream.errors import ApprovalError, CommandConflictError, RunClosedError, RunStateError, UserError
-from millstream.events import AgentUpdatedStreamEvent, CancelMode, Entry, RunPaused, StreamEvent
-from millstream.items import AgentRef
+from millstream.events import CancelMode, Entry, RunPaused
 from millstream.log.address import store_of
-from millstream.log.store import RunRecord, RunStatus, RunStore
-from millstream.result import RunResultStreaming, readers
+from millstream.log.store import RunRecord, RunStore
+from millstream.result import RunResultStreaming
 from millstream.run import mail
 from millstream.run.kept.form import read
 from millstream.run.start import resume_run
 from millstream.run_state import RunState
-from millstream.stream.arguments import ToolArgumentsDelta
+from millstream.stream.filter import EVERYTHING, EntryFilter
 from millstream.stream.history import approval_items
-from millstream.stream.order import EventOrder
-from millstream.stream.partial import Partial, PartialOutput
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
     from millstream.config import RunErrorHandlers
     from millstream.items import ToolApprovalItem, TResponseInputItem
-    from millstream.log.promise import Batch, Payload
     from millstream.run.kept.context import ContextDeserializer
     from millstream.sessions import Session
 
-T = TypeVar("T")
 
-
-class AttachedRun:
+class AttachedRun(LogRun):
     """The handle of a run that was started elsewhere, found in a store. Comes from `Runner.attach`.
 
     ```python
@@ -66,13 +60,8 @@ class AttachedRun:
     """
 
     def __init__(self, run_id: str, log: RunStore | str) -> None:
-        self._run_id = run_id
+        super().__init__(run_id)
         self._store = store_of("Runner.attach(log=...)", log)
-
-    @property
-    def run_id(self) -> str:
-        """The run."""
-        return self._run_id
 
     # --- looking -----------------------------------------------------------------------------
 
@@ -84,100 +73,8 @@ class AttachedRun:
         """
         return await self._store.record(self._run_id)
 
-    async def status(self) -> RunStatus:
-        """Where the run stands. "running" says nothing of whether its process lives: `record()` has `is_owned`."""
-        return (await self.record()).status
-
-    # --- reading -----------------------------------------------------------------------------
-
-    def entries(
-        self,
-        after: int = 0,
-        *,
-        depth: int | None = None,
-        types: Iterable[str] | None = None,
-        until: Until = "end",
-    ) -> AsyncIterator[Entry]:
-        """Every entry beyond position `after`, nested runs included, to the terminal one.
-
-        Goes on through pauses, whoever resumes the run, and through a change of its owner: `run.attempt`
-        says what that made void. Never raises for a failed run: its terminal entry says so.
-
-        Args:
-            after: the position behind which to begin; 0 for the start.
-            depth: how deep a run may be nested whose entries are given: 0 for this run alone, None for all.
-            types: the types of events that are given, and of the model's own ("response.…"); None for all.
-            until: "pause" ends where the run waits for decisions, too.
-
-        Raises:
-            UserError: `after` is negative, `depth` is no number of levels, or there is no such type.
-            LogGapError: the reader asked for a position that is no longer held.
-            LogBrokenError: the run was deleted.
-        """
-        if until not in ("end", "pause"):
-            raise UserError(f"entries(until={until!r}): a reader goes on until 'end' or 'pause'.")
-        wanted = readers.wanted(after, depth=depth, types=types)
-        return readers.EntryReader(self._source(until), after, wanted)
-
-    def stream_events(self, *, early: bool = False) -> AsyncIterator[StreamEvent]:
-        """The run's own events from the first on, in the order of the OpenAI Agents SDK.
-
-        Ends with the run, and where it waits for decisions; raises at its end what its log tells of
-        a failure, as a `RunFailedError`. A cancelled run just ends.
-
-        Args:
-            early: give each item when it exists: a tool call when the model has written it,
-                a tool's output when that tool is done.
-        """
-        return readers.EventReader(self._source(), EventOrder(early=early))
-
-    def __aiter__(self) -> AsyncIterator[StreamEvent]:
-        return self.stream_events()
-
-    def text(self) -> AsyncIterator[str]:
-        """The text of the answer as it forms: of the run itself, not of runs nested in it. Ends as `stream_events()`."""
-        return readers.TextReader(self._source())
-
-    def tool_arguments(self) -> AsyncIterator[ToolArgumentsDelta]:
-        """The arguments of tool calls as the model writes them, each piece with its call. Ends as `stream_events()`."""
-        return readers.ToolArgumentsReader(self._source())
-
-    @overload
-    def partial_output(self) -> AsyncIterator[Any]: ...
-    @overload
-    def partial_output(self, output_type: type[T]) -> AsyncIterator[Partial[T] | T]: ...
-    def partial_output(self, output_type: type[Any] | None = None) -> AsyncIterator[Any]:
-        """The output as it forms: `Partial`s, each with more of it, and at last the output itself.
-
-        Where the model starts over, a `Partial` without a value says that what came before is void.
-        Ends as `stream_events()`.
-
-        Args:
-            output_type: what the agents' output is to be: their log does not say it. None for text.
-
-        Raises:
-            TypeError: at its end: the output is no `output_type`.
-        """
-        return _OutputReader(self._source(), output_type)
-
-    def _source(self, until: Until = "pause") -> AttachedSource:
+    def _source(self, until: Until = "pause", wanted: EntryFilter = EVERYTHING) -> AttachedSource:
         return AttachedSource(self._store, self._run_id, until)
-
-    # --- the result --------------------------------------------------------------------------
-
-    def __await__(self) -> Generator[Any, None, AttachedResult]:
-        return self.result().__await__()
-
-    async def result(self) -> AttachedResult:
-        """Wait until the run has ended, or waits for decisions; what it came to. To be cancelled meanwhile leaves the run alone.
-
-        Raises:
-            RunFailedError: it failed.
-            RunCancelledError: it was cancelled.
-            LogGapError: its beginning is no longer held.
-        """
-        source = self._source()
-        return result_from(source, await history_of(source))
 
     # --- acting ------------------------------------------------------------------------------
 
@@ -396,36 +293,6 @@ class AttachedRun:
 
     def __repr__(self) -> str:
         return f"AttachedRun({self._run_id!r})"
-
-
-class _OutputReader(readers.PartialReader):
-    """Gives the output as it forms, and at last validated, as an `output_type`."""
-
-    __slots__ = ("_type", "_writer")
-
-    def __init__(self, source: AttachedSource, output_type: Any) -> None:
-        self._type = output_type
-        self._writer = cast("Any", _Writer(output_type))
-        super().__init__(source, PartialOutput(self._writer))
-
-    def _look(self, batch: Batch) -> list[Any]:
-        found = super()._look(replace(batch, payloads=[self._typed(each) for each in batch.payloads]))
-        if self._type is None or not found or isinstance(found[-1], Partial):
-            return found
-        return [*found[:-1], output_as(self._type, found[-1])]
-
-    def _typed(self, payload: Payload) -> Payload:
-        """What was read back of an agent is its name: whichever it is, it writes what is asked for."""
-        if isinstance(payload, AgentUpdatedStreamEvent) and isinstance(payload.new_agent, AgentRef):
-            return AgentUpdatedStreamEvent(self._writer)
-        return payload
-
-
-class _Writer:
-    """Stands for an agent of that output type."""
-
-    def __init__(self, output_type: Any) -> None:
-        self.output_type = output_type
 
 
 def _why_not(record: RunRecord) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from millstream import codec
-from millstream.attach.source import AttachedSource, failure
+from millstream.attach.source import LogSource, failure
 from millstream.errors import LogGapError, RunCancelledError
 from millstream.events import RunCancelled, RunCompleted, RunFailed
 from millstream.items import AgentRef, ItemHelpers
@@ -67,7 +67,7 @@ class AttachedResult:
         )
 
 
-async def history_of(source: AttachedSource) -> History:
+async def history_of(source: LogSource) -> History:
     """What is told of a run until its source ends.
 
     Raises:
@@ -81,7 +81,7 @@ async def history_of(source: AttachedSource) -> History:
             batch = await cursor.next()
         except LogGapError as gap:
             # A full log drops models' own events from its middle, which are not looked at here.
-            if gap.requested < (await source.store.info(source.run_id)).first:
+            if gap.requested < await source.first_held():
                 raise
             cursor = source.cursor(gap.first - 1)
             continue
@@ -90,7 +90,7 @@ async def history_of(source: AttachedSource) -> History:
         history.feed(batch)
 
 
-def result_from(source: AttachedSource, history: History) -> AttachedResult:
+def result_from(source: LogSource, history: History) -> AttachedResult:
     """The result that the run has come to.
 
     Raises:

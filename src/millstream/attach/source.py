@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 from millstream.errors import RunFailedError
@@ -18,8 +19,37 @@ Until: TypeAlias = Literal["pause", "end"]
 """Where reading ends: at a pause that lasts, or at nothing but the run's end."""
 
 
-class AttachedSource(Source):
-    """A run of a store, as one reader of it sees it.
+class LogSource(Source):
+    """A run that is known by its log alone, as one reader of it sees it.
+
+    Args:
+        run_id: the run.
+        until: where its reader comes to its end.
+    """
+
+    def __init__(self, run_id: str, until: Until) -> None:
+        super().__init__(run_id)
+        self.until: Until = until
+        self.end: TerminalEvent | None = None
+        """How the run ended, when its reader has come to that."""
+
+    @abstractmethod
+    async def first_held(self) -> int:
+        """The first position that the log still holds."""
+
+    def raise_failure(self) -> None:
+        """Raise what the log tells of the run's failure."""
+        if isinstance(self.end, RunFailed):
+            raise failure(self.run_id, self.end)
+
+    def see(self, batch: Batch) -> None:
+        """Note how the run ended, where `batch` tells it; called with all that a reader is given."""
+        if batch.ends(self.run_id):
+            self.end = cast("TerminalEvent", batch.payloads[-1])
+
+
+class AttachedSource(LogSource):
+    """A run of a store.
 
     Args:
         store: where the run is kept.
@@ -28,20 +58,16 @@ class AttachedSource(Source):
     """
 
     def __init__(self, store: RunStore, run_id: str, until: Until) -> None:
-        super().__init__(run_id)
+        super().__init__(run_id, until)
         self.store = store
-        self.until: Until = until
-        self.end: TerminalEvent | None = None
-        """How the run ended, when its reader has come to that."""
 
     def cursor(self, after: int) -> Cursor:
         """A cursor that looks for the run when it is first asked for something."""
         return _AttachedCursor(self, after)
 
-    def raise_failure(self) -> None:
-        """Raise what the log tells of the run's failure."""
-        if isinstance(self.end, RunFailed):
-            raise failure(self.run_id, self.end)
+    async def first_held(self) -> int:
+        """The first position that the log still holds."""
+        return (await self.store.info(self.run_id)).first
 
 
 class _AttachedCursor(Cursor):
@@ -91,10 +117,8 @@ class _AttachedCursor(Cursor):
 
     def _see(self, batch: Batch) -> None:
         source = self._source
-        last = batch.payloads[-1]
-        if batch.ends(source.run_id):
-            source.end = cast("TerminalEvent", last)
-        is_pause = isinstance(last, RunPaused) and batch.stamp.run_id == source.run_id
+        source.see(batch)
+        is_pause = isinstance(batch.payloads[-1], RunPaused) and batch.stamp.run_id == source.run_id
         self._paused_at = batch.last if is_pause and source.until == "pause" else None
 
 
