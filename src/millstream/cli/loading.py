@@ -42,14 +42,32 @@ def load_agent(reference: str) -> Agent[Any]:
     Raises:
         Problem: no such file, module or agent, or it cannot be imported.
     """
+    module, where, name = _module_of(reference)
+    return _agent_of(module, where, name)
+
+
+def load_app(reference: str) -> Any:
+    """As `load_agent`; or the ASGI application that `reference` names.
+
+    Raises:
+        Problem: it names neither.
+    """
+    module, where, name = _module_of(reference)
+    found = None if name is None else vars(module).get(name)
+    if hasattr(found, "router"):  # of Starlette, or FastAPI
+        return found
+    return _agent_of(module, where, name)
+
+
+def _module_of(reference: str) -> tuple[ModuleType, str, str | None]:
+    """The module that `reference` names, imported; where that is, and what is named in it."""
     match = _FILE.fullmatch(reference) or _MODULE.fullmatch(reference)
     if match is None:
         raise Problem(
             f"{reference!r} names no app.", "name one as app.py, app.py:agent or package.module:agent."
         )
     where, name = match["where"], match["name"]
-    module = _from_file(where) if where.endswith(".py") else _from_name(where)
-    return _agent_of(module, where, name)
+    return _from_file(where) if where.endswith(".py") else _from_name(where), where, name
 
 
 def _from_file(where: str) -> ModuleType:

@@ -58,6 +58,8 @@ HINTS: dict[str, str] = {
     "ModelProtocolError": "does the server speak this API? --api chat and --api responses choose one.",
     "ModelTimeoutError": "is the model still loading? Trying again may help.",
     "ModelBehaviorError": "the model, not the program, went wrong; another try, or another model, may do better.",
+    "LogUnavailableError": "is its server running, its disk full, its file in use or read-only? Trying again may help.",
+    "LogDamagedError": "nothing was changed; was it written by something else, or by a later version?",
     # The client of the model's server.
     "APITimeoutError": "is the model still loading? Trying again may help.",
     "APIConnectionError": "is the server running, and is its address right? " + MODELS_HINT,

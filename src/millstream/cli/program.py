@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from millstream.about import __version__
-from millstream.cli import approve, cancel, chat, check, demo, exits, models, reject, runs, send, tail
+from millstream.cli import approve, cancel, chat, check, demo, exits, models, reject, runs, send, serve, tail
 from millstream.cli import run as run_command
 from millstream.cli.problem import Problem, explain, say
 
@@ -33,7 +33,7 @@ exit codes:
 """
 
 
-_COMMANDS = (run_command, chat, models, check, demo, runs, tail, send, cancel, approve, reject)
+_COMMANDS = (run_command, chat, serve, models, check, demo, runs, tail, send, cancel, approve, reject)
 """In the order that the help lists them."""
 
 

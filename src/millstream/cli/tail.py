@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from millstream.cli import exits
 from millstream.cli.problem import Problem, say
@@ -120,7 +120,7 @@ def _problem_of(end: Entry) -> Problem | None:
         return None
     if end.type == "run.cancelled":
         return _CANCELLED
-    failed: RunFailed = end.event  # pyright: ignore[reportAssignmentType]
+    failed = cast("RunFailed", end.event)
     hint = (
         f"the log of the process that ran it says more, under {failed.error_id}." if failed.error_id else None
     )
@@ -147,7 +147,7 @@ async def _tell_why_it_stands_still(store: RunStore, record: RunRecord) -> None:
     from millstream.clock import current_clock
     from millstream.errors import LogError
 
-    told, last = "", -1
+    told, last, patience = "", -1, PATIENCE / 5
     while True:
         try:
             now = await store.record(record.run_id)
@@ -157,7 +157,8 @@ async def _tell_why_it_stands_still(store: RunStore, record: RunRecord) -> None:
         if why and why != told:
             say(why)
         told, last = why or told, now.last
-        await current_clock().sleep(PATIENCE if told else PATIENCE / 5)
+        await current_clock().sleep(patience)
+        patience = PATIENCE
 
 
 def _standstill(record: RunRecord) -> str:
