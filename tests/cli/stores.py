@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from millstream import Agent, Runner, RunResultStreaming, open_log
-from millstream.log.store import RunStore
+from millstream.log.store import NewRun, RunStore
 from tests.cli.program import DEADLINE, PROGRAM, Done, environment
 
 
@@ -41,6 +41,17 @@ def go_on(store: str, run_id: str, agent: Agent[Any]) -> None:
         return await Runner.attach(run_id, log=log).resume(agent)
 
     _to_its_end(store, resume)
+
+
+def begin_later(store: str, run_id: str, *, caller: str = "") -> None:
+    """Keep a run of the Clerk's that nobody begins."""
+    log = open_log(store)
+
+    async def create() -> None:
+        await log.create(NewRun(run_id=run_id, agent="Clerk", request=b"{}", caller=caller))
+        await log.aclose()
+
+    asyncio.run(create())
 
 
 def agent_of(app: str, folder: Path) -> Agent[Any]:

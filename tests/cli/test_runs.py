@@ -1,16 +1,14 @@
 """`millstream runs`: what it lists, and how."""
 
-import asyncio
 import subprocess
 from pathlib import Path
 
 import pytest
 
-from millstream import open_log
 from millstream.cli.runs import age, table
-from millstream.log.store import NewRun, RunRecord
+from millstream.log.store import RunRecord
 from tests.cli.program import PROGRAM, environment, millstream
-from tests.cli.stores import in_background, json_lines, run, sqlite_store
+from tests.cli.stores import begin_later, in_background, json_lines, run, sqlite_store
 
 pytestmark = pytest.mark.slow
 
@@ -79,12 +77,7 @@ def test_where_there_is_none_it_is_said(apps: Path) -> None:
 
 
 def test_a_run_that_nobody_runs_has_no_owner(store: str, apps: Path) -> None:
-    async def create() -> None:
-        log = open_log(store)
-        await log.create(NewRun(run_id="run_1", agent="Clerk", request=b"{}", caller="ada"))
-        await log.aclose()
-
-    asyncio.run(create())
+    begin_later(store, "run_1", caller="ada")
 
     head, line = millstream("runs", "--store", store).out.splitlines()
     assert head.split() == ["RUN", "STATUS", "UPDATED", "CALLER", "AGENT"]

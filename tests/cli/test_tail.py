@@ -1,13 +1,16 @@
 """`millstream tail`: a run of another process, shown as `millstream run` shows it."""
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
-from millstream.testing import check_stream
-from tests.cli.program import Done, at_terminal, millstream
-from tests.cli.stores import in_background, json_lines, run, run_id_in, sqlite_store
+from millstream import Agent, MemoryLog, Runner
+from millstream.cli.tail import entries
+from millstream.testing import ScriptedModel, check_stream
+from tests.cli.program import PROGRAM, Done, at_terminal, environment, millstream
+from tests.cli.stores import begin_later, in_background, json_lines, run, run_id_in, sqlite_store
 
 pytestmark = pytest.mark.slow
 
@@ -65,6 +68,25 @@ def test_leaving_it_leaves_the_run_alone(apps: Path) -> None:
         assert background.process.poll() is None
 
 
+@pytest.mark.parametrize("style", [[], ["--json"]], ids=["view", "json"])
+def test_a_reader_that_goes_away_ends_it_quietly(style: list[str], apps: Path) -> None:
+    store = sqlite_store(apps)
+    with in_background(store, "talker.py", cwd=apps) as background:
+        with subprocess.Popen(
+            [*PROGRAM, "tail", *style, background.run_id, "--store", store],
+            env=environment(), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        ) as process:  # fmt: skip
+            assert process.stdout is not None
+            assert process.stderr is not None
+            assert process.stdout.read(1)
+
+            process.stdout.close()
+
+            assert process.stderr.read() == b""
+        assert process.returncode == 141
+        assert background.process.poll() is None
+
+
 def test_without_following_it_shows_what_is_there(apps: Path) -> None:
     store = sqlite_store(apps)
     with in_background(store, "talker.py", cwd=apps) as background:
@@ -88,6 +110,32 @@ def test_through_a_pause_it_stays_and_says_what_is_waited_for(store: str, apps: 
 
         assert terminal.end() == 1
     assert "■ stopped" in terminal.screen
+
+
+def test_where_nobody_runs_it_that_is_said(apps: Path) -> None:
+    store = sqlite_store(apps)
+    begin_later(store, "run_1")
+
+    with at_terminal("tail", "run_1", "--store", store) as terminal:
+        terminal.wait_for("millstream: nobody runs it at the moment: its process is gone, or has not begun.")
+        terminal.press_ctrl_c()
+
+        assert terminal.end() == 130
+
+
+async def test_what_is_no_longer_held_is_told_of_and_left_out(capsys: pytest.CaptureFixture[str]) -> None:
+    log = MemoryLog()
+    agent = Agent(name="A", model=ScriptedModel(["Hi."]))
+    result = await Runner.run(agent, "Hello", run_config={"log": log})
+    await log.trim(result.run_id, 4)
+
+    shown = [entry.position async for entry in entries(log, result.run_id, 0)]
+    some = [entry.position async for entry in entries(log, result.run_id, 0, until=5)]
+
+    assert (shown, some) == ([4, 5, 6], [4, 5])
+    assert (
+        capsys.readouterr().err == "millstream: positions 1 to 3 are no longer held and are left out.\n" * 2
+    )
 
 
 FAILING = """
