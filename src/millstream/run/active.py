@@ -81,7 +81,7 @@ class ActiveRun:
         loop: the loop that it runs on.
         parent: the run that it is nested in.
         call_id: the tool call of the parent that it answers.
-        place: which of the calls of its turn that is.
+        place: which of the calls of its turn that is, where the call is begun again by going on with this run.
         position: the last position of that log.
         goes_on: whether the log has the beginning of this very run.
         tenure: this process's hold on it, where its log is a store that others share; of a root run.
@@ -98,7 +98,7 @@ class ActiveRun:
         loop: asyncio.AbstractEventLoop,
         parent: ActiveRun | None = None,
         call_id: str = "",
-        place: int = 0,
+        place: int | None = None,
         position: int = 0,
         goes_on: bool = False,
         tenure: Tenure | None = None,
@@ -449,6 +449,8 @@ class ActiveRun:
     def _tell_all(self) -> None:
         """Tell whoever waits that it is done."""
         if self.parent is not None:
+            if self.parent.checkpoints is not None:
+                self.parent.checkpoints.child_is_over(self)
             self.parent.children.discard(self)
         if self._patience is not None:
             self._patience.cancel()

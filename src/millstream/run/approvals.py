@@ -56,6 +56,8 @@ async def judge(run: ActiveRun, agent: Agent[Any], calls: Sequence[ToolCall]) ->
     judged = Judged()
     for call, key in zip(calls, _keys(agent, calls), strict=True):
         decision = decisions.take(key)
+        if decision is not None and run.checkpoints is not None:
+            run.checkpoints.took(call.place, key, decision)
         if decision is not None and decision.approved:
             judged.ready.append(_approved(call, decision))
         elif decision is not None:

@@ -10,6 +10,7 @@ from collections.abc import Generator
 from typing import TYPE_CHECKING, Any, cast
 
 from millstream.agent import Agent, check_agent, check_max_turns, reachable, refuse_unsupported
+from millstream.agent.as_tool import agent_of
 from millstream.config import RunConfig
 from millstream.context import RunContextWrapper
 from millstream.errors import RunStateError, UserError
@@ -241,7 +242,8 @@ def _active(
         loop=asyncio.get_running_loop(),
         parent=None if link is None else link.run,
         call_id="" if link is None else link.call.raw.call_id,
-        place=0 if link is None else link.call.place,
+        # A function that runs an agent on its way is begun again itself.
+        place=None if link is None or agent_of(link.call.tool) is None else link.call.place,
         position=position,
         goes_on=goes_on,
         tenure=tenure,

@@ -71,11 +71,7 @@ def document_of(
     shared: dict[str, Any] = {"usage": _usage(progress.used)}
     if context is not None:
         wrapper = progress.context_wrapper
-        shared = {
-            "context": context,
-            "usage": _usage(wrapper.usage),
-            "decisions": _decisions(wrapper.decisions),
-        }
+        shared = shared_by_tree(context, wrapper.usage, wrapper.decisions)
     items = items or Items(progress.run_id)
     left = progress.left or Left("running")
     return StateDocument(
@@ -106,6 +102,11 @@ def document_of(
         items=items.written.copy(),
         **shared,
     )
+
+
+def shared_by_tree(context: ContextDocument, usage: Usage, decisions: Decisions) -> dict[str, Any]:
+    """The fields of a document that all runs of a tree share: the root's has them."""
+    return {"context": context, "usage": _usage(usage), "decisions": _decisions(decisions)}
 
 
 class Items:
