@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+import contextlib
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from millstream.clock import Clock
+    from millstream.delivery.feed import Feed
     from millstream.log.store import RunRecord, RunStore
     from millstream.recovery import AgentOf
     from millstream.server.access import Access
@@ -97,6 +99,7 @@ class Service:
     """Seconds that runs have to end when the server stops."""
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_started: bool = False
+    _streams: set[Feed] = field(default_factory=set["Feed"])
 
     @property
     def store(self) -> RunStore:
@@ -119,6 +122,27 @@ class Service:
                 await self.supervisor.start()
                 self._has_started = True
 
+    @property
+    def is_stopping(self) -> bool:
+        """Whether it begins nothing more, and ends its streams."""
+        return self.supervisor.is_stopping
+
+    @contextlib.contextmanager
+    def streaming(self, feed: Feed) -> Generator[None]:
+        """A stretch in which `feed` is sent to somebody."""
+        self._streams.add(feed)
+        try:
+            yield
+        finally:
+            self._streams.discard(feed)
+
+    async def leave_streams(self) -> None:
+        """Begin nothing more, and end all streams: their clients are told to come back. The runs go on."""
+        self.supervisor.refuse()
+        for feed in self._streams.copy():
+            await feed.aclose()
+
     async def stop(self) -> None:
-        """Begin nothing more, and end or hand back what runs."""
+        """Begin nothing more, end all streams, and end or hand back what runs."""
+        await self.leave_streams()
         await self.supervisor.stop(self.drain)

@@ -94,9 +94,13 @@ class Supervisor:
         await self._recover()
         self._looking = asyncio.create_task(self._look())
 
+    def refuse(self) -> None:
+        """Begin nothing more, from here on."""
+        self._is_stopping = True
+
     async def stop(self, patience: float) -> None:
         """Begin nothing more; give what runs `patience` seconds, then hand it back. Safe to call twice."""
-        self._is_stopping = True
+        self.refuse()
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])

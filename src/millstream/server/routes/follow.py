@@ -80,10 +80,11 @@ class _Stream(Response):
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         service, feed = self._service, self._feed
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
-        pieces = SseFrames(feed, named=self._named)
+        pieces = _Pieces(SseFrames(feed, named=self._named), service)
         try:
-            await send({"type": "http.response.start", "status": 200, "headers": headers})
-            await send_body(pieces, receive, send, clock=service.clock, send_timeout=service.send_timeout)
+            with service.streaming(feed):
+                await send({"type": "http.response.start", "status": 200, "headers": headers})
+                await send_body(pieces, receive, send, clock=service.clock, send_timeout=service.send_timeout)
         except TookNothingError:
             log_let_go(self._run.run_id, service.send_timeout)
         except OSError:  # what servers raise where the client is gone
@@ -91,8 +92,33 @@ class _Stream(Response):
         finally:
             left = not feed.is_over
             await feed.aclose()
-            if left and self._cancels:
+            if left and self._cancels and not service.is_stopping:
                 await self._run.cancel()
+
+
+class _Pieces:
+    """The pieces of a stream; where the server stops, the last one says when to come back."""
+
+    def __init__(self, frames: SseFrames, service: Service) -> None:
+        self._frames = frames
+        self._service = service
+        self._is_over = False
+
+    def __aiter__(self) -> _Pieces:
+        return self
+
+    async def __anext__(self) -> bytes:
+        try:
+            return await anext(self._frames)
+        except StopAsyncIteration:
+            if self._is_over or not self._service.is_stopping:
+                raise
+            self._is_over = True
+            return COME_BACK
+
+
+COME_BACK = b"retry: %d\n\n" % 1000
+"""Sent at the end of a stream whose server stops: milliseconds after which there should be another one."""
 
 
 def _after(request: Request, record: RunRecord) -> int:

@@ -1,0 +1,117 @@
+"""What `millstream serve` runs: the application of a Python file, in each of its processes.
+
+A process is told what to serve by its environment, as processes that the HTTP server starts by itself, more
+workers or one after a change of a file, know nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncGenerator
+from dataclasses import asdict, dataclass
+from types import FrameType
+from typing import TYPE_CHECKING, Any, cast
+
+from starlette.applications import Starlette
+
+from millstream.config import RunConfig
+from millstream.run.prepare import model_of
+from millstream.server.access import LOCAL, OPEN
+from millstream.server.app import create_app
+
+if TYPE_CHECKING:
+    from millstream.server.service import Service
+
+VARIABLE = "MILLSTREAM_SERVE"
+
+
+@dataclass(frozen=True, slots=True)
+class Served:
+    """What is served, and how."""
+
+    app: str
+    """Names the application: `app.py`, `app.py:name` or `module:name`."""
+    store: str
+    drain: float
+    is_open: bool = False
+    """Whether everybody may use it who can reach it."""
+
+    def to_environment(self) -> None:
+        """Tell it to the processes that are started from here on, and to this one."""
+        os.environ[VARIABLE] = json.dumps(asdict(self))
+
+    @classmethod
+    def from_environment(cls) -> Served:
+        """What this process was told."""
+        return cls(**json.loads(os.environ[VARIABLE]))
+
+
+def application() -> Any:
+    """The application, as this process was told. Its streams end at once when the process is told to stop."""
+    served = Served.from_environment()
+    found = load(served.app)
+    if not isinstance(found, Starlette):
+        found = create_app(
+            found, access=OPEN if served.is_open else LOCAL, log=served.store, drain=served.drain
+        )
+    service: Service | None = getattr(found.state, "service", None)
+    if service is not None:
+        found.router.lifespan_context = _ending_streams_first(found.router.lifespan_context, service)
+    return found
+
+
+def load(app: str) -> Any:
+    """The agent that `app` names, or an application of Starlette's; checked as far as it can be without a request.
+
+    Raises:
+        Problem: there is none.
+        UserError: it cannot work: it has no model, say.
+    """
+    from millstream.agent import Agent, check_agent, reachable
+    from millstream.cli.loading import load_app
+
+    found: Any = load_app(app)
+    if isinstance(found, Agent):
+        agent, config = cast("Agent[Any]", found), RunConfig()
+        check_agent(agent, config.tool_name_collision_policy)
+        for each in reachable(agent)[0]:
+            model_of(each, config)
+        return agent
+    return found
+
+
+def _ending_streams_first(lifespan: Any, service: Service) -> Any:
+    """`lifespan`, in which a signal to stop ends the streams at once: the HTTP server waits for them, before all else."""
+
+    @contextlib.asynccontextmanager
+    async def wrapped(app: Any) -> AsyncGenerator[Any]:
+        loop = asyncio.get_running_loop()
+        leaving: list[asyncio.Task[None]] = []
+        before: dict[int, Any] = {}
+
+        def leave() -> None:
+            leaving.append(loop.create_task(service.leave_streams()))
+
+        def told(number: int, frame: FrameType | None) -> None:
+            loop.call_soon_threadsafe(leave)
+            handler = before[number]
+            if callable(handler):
+                handler(number, frame)
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            with contextlib.suppress(ValueError):  # not in the main thread: somebody else's signals
+                before[number] = signal.getsignal(number)
+                signal.signal(number, told)
+        try:
+            async with lifespan(app) as state:
+                yield state
+        finally:
+            for number, handler in before.items():
+                if signal.getsignal(number) is told:
+                    signal.signal(number, handler)
+
+    return wrapped

@@ -1,0 +1,183 @@
+"""`millstream serve`: the real server, in processes of its own."""
+
+import contextlib
+import http.client
+import json
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from millstream.client import SseEvent, SseParser
+from tests.cli.program import DEADLINE, PROGRAM, environment, millstream
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
+
+APP = """
+import asyncio
+from pathlib import Path
+
+from millstream import Agent, tool
+from millstream.testing import ScriptedModel, function_call
+
+
+@tool
+async def wait() -> str:
+    while not Path("go").exists():
+        await asyncio.sleep(0.02)
+    return "waited"
+
+
+
+agent = Agent(name="A", tools=[wait], model=ScriptedModel([[function_call("wait", {})]] if not Path("go").exists() else ["Done."]))
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "app.py").write_text(APP)
+    return tmp_path
+
+
+class Served:
+    """A server in a process of its own."""
+
+    def __init__(self, process: subprocess.Popen[str], port: int) -> None:
+        self.process = process
+        self.port = port
+
+    def ask(self, method: str, path: str, body: Any = None) -> Any:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        with contextlib.closing(connection):
+            headers = {"content-type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            return json.loads(connection.getresponse().read())
+
+    @contextlib.contextmanager
+    def stream(self, method: str, path: str, body: Any = None) -> Iterator["Stream"]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=DEADLINE)
+        with contextlib.closing(connection):
+            headers = {"content-type": "application/json"}
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            yield Stream(connection.getresponse())
+
+
+class Stream:
+    """What a server streams."""
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._response = response
+        self.run_id = response.headers["x-run-id"]
+        self.parser = SseParser()
+        self.events: list[SseEvent] = []
+
+    def until(self, kind: str | None = None) -> None:
+        """Read up to an event of that type, or to the end."""
+        while piece := self._response.read1():
+            self.events += self.parser.feed(piece)
+            if kind is not None and any(f'"type":"{kind}"' in event.data for event in self.events):
+                return
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str) -> Iterator[Served]:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [*PROGRAM, "serve", "app.py", "--port", str(port), "--drain", "0.5", *arguments]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    served = Served(process, port)
+    try:
+        for _ in range(int(DEADLINE * 20)):
+            with contextlib.suppress(OSError):
+                if served.ask("GET", "/ready")["status"] == "ready":
+                    break
+            assert process.poll() is None, process.stderr and process.stderr.read()
+            time.sleep(0.05)
+        yield served
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_a_server_that_is_stopped_sends_clients_away_and_the_next_one_goes_on(folder: Path) -> None:
+    with serving(folder) as first:
+        with first.stream("POST", "/runs", {"input": "Hi", "stream": True}) as stream:
+            stream.until("tool.started")
+            first.process.send_signal(signal.SIGTERM)
+            stream.until()
+        seen = stream.events
+        assert stream.parser.retry == 1000
+        assert first.process.wait(DEADLINE) == 0
+
+    (folder / "go").touch()
+    with serving(folder) as second:
+        with second.stream("GET", f"/runs/{stream.run_id}/events?after={seen[-1].id}") as rest:
+            rest.until()
+        whole = [json.loads(event.data) for event in [*seen, *rest.events]]
+
+    assert [entry["position"] for entry in whole] == list(range(1, len(whole) + 1))
+    assert [entry["event"]["type"] for entry in whole].count("run.attempt") == 1
+    assert whole[-1]["event"]["output"] == "Done."
+
+
+def test_a_server_that_is_killed_loses_no_run(folder: Path) -> None:
+    asked = {"input": "Hi", "stream": True}
+    with serving(folder) as first, first.stream("POST", "/runs", asked) as stream:
+        stream.until("tool.started")
+        first.process.kill()
+        with contextlib.suppress(http.client.HTTPException, OSError):
+            stream.until()
+    (folder / "go").touch()
+    with serving(folder) as second:  # which waits for the lease of the first to end
+        path = f"/runs/{stream.run_id}/events?after={stream.events[-1].id}"
+        with second.stream("GET", path) as rest:
+            rest.until()
+
+    assert json.loads(rest.events[-1].data)["event"]["output"] == "Done."
+
+
+def test_another_address_is_not_served_without_a_word_on_who_may_use_it(folder: Path) -> None:
+    refused = millstream("serve", "app.py", "--host", "0.0.0.0", cwd=folder)
+
+    assert refused.code == 2
+    assert "0.0.0.0 can be reached from other machines" in refused.err
+    assert "--insecure" in refused.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["nothing.py"], "there is no file nothing.py"),
+        (["app.py", "--port", "0"], "'0' is not a port"),
+        (["app.py", "--workers", "0"], "'0' is not a number of processes"),
+        (["app.py", "--drain", "x"], "'x' is not a number of seconds"),
+        (["app.py", "--reload", "--workers", "2"], "--reload goes with one worker"),
+        (["app.py", "--workers", "2", "--store", "memory:"], "several workers cannot share memory:"),
+        (["app.py", "--store", "nonsense"], "nonsense"),
+    ],
+)
+def test_what_cannot_be_served_is_told_before_anything_is(
+    folder: Path, arguments: list[str], said: str
+) -> None:
+    refused = millstream("serve", *arguments, cwd=folder)
+
+    assert refused.code == 2
+    assert said in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_an_agent_without_a_model_or_a_key_is_told_at_the_start(tmp_path: Path) -> None:
+    (tmp_path / "app.py").write_text("from millstream import Agent\nagent = Agent(name='A')\n")
+
+    refused = millstream("serve", "app.py", cwd=tmp_path, env={"OPENAI_API_KEY": ""})
+
+    assert refused.code == 2
+    assert "OPENAI_API_KEY" in refused.err
