@@ -4,7 +4,9 @@ import asyncio
 from typing import Any
 
 from millstream import RunConfig, Runner, open_log
+from millstream.run.tenure import new_owner
 from tests.durable.kit import Line
+from tests.durable.programs import work
 
 EVERY = 0.02
 """Seconds between two looks at whether there is a run to go on with."""
@@ -94,4 +96,31 @@ async def speaker(line: Line, address: str) -> None:
             line.say(("raised", type(error).__name__))
         else:
             line.say(("said", what))
+    await store.aclose()
+
+
+async def claimer(line: Line, address: str) -> None:
+    """Claim each run that is named, and say who has it then: the epoch, or what was raised."""
+    store = open_log(address)
+    await store.check()
+    line.say("ready")
+    while (run_id := await line.hear()) is not None:
+        try:
+            line.say(await store.claim(run_id, owner=new_owner(), lease=600))
+        except Exception as error:
+            line.say(type(error).__name__)
+    await store.aclose()
+
+
+async def submitter(line: Line, address: str, effects: str) -> None:
+    """Submit the same run many times at once under each key that is said, with an input; say the ids that came of it."""
+    store = open_log(address)
+    await store.check()
+    line.say("ready")
+    while (said := await line.hear()) is not None:
+        key, input = said
+        agent = work.everything(effects)
+        asked = [Runner.submit(store, agent, input, caller="Ann", idempotency_key=key) for _ in range(20)]
+        kept = await asyncio.gather(*asked, return_exceptions=True)
+        line.say({type(each).__name__ if isinstance(each, BaseException) else each.run_id for each in kept})
     await store.aclose()

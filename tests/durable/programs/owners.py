@@ -96,6 +96,29 @@ async def _resume(store: RunStore, effects: str, run_id: str) -> None:
     await (await Runner.attach(run_id, log=store).resume(agent, run_config=RunConfig(lease=LEASE)))
 
 
+async def dies_before_it_claims(line: Line, address: str, effects: str, key: str) -> None:
+    """Ask for a run under an idempotency key, and kill this process when the store has it, and nobody owns it."""
+    store = open_log(address)
+
+    async def claim(run_id: str, **_: Any) -> int:
+        die()
+
+    store.claim = claim  # type: ignore[method-assign]
+    config = RunConfig(log=store, idempotency_key=key)
+    await Runner.run(work.everything(effects), "Go", run_config=config)
+
+
+async def runs_under_key(line: Line, address: str, effects: str, key: str) -> None:
+    """When the test says so, run under an idempotency key; say how that ends."""
+    store = open_log(address)
+    await store.check()
+    line.say("ready")
+    await line.hear()
+    config = RunConfig(log=store, idempotency_key=key)
+    line.say(await _outcome(Runner.run(work.everything(effects), "Go", run_config=config)))
+    await store.aclose()
+
+
 async def ends(line: Line, address: str, effects: str, streamed: bool) -> None:
     """Run to the end; say how many events that took."""
     store = open_log(address)
