@@ -119,6 +119,8 @@ async def test_a_run_is_forgotten_by_the_server_after_its_time(redis_url: str, s
         while await is_known(log):
             await asyncio.sleep(0.05)
 
+        with pytest.raises(UnknownRunError):
+            await log.info(RUN)
         assert not [
             key for key in server.keys("dies*") if server.type(key) != b"zset" and RUN.encode() in key
         ]
@@ -164,6 +166,18 @@ async def test_a_log_that_nobody_holds_ends_its_threads(redis_url: str) -> None:
     for thread in threads:
         await asyncio.to_thread(thread.join, 30)
         assert not thread.is_alive()
+
+
+async def test_what_was_asked_for_is_written_though_nobody_holds_the_log(redis_url: str) -> None:
+    log = RedisLog(redis_url, prefix="dropped")
+    writing = asyncio.ensure_future(log.append(RUN, batch(1, "a", ends=True)))
+    await asyncio.sleep(0)
+    writing.cancel()
+    await asyncio.wait([writing])
+    del log, writing
+
+    async with opened(redis_url, "dropped") as other:
+        assert await positions_and_names(other) == [(1, "a"), (2, "run.completed")]
 
 
 # --- what a server is set up for ----------------------------------------------------------------

@@ -29,7 +29,7 @@ from millstream.errors import (
     UnknownRunError,
 )
 from millstream.log.form import unpack
-from millstream.log.promise import Batch
+from millstream.log.promise import Batch, LogInfo
 from millstream.log.redis import scripts
 from millstream.log.redis.server import Call, Reply
 from millstream.log.store import ENDED, Command, NewRun, RunRecord, RunStatus
@@ -88,6 +88,18 @@ def read(run_id: str, after: int, count: int = AT_ONCE) -> Request:
         return Chunk(batches, Reach(first, last, bool(sealed), mail))
 
     return _request(scripts.READ, run_id, (max(after, 0), count), outcome)
+
+
+def info(run_id: str) -> Request:
+    """How far a run reaches, as a `LogInfo`."""
+
+    def outcome(reply: Reply) -> LogInfo:
+        word, *rest = reply
+        if word == b"gone" or not rest[1]:
+            raise UnknownRunError(run_id)
+        return LogInfo(rest[0], rest[1], bool(rest[2]))
+
+    return _request(scripts.READ, run_id, (0, 0), outcome)
 
 
 def trim(run_id: str, first: int) -> Request:

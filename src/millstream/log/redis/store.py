@@ -27,7 +27,7 @@ import weakref
 from collections.abc import Collection, Sequence
 from typing import Any, Literal
 
-from millstream.errors import LogBrokenError, UnknownRunError, UserError
+from millstream.errors import UserError
 from millstream.log.batches import Caps
 from millstream.log.form import Packed
 from millstream.log.memory import MAX_BYTES, MAX_EVENTS
@@ -133,14 +133,7 @@ class RedisLog(RunStore):
 
     async def info(self, run_id: str) -> LogInfo:
         """How far the log reaches."""
-        try:
-            chunk: Chunk = await self._worker.ask(requests.read(run_id, 0, 0))
-        except LogBrokenError:  # it was deleted: for who follows it that is trouble, not for who asks
-            raise UnknownRunError(run_id) from None
-        reach = chunk.reach
-        if not reach.last:
-            raise UnknownRunError(run_id)
-        return LogInfo(reach.first, reach.last, reach.sealed)
+        return await self._worker.ask(requests.info(run_id))
 
     async def trim(self, run_id: str, first: int) -> None:
         """Forget the positions before `first`."""
