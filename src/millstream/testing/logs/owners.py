@@ -86,6 +86,17 @@ async def who_lets_go_is_no_owner(store: RunStore, _: PassTime) -> None:
     assert await hold_lease(store, "two") == epoch + 1
 
 
+async def a_lease_ends_with_a_pause_or_the_end(store: RunStore, _: PassTime) -> None:
+    """Who reads of a pause may claim the run at once, in the next epoch; a run that has ended is nobody's."""
+    await store.create(new_run())
+    epoch = await hold_lease(store, "one")
+    await store.append(RUN, Batch(1, STAMP, [RunPaused()]), epoch=epoch)
+    assert not (await store.record(RUN)).is_owned, "(after a pause)"
+    assert await hold_lease(store, "two") == epoch + 1
+    await store.append(RUN, batch(2, ends=True), epoch=epoch + 1)
+    assert not (await store.record(RUN)).is_owned, "(after the end)"
+
+
 async def nobody_lets_go_what_is_not_theirs(store: RunStore, pass_time: PassTime) -> None:
     """`let_go` by an owner of before does nothing, and neither does it where there is no such run."""
     await store.create(new_run())
@@ -303,6 +314,7 @@ OWNER_CLAUSES: tuple[StoreClause, ...] = (
     what_is_owned_is_not_taken,
     a_lease_ends,
     who_lets_go_is_no_owner,
+    a_lease_ends_with_a_pause_or_the_end,
     nobody_lets_go_what_is_not_theirs,
     a_stale_owner_writes_nothing,
     a_lease_is_renewed,
