@@ -3,7 +3,7 @@
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -71,8 +71,9 @@ async def test_row_19_a_server_that_is_not_there_is_told_after_the_patience_and_
 
             with pytest.raises(LogUnavailableError):
                 await asyncio.wait_for(log.append(RUN, batch(1, "a")), 30)
-            reading = [asyncio.create_task(positions_and_names(log)) for _ in range(3)]
-            results = await asyncio.gather(*reading, log.record(RUN), log.mail(RUN), return_exceptions=True)
+            asked: list[Coroutine[Any, Any, Any]] = [positions_and_names(log) for _ in range(3)]
+            asked += [log.record(RUN), log.mail(RUN)]
+            results = await asyncio.gather(*asked, return_exceptions=True)
             assert [type(each) for each in results] == [LogUnavailableError] * 5
 
             server.start()
