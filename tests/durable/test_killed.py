@@ -4,6 +4,7 @@ import pytest
 
 from tests.durable.kit import KILLED, attempts, entries_of, one_by_one, programs
 from tests.durable.programs import others, owners, work
+from tests.support.redis_server import own_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.hostile, pytest.mark.timeout(180)]
 
@@ -52,3 +53,51 @@ def test_whichever_event_its_owner_is_killed_at_a_run_goes_on_and_every_reader_s
     assert taken_over >= length - 3  # all but those that had their end, or not even their first two events
     keys = {key for _, key, _ in work.effects_of(effects)}
     assert len(keys) == 3 * (1 + len(run_ids))  # whatever was done twice
+
+
+@pytest.mark.requires_program("redis-server")
+def test_a_redis_that_is_killed_again_and_again_in_mid_run_loses_no_event_and_doubles_none(
+    effects: str,
+) -> None:
+    with (
+        own_server("--appendonly", "yes") as server,
+        programs((owners.takes_its_time, server.url, effects), (others.reader, server.url)) as [
+            owner,
+            reader,
+        ],
+    ):
+        run_id = owner.hear()
+        reader.say(run_id)
+        for _ in range(4):
+            assert isinstance(owner.hear(), int), "it has not ended yet"
+            server.kill()
+            server.start()
+        while isinstance(told := owner.hear(), int):
+            pass
+        entries = entries_of(reader.hear()[1])
+
+    assert told == ("completed", work.OUTPUT)
+    assert (len(entries), attempts(entries), entries[-1].type) == (94, 0, "run.completed")
+    assert len(work.effects_of(effects)) == 3
+
+
+@pytest.mark.requires_program("redis-server")
+def test_a_redis_that_comes_back_without_its_data_ends_the_run_and_lets_nobody_wait(effects: str) -> None:
+    with (
+        own_server() as server,
+        programs(
+            (owners.takes_its_time, server.url, effects),
+            (others.reader, server.url),
+        ) as [owner, reader],
+    ):
+        run_id = owner.hear()
+        reader.say(run_id)
+        assert isinstance(owner.hear(), int)
+        server.kill()
+        server.start()
+        while isinstance(told := owner.hear(), int):
+            pass
+
+        assert told == ("raised", "LogTruncatedError")
+        assert reader.hear() in [(run_id, "LogTruncatedError"), (run_id, "LogBrokenError")]
+        assert owner.end() == 0

@@ -13,11 +13,14 @@ EVERY = 0.02
 
 
 async def reader(line: Line, address: str) -> None:
-    """Follow each run that is named, from its first event; say its id and its entries when it has ended."""
+    """Follow each run that is named, from its first event; say its id and its entries when it has ended, or what was raised."""
     store = open_log(address)
 
     async def follow(run_id: str) -> None:
-        line.say((run_id, [entry.to_json() async for entry in store.follow(run_id)]))
+        try:
+            line.say((run_id, [entry.to_json() async for entry in store.follow(run_id)]))
+        except Exception as error:
+            line.say((run_id, type(error).__name__))
 
     await _for_each(line, follow)
     await store.aclose()

@@ -119,6 +119,25 @@ async def runs_under_key(line: Line, address: str, effects: str, key: str) -> No
     await store.aclose()
 
 
+async def takes_its_time(line: Line, address: str, effects: str) -> None:
+    """Begin a streamed run that is slow to write; say its id, then each position from 10 on by tens, and how it ends here."""
+    store = open_log(address)
+    append = store.append
+
+    async def slow(run_id: str, batch: Batch, *, epoch: int = 0) -> None:
+        await append(run_id, batch, epoch=epoch)
+        await asyncio.sleep(0.01)
+        if batch.last % 10 == 0:
+            line.say(batch.last)
+
+    store.append = slow  # type: ignore[method-assign]
+    agent = work.everything(effects)
+    handle = Runner.run_streamed(agent, "Go", run_config=RunConfig(log=store, lease=30, ahead="free"))
+    line.say(handle.run_id)
+    line.say(await _outcome(handle))
+    await store.aclose()
+
+
 async def ends(line: Line, address: str, effects: str, streamed: bool) -> None:
     """Run to the end; say how many events that took."""
     store = open_log(address)
