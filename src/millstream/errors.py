@@ -54,6 +54,9 @@
     ├── SessionError                       the store of a conversation
     │   └── SessionClosedError             a session used after its close() (also RuntimeError)
     ├── ServerStoppingError                a server that stops is asked to begin a run
+    ├── ServerError                        a server of runs did not do what a client asked for
+    │   ├── AccessDeniedError              it does not let the client in
+    │   └── ServerUnreachableError         it was not reached, or broke off, as often as may be
     ├── StreamProtocolError                a server's stream is none that can be read
     └── DecodeError                        bytes that are not an event or entry of ours
 
@@ -597,6 +600,35 @@ class ServerStoppingError(_MessageError):
 
     code = "stopping"
     public = "The server is stopping. Ask again in a moment."
+    retryable = True
+
+
+class ServerError(_MessageError):
+    """A server of runs did not do what a client asked for.
+
+    Attributes:
+        status: the HTTP status that it answered with; None where it answered with none.
+        reason: the code of the error that it told; "" where it told none.
+    """
+
+    code = "server"
+
+    def __init__(self, message: str, *, status: int | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.reason = reason
+
+
+class AccessDeniedError(ServerError):
+    """A server does not let a client in, or not at this."""
+
+    code = "access_denied"
+
+
+class ServerUnreachableError(ServerError):
+    """A server was not reached, or gave no answer that can be used, as often as it may be asked. Runs go on without it."""
+
+    code = "server_unreachable"
     retryable = True
 
 
