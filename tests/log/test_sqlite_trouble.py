@@ -253,6 +253,17 @@ async def test_what_others_have_changed_is_damaged_and_other_runs_are_not(
     assert len(await log.mail("other")) == 1
 
 
+async def test_a_damaged_run_can_be_forgotten_and_keeps_no_other_from_being(path: Path, opened: Open) -> None:
+    await closed(path, "r", "other", "third")
+    change(path, "UPDATE runs SET last = 7 WHERE run_id IN ('r', 'third')")
+    log = opened()
+
+    await log.delete("third")
+
+    assert await log.sweep(-1.0) == 2
+    assert await log.runs() == []
+
+
 async def test_the_end_of_a_run_that_is_missing_is_not_taken_for_its_end(path: Path, opened: Open) -> None:
     await closed(path, "r")
     change(path, "DELETE FROM batches WHERE first >= 20")

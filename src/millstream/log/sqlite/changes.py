@@ -58,6 +58,7 @@ class Change:
         """Write the rows that have changed."""
         for row in self._changed.values():
             rows.update(self.connection, row)
+        self._changed.clear()
 
     # --- events ------------------------------------------------------------------------------
 
@@ -209,22 +210,27 @@ class Change:
         return row
 
     def delete(self, run_id: str) -> None:
-        """As `RunStore.delete`."""
-        row = self._row(run_id)
-        if row is not None:
-            rows.forget(self.connection, row)
-            self._rows[run_id] = None
-            self._changed.pop(run_id, None)
-            self.then.append(lambda tails, wakes: tails.deleted(run_id, wakes))
+        """As `RunStore.delete`. One that is damaged can be forgotten, too."""
+        self._forget(self.connection.execute("SELECT number, run_id FROM runs WHERE run_id = ?", (run_id,)))
 
     def sweep(self, older_than: float) -> int:
         """Some of the runs that `RunStore.sweep` forgets; how many those were, and 0 once there are none."""
-        found = self.connection.execute(
-            "SELECT run_id FROM runs WHERE ended < ? LIMIT ?", (self.clock.time() - older_than, SWEPT_AT_ONCE)
-        ).fetchall()
-        for (run_id,) in found:
-            self.delete(run_id)
-        return len(found)
+        self.flush()  # of what was changed in this transaction, too
+        return self._forget(
+            self.connection.execute(
+                "SELECT number, run_id FROM runs WHERE ended < ? LIMIT ?",
+                (self.clock.time() - older_than, SWEPT_AT_ONCE),
+            )
+        )
+
+    def _forget(self, found: sqlite3.Cursor) -> int:
+        runs: list[tuple[int, str]] = found.fetchall()
+        for number, run_id in runs:
+            rows.forget(self.connection, number)
+            self._rows[run_id] = None
+            self._changed.pop(run_id, None)
+            self.then.append(lambda tails, wakes, run_id=run_id: tails.deleted(run_id, wakes))
+        return len(runs)
 
     # --- owners ------------------------------------------------------------------------------
 

@@ -245,12 +245,12 @@ def mail_of(connection: sqlite3.Connection, row: Row, after: int) -> list[Comman
     return commands
 
 
-def forget(connection: sqlite3.Connection, row: Row) -> None:
-    """Forget a run with all that belongs to it."""
+def forget(connection: sqlite3.Connection, number: int) -> None:
+    """Forget a run with all that belongs to it, whatever state that is in."""
     for statement in (
         "DELETE FROM batches WHERE run = ?",
         "DELETE FROM documents WHERE run = ?",
         "DELETE FROM mail WHERE run = ?",
         "DELETE FROM runs WHERE number = ?",
     ):
-        connection.execute(statement, (row.number,))
+        connection.execute(statement, (number,))
