@@ -19,7 +19,7 @@ import logs_measures as measures
 import logs_runs as runs
 from logs_stores import DELTA, NAMES, REDIS, Store, stores, why_no_redis
 
-PARTS = ("room", "appends", "delivery", "runs", "turns")
+PARTS = ("room", "delivery", "appends", "runs", "turns")
 """What can be measured, in this order."""
 
 Found = dict[str, Any]
