@@ -118,6 +118,11 @@ class Reader:
     log: int
     cursor: Cursor
     after: int
+    has_read: bool = False
+    """Whether the cursor gave something: before, it cannot tell a run that was deleted from one that is to come."""
+
+    def begin_again(self, log: int, cursor: Cursor) -> None:
+        self.log, self.cursor, self.has_read = log, cursor, False
 
 
 class KeptRun(RuleBasedStateMachine):
@@ -192,7 +197,8 @@ class KeptRun(RuleBasedStateMachine):
         before, self.model = self.known, None
         self.do(self.logs[log].delete(self.run_id))
         for reader in self.readers:
-            self.is_told_of_the_end(reader, before)
+            if reader.has_read:
+                self.is_told_of_the_end(reader, before)
         self.readers = []
 
     @precondition(lambda self: self.model is None)
@@ -446,7 +452,7 @@ class KeptRun(RuleBasedStateMachine):
         """A reader leaves, maybe in the middle of a wait, and comes again elsewhere, where it was."""
         reader = data.draw(st.sampled_from(self.readers))
         self.wait_in_vain(reader)
-        reader.log, reader.cursor = log, self.logs[log].cursor(self.run_id, reader.after)
+        reader.begin_again(log, self.logs[log].cursor(self.run_id, reader.after))
 
     @precondition(has_readers)
     @rule(data=st.data())
@@ -496,7 +502,7 @@ class KeptRun(RuleBasedStateMachine):
             assert (told.requested, told.first) == (reader.after + 1, model.first)
             assert told.first > told.requested
             reader.after = told.first - 1
-            reader.cursor = self.logs[reader.log].cursor(self.run_id, reader.after)
+            reader.begin_again(reader.log, self.logs[reader.log].cursor(self.run_id, reader.after))
 
     def read_next(self, reader: Reader, model: Model) -> None:
         batch = self.do(reader.cursor.next())
@@ -504,7 +510,7 @@ class KeptRun(RuleBasedStateMachine):
         assert batch.first <= reader.after + 1 <= batch.last
         got = [entry.event.to_json() for entry in batch.entries(reader.after)]
         assert got == model.lines[reader.after : batch.last]
-        reader.after = batch.last
+        reader.after, reader.has_read = batch.last, True
 
     def is_told_of_the_end(self, reader: Reader, before: Model) -> None:
         """Of a run that was deleted: a reader may have the rest at hand, but does not just end before the end."""
