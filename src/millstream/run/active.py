@@ -113,6 +113,10 @@ class ActiveRun:
         self.path: tuple[str, ...] = () if parent is None else (*parent.path, call_id)
         """The ids of the tool calls that lead from the root run to this one."""
         self.place = place
+        self.name = self.run_id
+        """Names it among all runs, also where it is begun again from its root's: what its calls are named by."""
+        if parent is not None and place is not None:
+            self.name = parent.name_of_call(place, call_id)
         self.tenure = tenure
         self.checkpoints = Checkpoints(self) if self.root.tenure is not None else None
         """What it can be gone on with from, where somebody may have to."""
@@ -180,6 +184,11 @@ class ActiveRun:
     def root(self) -> ActiveRun:
         """The run that all others of its tree are nested in: itself, where it is nested in none."""
         return self if self.parent is None else self.parent.root
+
+    def name_of_call(self, place: int, call_id: str) -> str:
+        """Names a call of the present turn, also where it is begun again."""
+        # Not by the call id alone: some servers count it anew in every response.
+        return f"{self.name}/{self.progress.current_turn}/{place}/{call_id}"
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -421,7 +430,8 @@ class ActiveRun:
 
     def _lose_end(self, batch: Batch) -> None:
         """The end cannot be written: readers in this process get it all the same, from `lost_end`."""
-        logger.exception("run %s: its end could not be written to its log", self.run_id)
+        if self.not_held is None:  # else it is no surprise, and whoever asks for the result is told why
+            logger.exception("run %s: its end could not be written to its log", self.run_id)
         self.trunk.give_back(batch)
         self.lost_end = batch
         if self.parent is None:

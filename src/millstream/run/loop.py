@@ -78,34 +78,51 @@ class Loop:
         CURRENT_CLOCK.set(run.config.clock)  # in this task, and in those that are started here
         if run.tenure is not None and not await self._is_held(run.tenure):
             return
-        await self._end(await self._to_the_end())
+        error = await self._to_the_end()
         if run.tenure is not None:
-            await run.tenure.end(run)
+            run.tenure.stop()  # before it is told as done: its store may be closed then
+        await self._end(error)
 
     async def _is_held(self, tenure: Tenure) -> bool:
         """Take hold of the run, in a log that others share. Where that cannot be, it has failed, or is theirs."""
         run = self._run
         try:
-            await tenure.begin(run)
+            await self._take_hold(tenure)
         except _TAKEN as taken:
             run.leave_to_others(_gone_on(run.run_id, taken))
         except BaseException as error:
             if isinstance(error, KeyboardInterrupt | GeneratorExit):
                 raise
-            run.not_held = error
+            run.not_held = _named(error)
             await self._end(self._outcome(error))
         else:
             run.trunk.epoch = tenure.epoch
             return True
-        await tenure.end(run)
+        tenure.stop()
         return False
+
+    async def _take_hold(self, tenure: Tenure) -> None:
+        """Take hold of the run. Whoever cancels it meanwhile does not interrupt that: the store has what it was asked for.
+
+        It would be begun by others, who know nothing of the cancellation.
+        """
+        run = self._run
+        holding = asyncio.create_task(tenure.begin(run))
+        holding._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]  # as for the run's own task
+        while not holding.done():
+            try:
+                await asyncio.wait([holding])
+            except asyncio.CancelledError:
+                _uncancel()
+                run.cancel_mode = run.cancel_mode or "now"
+        await holding
 
     async def _end(self, error: BaseException | None) -> None:
         """Write how the run ends, or that it pauses."""
         run = self._run
         if isinstance(error, StaleOwnerError):
             if run.tenure is not None:
-                await run.tenure.end(run)  # who is told of it may want to go on with the run at once
+                await run.tenure.let_go(run)  # who is told of it may want to go on with the run at once
             run.leave_to_others(error)
         elif isinstance(error, asyncio.CancelledError):
             await run.end_cancelled()

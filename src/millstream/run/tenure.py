@@ -8,7 +8,8 @@ Rules of this file:
    the same: only the store may say that somebody else has taken over, and every append asks it.
 3. Where somebody has, the run ends in this process at once, and writes not a word more: its log
    is theirs. `ActiveRun.leave_to_others` does that.
-4. A run that pauses or ends lets go, so that nobody waits for a lease to end.
+4. A run that pauses or ends is nobody's any more with that very event (`RunStore.append`), and one that is
+   handed back is let go of: nobody waits for a lease to end.
 """
 
 from __future__ import annotations
@@ -19,7 +20,14 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, cast
 
-from millstream.errors import LogError, RunExistsError, StaleOwnerError, UnknownRunError, UserError
+from millstream.errors import (
+    LogDamagedError,
+    LogError,
+    RunExistsError,
+    StaleOwnerError,
+    UnknownRunError,
+    UserError,
+)
 from millstream.log.store import NewRun
 from millstream.run import mail
 from millstream.run.checkpoint import request_of
@@ -73,12 +81,13 @@ class Tenure:
             task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
             self._tasks.append(task)
 
-    async def end(self, run: ActiveRun) -> None:
-        """Let go of the run: it has ended, or waits for decisions, and anybody may go on with it."""
+    def stop(self) -> None:
+        """Hear of nothing more, and renew nothing: the run is about to end, to pause, or to be left."""
         for task in self._tasks:
             task.cancel()
-        if self._tasks:
-            await asyncio.wait(self._tasks)
+
+    async def let_go(self, run: ActiveRun) -> None:
+        """Let anybody go on with the run at once. One that has ended or pauses is let go of by its store."""
         if self.epoch:
             try:
                 await self.store.let_go(run.run_id, epoch=self.epoch)
@@ -136,9 +145,12 @@ class Tenure:
             commands: what came.
             first: whether it came before the run goes on here.
         """
-        for command, said in zip(commands, mail.read(commands, run.run_id), strict=True):
+        for command in commands:
             try:
+                [said] = mail.read([command], run.run_id)
                 _do(run, said, first=first)
+            except LogDamagedError as error:  # those behind it are still to be followed
+                logger.error("%s. It is passed over", error)
             except UserError as error:
                 logger.warning("run %s: command %d came too late: %s", run.run_id, command.number, error)
             run.progress.heard = command.number

@@ -309,8 +309,7 @@ class ToolRunner:
             tool_call=raw,
             agent=self._agent,
             run_config=run.config,
-            # Not the call id alone: some servers count it anew in every response.
-            idempotency_key=f"{run.run_id}/{run.progress.current_turn}/{call.place}/{raw.call_id}",
+            idempotency_key=run.name_of_call(call.place, raw.call_id),
         )
         link = context._link = CallLink(run, call)  # pyright: ignore[reportPrivateUsage]
         return context, link

@@ -94,8 +94,12 @@ class SessionPart(Seams):
         self._store.context = progress.context_wrapper
         if progress.stored_items is not None:
             return  # of a run whose process died before its first answer: the session has the input already
-        history = await self._store.read(_limit(self._store.session, self._config))
         new = ItemHelpers.input_to_new_input_list(progress.input)
+        limit = _limit(self._store.session, self._config)
+        if run.root.attempt is None:
+            history = await self._store.read(limit)
+        else:
+            history = await self._store.read_before(new, limit)
         if combine is None:
             items, places = [*history, *new], range(len(history), len(history) + len(new))
         else:
@@ -107,6 +111,8 @@ class SessionPart(Seams):
         """Go on storing where the run that was left has stopped."""
         progress = run.progress
         self._store.context = progress.context_wrapper
+        if run.root.attempt is not None:
+            self._store.is_unsure()
         if progress.stored_items is None and progress.current_turn == 0:
             await self.run_input(run)
         elif progress.stored_items is None:  # it had no session so far
@@ -192,6 +198,18 @@ class _Store:
                 f"{type(self.session).__name__}.get_items() gave something that is no input item: {error}"
             ) from error
 
+    async def read_before(
+        self, new: Sequence[TResponseInputItem], limit: int | None
+    ) -> list[TResponseInputItem]:
+        """As `read`, without what is there of `new` already: the process may have died when it had stored that."""
+        items = await self.read(None if limit is None else limit + len(new))
+        items = items[: len(items) - _overlap(items, new)]
+        return items if limit is None else items[max(0, len(items) - limit) :]
+
+    def is_unsure(self) -> None:
+        """Look, before the next append, what of it is there: whoever has stored it may not have told so."""
+        self._unsure = True
+
     async def add(self, items: Sequence[TResponseInputItem]) -> None:
         """Append `items`. After an append that did not end well: the same ones, and what has come since.
 
@@ -219,10 +237,7 @@ class _Store:
 
     async def _present(self, items: Sequence[TResponseInputItem]) -> int:
         """How many of `items` the session ends with, the first ones."""
-        stored = [_key(item) for item in await self.read(len(items))]
-        wanted = [_key(item) for item in items]
-        counts = range(min(len(stored), len(wanted)), 0, -1)
-        return next((count for count in counts if stored[-count:] == wanted[:count]), 0)
+        return _overlap(await self.read(len(items)), items)
 
     async def _call(self, method: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         if self._takes_context:
@@ -292,6 +307,13 @@ async def _combined(
             continue
         places.append(place)
     return items, places
+
+
+def _overlap(stored: Sequence[Any], new: Sequence[Any]) -> int:
+    """How many of `new`, the first ones, `stored` ends with."""
+    has, wanted = [_key(item) for item in stored], [_key(item) for item in new]
+    counts = range(min(len(has), len(wanted)), 0, -1)
+    return next((count for count in counts if has[-count:] == wanted[:count]), 0)
 
 
 def _key(item: Any) -> str:
