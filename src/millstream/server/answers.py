@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import secrets
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -97,10 +98,13 @@ def answer(value: Any, status: int = 200, **headers: str) -> Response:
     )
 
 
-def problem_answer(problem: Problem, error_id: str | None = None) -> Response:
-    """`problem`, for a client."""
+def problem_answer(
+    problem: Problem, error_id: str | None = None, facts: Mapping[str, Any] | None = None
+) -> Response:
+    """`problem`, for a client, with `facts` about it."""
     fields: dict[str, Any] = {"code": problem.code, "message": problem.message}
     fields["retryable"] = problem.retry_after is not None
+    fields.update(facts or {})
     if error_id is not None:
         fields["error_id"] = error_id
     headers = {} if problem.retry_after is None else {"retry_after": str(problem.retry_after)}
@@ -114,7 +118,14 @@ def answer_to_error(request: Request, error: Exception) -> Response:
     found = next((problem for kind, problem in _OF_ERRORS.items() if isinstance(error, kind)), None)
     if found is not None and found.status < 500:
         logger.debug("%s %s: %s", request.method, request.url.path, found.code, exc_info=error)
-        return problem_answer(found)
+        return problem_answer(found, facts=_facts(error))
     error_id = f"err_{secrets.token_hex(8)}"
     logger.error("%s %s failed (%s)", request.method, request.url.path, error_id, exc_info=error)
     return problem_answer(found or INTERNAL, error_id)
+
+
+def _facts(error: Exception) -> dict[str, Any]:
+    """What a client may know of an error besides: where to read on, and which run its own key belongs to."""
+    if isinstance(error, LogGapError):
+        return {"requested": error.requested, "first": error.first}
+    return {"run_id": error.run_id} if isinstance(error, IdempotencyError) else {}

@@ -110,4 +110,5 @@ def shown(record: RunRecord) -> dict[str, Any]:
         "updated": record.updated,
         "position": record.last,
         "attempts": record.epoch,
+        "is_owned": record.is_owned,
     }
