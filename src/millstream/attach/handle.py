@@ -209,7 +209,8 @@ class AttachedRun(LogRun):
     async def _decisions(self, record: RunRecord) -> list[mail.Decide]:
         """What was decided since the run took its last decisions in."""
         heard = 0 if record.checkpoint is None else read(record.checkpoint).heard
-        said = mail.read(await self._store.mail(self._run_id, heard), self._run_id)
+        told = await self._store.mail(self._run_id, heard)
+        said = mail.read([each for each in told if each.kind == "decide"], self._run_id)
         return [each for each in said if isinstance(each, mail.Decide)]
 
     # --- going on ----------------------------------------------------------------------------
