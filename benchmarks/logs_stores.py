@@ -75,7 +75,7 @@ class SQLite(Store):
         super().__init__(f"SQLite {synchronous}", f"sqlite:///{self.path}")
 
     def open(self) -> RunStore:
-        from millstream.log.sqlite import SQLiteLog
+        from millstream.log import SQLiteLog
 
         return SQLiteLog(self.path, synchronous=self.synchronous)
 
