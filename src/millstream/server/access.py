@@ -12,6 +12,7 @@ behind something that has let through only who may pass.
 from __future__ import annotations
 
 import ipaddress
+import re
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 Access: TypeAlias = "Callable[[HTTPConnection], Awaitable[str | None]]"
 """Names the caller of a request; None for one who may not use the server. Two callers share nothing."""
+
+_NO_HOST = re.compile(r"[^\w.:\[\]-]")
+"""What is in no host and port: `x@localhost` is not for localhost."""
 
 EVERYBODY = ""
 """The caller of a server that does not tell callers apart."""
@@ -40,7 +44,8 @@ async def OPEN(connection: HTTPConnection) -> str | None:  # as LOCAL
 
 def host_of(connection: HTTPConnection) -> str:
     """The host that a request is for, as it says, without its port; "" where that cannot be read."""
-    return _host(f"//{connection.headers.get('host', '')}")
+    host: str = connection.headers.get("host", "")
+    return "" if _NO_HOST.search(host) else _host(f"//{host}")
 
 
 def origin_is_this(connection: HTTPConnection) -> bool:

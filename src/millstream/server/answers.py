@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
 from millstream import codec
@@ -54,6 +55,20 @@ WRONG_METHOD = Problem(405, "wrong_method", "That cannot be done here.")
 NO_AGENT = Problem(422, "unknown_agent", "There is no agent of that name.")
 NOT_JSON = Problem(415, "not_json", "The body has to be JSON: say Content-Type: application/json.")
 TOO_LARGE = Problem(413, "too_large", "The body is larger than this server takes.")
+LEFT = Problem(400, "left", "The body is not whole.")
+TOO_SLOW = Problem(408, "too_slow", "The body took too long to arrive.")
+TOO_MANY_RUNS = Problem(
+    429,
+    "too_many_runs",
+    "As many of your runs are going as may at a time. Ask again in a moment.",
+    retry_after=5,
+)
+TOO_MANY_STREAMS = Problem(
+    429,
+    "too_many_streams",
+    "You follow as many streams as you may at a time. Leave one first.",
+    retry_after=5,
+)
 BAD_JSON = Problem(400, "bad_json", "The body is no JSON.")
 INTERNAL = Problem(500, "internal", "Something went wrong.")
 
@@ -115,6 +130,8 @@ def answer_to_error(request: Request, error: Exception) -> Response:
     """What a client is told of what was raised for its request; all else goes to the log."""
     if isinstance(error, ProblemError):
         return problem_answer(error.problem)
+    if isinstance(error, ClientDisconnect):  # amid its body: nobody is there to be told
+        return problem_answer(LEFT)
     found = next((problem for kind, problem in _OF_ERRORS.items() if isinstance(error, kind)), None)
     if found is not None and found.status < 500:
         logger.debug("%s %s: %s", request.method, request.url.path, found.code, exc_info=error)

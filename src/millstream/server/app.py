@@ -17,10 +17,18 @@ from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
 from millstream.errors import LogError, UserError
 from millstream.log.address import store_of
 from millstream.recovery import MAX_ATTEMPTS, Recovery
-from millstream.server.answers import NO_ROUTE, WRONG_METHOD, answer, answer_to_error, problem_answer
+from millstream.server.answers import (
+    NO_ROUTE,
+    TOO_MANY_STREAMS,
+    WRONG_METHOD,
+    answer,
+    answer_to_error,
+    problem_answer,
+)
+from millstream.server.places import Places
 from millstream.server.routes import acting, follow, runs
-from millstream.server.service import AgentBook, Agents, Service
-from millstream.server.supervisor import Supervisor
+from millstream.server.service import MAX_BODY, MAX_STREAMS, AgentBook, Agents, Service
+from millstream.server.supervisor import MAX_RUNS, Supervisor
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -62,6 +70,9 @@ def create_app(
     heartbeat: float = HEARTBEAT_SECONDS,
     send_timeout: float = SEND_SECONDS,
     drain: float = 10.0,
+    max_runs: int = MAX_RUNS,
+    max_streams: int = MAX_STREAMS,
+    max_body: int = MAX_BODY,
 ) -> Starlette:
     """A server of runs that survive their connections, and their process.
 
@@ -84,6 +95,10 @@ def create_app(
         heartbeat: seconds of silence after which a stream says that it is alive.
         send_timeout: seconds that a client may take nothing before it is let go.
         drain: seconds that runs have to end when the server stops; those that do not are handed back.
+        max_runs: runs that one caller may have going in this process at a time. One who asks for more is
+            answered 429, and told when to ask again.
+        max_streams: streams that one caller may follow in this process at a time; as before.
+        max_body: bytes that the body of a request may have.
 
     Raises:
         UserError: an argument that cannot work.
@@ -92,6 +107,11 @@ def create_app(
         raise UserError(
             "create_app(access=...) is LOCAL, OPEN, or an async function that names the caller of a request."
         )
+    for name, limit in (("max_runs", max_runs), ("max_streams", max_streams), ("max_body", max_body)):
+        if limit < 1:
+            raise UserError(
+                f"create_app({name}={limit!r}): it has to be 1 or more, or nothing could be done."
+            )
     book = AgentBook(agents)
     config = replace(RunConfig.of(run_config), log=None, caller="", idempotency_key=None)
     recovery = Recovery(
@@ -105,13 +125,15 @@ def create_app(
         max_attempts=max_attempts,
     )
     service = Service(
-        supervisor=Supervisor(recovery, retention=retention),
+        supervisor=Supervisor(recovery, retention=retention, max_runs=max_runs),
         agents=book,
         access=access,
         clock=config.clock,
         heartbeat=heartbeat,
         send_timeout=send_timeout,
         drain=drain,
+        max_body=max_body,
+        places=Places(max_streams, TOO_MANY_STREAMS),
     )
     return _application(service)
 

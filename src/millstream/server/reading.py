@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from millstream import codec
+from millstream.clock import time_limit
 from millstream.errors import DecodeError, UnknownRunError
 from millstream.server.access import origin_is_this
 from millstream.server.answers import (
@@ -15,6 +16,7 @@ from millstream.server.answers import (
     NO_ACCESS,
     NOT_JSON,
     TOO_LARGE,
+    TOO_SLOW,
     WRONG_ORIGIN,
     ProblemError,
     invalid,
@@ -25,11 +27,12 @@ if TYPE_CHECKING:
 
     from millstream.log.store import RunRecord, RunStore
     from millstream.server.access import Access
+    from millstream.server.service import Service
 
 T = TypeVar("T", bound=msgspec.Struct)
 
-MAX_BODY = 1024 * 1024
-"""Bytes that the body of a request may have."""
+BODY_SECONDS = 60.0
+"""Seconds that a client may take for the body of a request."""
 
 _RUN_ID = re.compile(r"run_[0-9a-f]{32}")
 _READS_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -46,6 +49,11 @@ async def caller_of(request: Request, access: Access) -> str:
     caller = await access(request)
     if caller is None:
         raise ProblemError(NO_ACCESS)
+    if not isinstance(caller, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+        # Not shown: it may be all that is known of somebody.
+        raise TypeError(
+            f"access= gave a {type(caller).__name__}: it names the caller by a text, or gives None."
+        )
     return caller
 
 
@@ -64,7 +72,7 @@ async def record_of(request: Request, store: RunStore, caller: str) -> RunRecord
     return record
 
 
-async def body_of(request: Request, form: type[T], *, limit: int = MAX_BODY) -> T:
+async def body_of(request: Request, service: Service, form: type[T]) -> T:
     """The body of a request, which is a JSON object of that form.
 
     Raises:
@@ -73,13 +81,14 @@ async def body_of(request: Request, form: type[T], *, limit: int = MAX_BODY) -> 
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind != "application/json":
         raise ProblemError(NOT_JSON)
-    body = b""
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit:
-            raise ProblemError(TOO_LARGE)
+    body = bytearray()
+    async with time_limit(service.clock, BODY_SECONDS, ProblemError(TOO_SLOW)):
+        async for piece in request.stream():
+            body += piece
+            if len(body) > service.max_body:
+                raise ProblemError(TOO_LARGE)
     try:
-        plain = codec.decode(body)
+        plain = codec.decode(bytes(body))
     except (DecodeError, RecursionError):
         raise ProblemError(BAD_JSON) from None
     try:

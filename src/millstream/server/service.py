@@ -12,6 +12,8 @@ from millstream.agent import Agent
 from millstream.context import settle
 from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
 from millstream.errors import UserError
+from millstream.server.answers import TOO_MANY_STREAMS
+from millstream.server.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -25,6 +27,12 @@ if TYPE_CHECKING:
 
 Agents: TypeAlias = "Agent[Any] | Sequence[Agent[Any]] | Mapping[str, Agent[Any]] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any]]]"
 """The agents of a server: one, several, several under names of their own, or what makes one of a run's record."""
+
+
+MAX_STREAMS = 2000
+"""Streams that one caller may follow at a time, unless the program says otherwise."""
+MAX_BODY = 1024 * 1024
+"""Bytes that the body of a request may have, unless the program says otherwise."""
 
 
 class AgentBook:
@@ -97,6 +105,10 @@ class Service:
     """Seconds that a client may take nothing of what it is sent."""
     drain: float = 10.0
     """Seconds that runs have to end when the server stops."""
+    max_body: int = MAX_BODY
+    """Bytes that the body of a request may have."""
+    places: Places = field(default_factory=lambda: Places(MAX_STREAMS, TOO_MANY_STREAMS))
+    """For the streams of each caller."""
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_started: bool = False
     _streams: set[Feed] = field(default_factory=set["Feed"])
@@ -128,13 +140,18 @@ class Service:
         return self.supervisor.is_stopping
 
     @contextlib.contextmanager
-    def streaming(self, feed: Feed) -> Generator[None]:
-        """A stretch in which `feed` is sent to somebody."""
-        self._streams.add(feed)
-        try:
-            yield
-        finally:
-            self._streams.discard(feed)
+    def streaming(self, feed: Feed, caller: str) -> Generator[None]:
+        """A stretch in which `feed` is sent to `caller`.
+
+        Raises:
+            ProblemError: he follows as many streams as he may.
+        """
+        with self.places.place(caller):
+            self._streams.add(feed)
+            try:
+                yield
+            finally:
+                self._streams.discard(feed)
 
     async def leave_streams(self) -> None:
         """Begin nothing more, and end all streams: their clients are told to come back. The runs go on."""

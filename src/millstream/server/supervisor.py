@@ -25,6 +25,8 @@ from millstream.errors import LogError, RunStateError, ServerStoppingError
 from millstream.recovery import Recovery, submit
 from millstream.run.input import check_input
 from millstream.run.state import RunProgress, new_run_id
+from millstream.server.answers import TOO_MANY_RUNS
+from millstream.server.places import Places
 
 if TYPE_CHECKING:
     from millstream.log.store import RunRecord, RunStore
@@ -34,6 +36,8 @@ logger = logging.getLogger("millstream")
 
 LOOKS = 3
 """How often in the time of a lease runs are looked for that nobody owns."""
+MAX_RUNS = 1000
+"""Runs that one caller may have going at a time, unless the program says otherwise."""
 SWEEP_EVERY = 300.0
 """Seconds between two looks for runs that ended longer ago than they are to be kept."""
 
@@ -59,12 +63,16 @@ class Supervisor:
     Args:
         recovery: how a run of the store is begun, and gone on with.
         retention: seconds for which a run is kept behind its end; None for what the store does by itself.
+        max_runs: runs that one caller may have going here at a time.
     """
 
-    def __init__(self, recovery: Recovery, *, retention: float | None = None) -> None:
+    def __init__(
+        self, recovery: Recovery, *, retention: float | None = None, max_runs: int = MAX_RUNS
+    ) -> None:
         self._recovery = recovery
         self._retention = retention
         self._runs: dict[str, RunResultStreaming] = {}
+        self._places = Places(max_runs, TOO_MANY_RUNS)
         self._looking: asyncio.Task[None] | None = None
         self._is_stopping = False
 
@@ -120,6 +128,7 @@ class Supervisor:
             InputItemError: its input is none that models take.
             IdempotencyError: the key was used for another request.
             LogUnavailableError: the store does not take it.
+            ProblemError: its caller has as many runs going as he may; also where the key began one of them.
         """
         if self._is_stopping:
             raise ServerStoppingError("This server is stopping and begins no runs. Ask again in a moment.")
@@ -130,34 +139,40 @@ class Supervisor:
             context_wrapper=RunContextWrapper(context=order.context),
             max_turns=order.max_turns,
         )
-        record = await submit(
-            self.store,
-            progress,
-            caller=order.caller,
-            idempotency_key=order.idempotency_key,
-            options=order.options,
-        )
-        if record.run_id == progress.run_id:
-            self._keep(await self._recovery.one(record.run_id))
+        with self._places.place(order.caller):
+            record = await submit(
+                self.store,
+                progress,
+                caller=order.caller,
+                idempotency_key=order.idempotency_key,
+                options=order.options,
+            )
+            if record.run_id == progress.run_id:
+                self._keep(await self._recovery.one(record.run_id), order.caller)
         return record
 
-    async def resume(self, run_id: str) -> bool:
+    async def resume(self, run_id: str, caller: str) -> bool:
         """Go on with a run that waited for decisions, with those that were made. False where somebody else does."""
         if self._is_stopping:
             return False  # who runs next finds the decisions in its mail
         try:
-            self._keep(await self._recovery.resume(run_id))
+            self._keep(await self._recovery.resume(run_id), caller)
         except RunStateError:
             return False
         return True
 
-    def _keep(self, run: RunResultStreaming | None) -> None:
+    def _keep(self, run: RunResultStreaming | None, caller: str | None = None) -> None:
+        """Have `run` until it is over, in a place of `caller`, where he asked for it here."""
         task = None if run is None else run.run_loop_task
         if run is None or task is None:
             return
         self._runs[run.run_id] = run
+        if caller is not None:
+            self._places.take(caller)
 
         def over(_: object) -> None:
+            if caller is not None:
+                self._places.free(caller)
             if self._runs.get(run.run_id) is run:
                 del self._runs[run.run_id]
 

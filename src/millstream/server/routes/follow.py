@@ -11,7 +11,7 @@ from millstream.delivery.feed import Feed
 from millstream.delivery.leaving import TookNothingError, log_let_go
 from millstream.delivery.sse import SSE_HEADERS, SseFrames, send_body
 from millstream.errors import LogGapError, UserError
-from millstream.server.answers import ProblemError, invalid
+from millstream.server.answers import ProblemError, invalid, problem_answer
 from millstream.server.reading import caller_of, query_number, record_of
 from millstream.stream.filter import EVERYTHING, EntryFilter
 
@@ -63,15 +63,18 @@ def stream(
         heartbeat=service.heartbeat,
     )
     named = request.query_params.get("named") == "1"
-    return _Stream(run, feed, service, named=named, cancels=on_disconnect == "cancel")
+    return _Stream(run, record.caller, feed, service, named=named, cancels=on_disconnect == "cancel")
 
 
 class _Stream(Response):
     """Streams one run to one client. Who leaves takes nothing with him, unless that was wished."""
 
-    def __init__(self, run: AttachedRun, feed: Feed, service: Service, *, named: bool, cancels: bool) -> None:
+    def __init__(
+        self, run: AttachedRun, caller: str, feed: Feed, service: Service, *, named: bool, cancels: bool
+    ) -> None:
         super().__init__(status_code=200, headers=SSE_HEADERS | {"x-run-id": run.run_id})
         self._run = run
+        self._caller = caller
         self._feed = feed
         self._service = service
         self._named = named
@@ -82,9 +85,15 @@ class _Stream(Response):
         headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
         pieces = _Pieces(SseFrames(feed, named=self._named), service)
         try:
-            with service.streaming(feed):
+            with service.streaming(feed, self._caller):
                 await send({"type": "http.response.start", "status": 200, "headers": headers})
-                await send_body(pieces, receive, send, clock=service.clock, send_timeout=service.send_timeout)
+                if scope["method"] == "HEAD":
+                    await send({"type": "http.response.body"})
+                else:
+                    seconds = service.send_timeout
+                    await send_body(pieces, receive, send, clock=service.clock, send_timeout=seconds)
+        except ProblemError as refused:
+            await problem_answer(refused.problem)(scope, receive, send)
         except TookNothingError:
             log_let_go(self._run.run_id, service.send_timeout)
         except OSError:  # what servers raise where the client is gone

@@ -42,7 +42,7 @@ async def start(request: Request, service: Service) -> Response:
     from millstream.server.routes.follow import stream
 
     caller = await caller_of(request, service.access)
-    asked = await body_of(request, Start)
+    asked = await body_of(request, service, Start)
     agent = asked.agent or service.only_agent
     if agent is None or not service.knows(agent):
         raise ProblemError(NO_AGENT)
@@ -57,10 +57,13 @@ async def start(request: Request, service: Service) -> Response:
         max_turns=asked.max_turns,
         idempotency_key=key,
     )
+    streams = asked.stream or _wants_stream(request)
+    if streams:
+        service.places.check(caller)  # before a run is begun that is then not told of
     record = await service.supervisor.begin(order)
-    if asked.stream or _wants_stream(request):
+    if streams:
         return stream(request, service, record, after=0, on_disconnect=asked.on_disconnect)
-    return answer(shown(record), 202, location=str(request.url_for("run", run_id=record.run_id)))
+    return answer(shown(record), 202, location=request.url_for("run", run_id=record.run_id).path)
 
 
 def _wants_stream(request: Request) -> bool:
