@@ -282,6 +282,21 @@ async def test_events_that_are_missing_in_the_middle_are_a_gap(path: Path, opene
     assert (caught.value.requested, caught.value.first) == (20, 21)
 
 
+async def test_a_damaged_record_does_not_keep_other_runs_from_being_found_and_claimed(
+    path: Path, opened: Open
+) -> None:
+    log = opened()
+    for run in ("r", "other"):
+        await log.create(NewRun(run_id=run, agent="A", request=b"{}"))
+    change(path, "UPDATE runs SET epoch = 7 WHERE run_id = 'r'")
+
+    assert await log.orphans() == ["r", "other"]
+    with pytest.raises(LogDamagedError, match="The record of run r cannot be read"):
+        await log.claim("r", owner="me", lease=60)
+    assert await log.claim("other", owner="me", lease=60) == 1
+    assert await log.orphans() == ["r"]
+
+
 async def test_a_damaged_run_does_not_keep_those_beside_it_from_being_written(
     path: Path, opened: Open
 ) -> None:
