@@ -56,12 +56,12 @@ async def appended(store: RunStore, name: str, shape: tuple[int, int], seconds: 
 
 async def written(floor: Floor, shape: tuple[int, int], seconds: float) -> float:
     """The same without us: what is written together is one call, what runs write at once too."""
-    count = shape[0] * shape[1]
-    await floor.write(0, 1)
+    runs, together = shape
+    await floor.write(1, 1)
     began, events = time.monotonic(), 0
     while time.monotonic() - began < seconds:
-        await floor.write(1, count)
-        events += count
+        await floor.write(runs, together)
+        events += runs * together
     return events / (time.monotonic() - began)
 
 

@@ -26,8 +26,8 @@ class Floor(ABC):
     """An engine without us: events go into it as its own client writes them, one row or entry each."""
 
     @abstractmethod
-    async def write(self, run: int, count: int) -> None:
-        """Write `count` events of a run at once, and wait until they are as durable as promised."""
+    async def write(self, runs: int, count: int) -> None:
+        """Write `count` events of each of so many runs at once, and wait until they are as durable as promised."""
 
     async def aclose(self) -> None:
         """Let go of it."""
@@ -100,9 +100,9 @@ class _PlainSQLite(Floor):
         self._connection.execute("DELETE FROM events")
         self._positions = itertools.count(1)
 
-    async def write(self, run: int, count: int) -> None:
+    async def write(self, runs: int, count: int) -> None:
         self._connection.execute("BEGIN IMMEDIATE")
-        rows = [(run, next(self._positions), DELTA) for _ in range(count)]
+        rows = [(run, next(self._positions), DELTA) for run in range(runs) for _ in range(count)]
         self._connection.executemany("INSERT INTO events VALUES (?, ?, ?)", rows)
         self._connection.execute("COMMIT")
 
@@ -145,14 +145,14 @@ class _PlainRedis(Floor):
 
         self._client = redis.asyncio.Redis.from_url(address)
 
-    async def write(self, run: int, count: int) -> None:
-        key = f"floor:{run}"
-        if count == 1:
-            await self._client.xadd(key, {"data": DELTA})
+    async def write(self, runs: int, count: int) -> None:
+        if runs * count == 1:
+            await self._client.xadd("floor:0", {"data": DELTA})
             return
         async with self._client.pipeline(transaction=False) as pipeline:
-            for _ in range(count):
-                pipeline.xadd(key, {"data": DELTA})
+            for run in range(runs):
+                for _ in range(count):
+                    pipeline.xadd(f"floor:{run}", {"data": DELTA})
             await pipeline.execute()
 
     async def aclose(self) -> None:
