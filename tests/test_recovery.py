@@ -44,11 +44,12 @@ class Freezing(MemoryLog):
     def __init__(self, clock: ManualClock) -> None:
         super().__init__(clock=clock)
         self.frozen_at: int | None = None
+        self.frozen_epoch = 1
         self.frozen = asyncio.Event()
         self._thawed = asyncio.Event()
 
     async def append(self, run_id: str, batch: Batch, *, epoch: int = 0) -> None:
-        if self.frozen_at is not None and epoch == 1 and batch.last > self.frozen_at:
+        if self.frozen_at is not None and epoch == self.frozen_epoch and batch.last > self.frozen_at:
             self.frozen.set()
             await self._thawed.wait()
         await super().append(run_id, batch, epoch=epoch)

@@ -147,6 +147,10 @@ class Loop:
                     error = self._outcome(raised)
                 if error is None:
                     error = run.stop_error
+                if error is not None and run.tenure is not None:
+                    error = (
+                        await run.tenure.lost(run) or error
+                    )  # what takes part leaves a session to its owner
                 run.is_ending = True
                 if error is not None or not run.progress.interruptions:
                     run.closing.make_whole()

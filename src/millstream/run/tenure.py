@@ -96,6 +96,16 @@ class Tenure:
                     "run %s: it could not be let go of, and its lease will end: %s", run.run_id, error
                 )
 
+    async def lost(self, run: ActiveRun) -> BaseException | None:
+        """What says that the run is somebody else's by now; None where it is ours, as far as can be known."""
+        try:
+            await self.store.renew(run.run_id, epoch=self.epoch, lease=self._lease)
+        except (StaleOwnerError, UnknownRunError) as error:
+            return error
+        except LogError:
+            pass  # what is written tells
+        return None
+
     async def _create(self, run: ActiveRun) -> None:
         progress, config = run.progress, run.config
         asked = NewRun(

@@ -99,6 +99,7 @@ class SessionPart(Seams):
         if run.root.attempt is None:
             history = await self._store.read(limit)
         else:
+            self._store.is_unsure()
             history = await self._store.read_before(new, limit)
         if combine is None:
             items, places = [*history, *new], range(len(history), len(history) + len(new))
