@@ -244,7 +244,7 @@ class Runner:
                 its address.
 
         Raises:
-            UserError: `log` keeps no records of runs, or is no address of a store.
+            UserError: `run_id` is no id; `log` keeps no records of runs, or is no address of a store.
         """
         return AttachedRun(run_id, log)
 
@@ -287,7 +287,9 @@ class Runner:
             context_wrapper=RunContextWrapper(context=context),
             max_turns=max_turns,
         )
-        return await submit(store_of("submit()", log), progress, caller=caller, idempotency_key=idempotency_key)
+        return await submit(
+            store_of("submit()", log), progress, caller=caller, idempotency_key=idempotency_key
+        )
 
     @classmethod
     async def recover(
@@ -328,6 +330,7 @@ class Runner:
             (`not_resumable`, `interrupted`, `attempts_exhausted`, `log_damaged`).
 
         Raises:
+            UserError: an argument that cannot work; no run is touched.
             LogUnavailableError: the store cannot be read.
         """
         recovery = Recovery(

@@ -13,13 +13,14 @@ Rules of this file:
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from millstream.agent import Agent
-from millstream.clock import Clock
+from millstream.clock import Clock, time_limit
 from millstream.context import RunContextWrapper
 from millstream.errors import LogError, RunStateError, ServerStoppingError
 from millstream.recovery import Recovery, submit
@@ -114,7 +115,9 @@ class Supervisor:
             await asyncio.wait([self._looking])
         tasks = [task for run in self._runs.values() if (task := run.run_loop_task) is not None]
         if tasks and patience > 0:
-            await asyncio.wait(tasks, timeout=patience)
+            with contextlib.suppress(TimeoutError):
+                async with time_limit(self._recovery.run_config.clock, patience, TimeoutError()):
+                    await asyncio.wait(tasks)
         for run in self._runs.values():
             run.hand_back()
         if tasks:

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 import logging
 import threading
-import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias
 
+from millstream.clock import SYSTEM_CLOCK
 from millstream.errors import LogBrokenError, LogDamagedError, LogError
 from millstream.log.form import Packed, unpack
 from millstream.log.redis import requests
@@ -118,7 +118,7 @@ class Keeper:
         if written.thinned:
             tails.thinned(work.run_id)
         if written.new is not None:
-            self._wrote_at = time.monotonic()
+            self._wrote_at = SYSTEM_CLOCK.monotonic()
             self._followed.pop(work.run_id, None)
             tails.written(work.run_id, written.new.batch, wakes, size=len(written.new.data))
 
@@ -163,7 +163,7 @@ class Keeper:
         tails = self._tails()
         if tails is None:
             return None
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         watched = tails.watched()
         self._followed = {
             **{run_id: seen for run_id, seen in self._followed.items() if now - seen < LINGER},

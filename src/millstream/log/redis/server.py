@@ -13,11 +13,11 @@ from __future__ import annotations
 import random
 import secrets
 import threading
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, TypeAlias, cast
 
+from millstream.clock import SYSTEM_CLOCK
 from millstream.errors import LogDamagedError, LogError, LogUnavailableError, MissingExtraError, UserError
 from millstream.log.redis.scripts import SCRIPTS, Script
 
@@ -201,7 +201,7 @@ class Server:
 
     def _wait(self, pause: float) -> bool:
         """Whether there is patience left, after a pause."""
-        now = time.monotonic()
+        now = SYSTEM_CLOCK.monotonic()
         if self._away_since is None:
             self._away_since = now
         left = self._away_since + self._patience - now
