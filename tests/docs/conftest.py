@@ -7,6 +7,7 @@ Programs on the pages `await` at their top level, and so make their models, and 
 from collections.abc import Iterator
 
 import aiohttp  # noqa: F401
+import httpcore2  # noqa: F401
 import jsonschema  # noqa: F401
 import mcp  # noqa: F401
 import openai.types.responses  # noqa: F401
