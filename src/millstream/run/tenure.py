@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, cast
 from millstream.errors import (
     LogDamagedError,
     LogError,
+    LogTruncatedError,
     RunExistsError,
     StaleOwnerError,
     UnknownRunError,
@@ -100,7 +101,7 @@ class Tenure:
         """What says that the run is somebody else's by now; None where it is ours, as far as can be known."""
         try:
             await self.store.renew(run.run_id, epoch=self.epoch, lease=self._lease)
-        except (StaleOwnerError, UnknownRunError) as error:
+        except StaleOwnerError as error:
             return error
         except LogError:
             pass  # what is written tells
@@ -129,8 +130,15 @@ class Tenure:
             await clock.sleep(self._lease / RENEWALS)
             try:
                 await self.store.renew(run.run_id, epoch=self.epoch, lease=self._lease)
-            except (StaleOwnerError, UnknownRunError) as error:
+            except StaleOwnerError as error:
                 run.stop_with(error)
+                return
+            except UnknownRunError:
+                run.stop_with(
+                    LogTruncatedError(
+                        f"Run {run.run_id} is not in its store any more: it was deleted, or the store has lost its data."
+                    )
+                )
                 return
             except LogError as error:
                 logger.warning("run %s: its lease could not be renewed: %s", run.run_id, error)
