@@ -245,6 +245,17 @@ async def test_it_is_read_while_it_goes_on(store: RunStore, elsewhere: RunStore)
     assert [piece async for piece in reader] == []
 
 
+async def test_a_run_is_named_by_its_id(store: RunStore) -> None:
+    run = start(silent(), store)
+
+    for wrong in (run, None):
+        with pytest.raises(UserError, match="takes the id of a run"):
+            Runner.attach(cast("Any", wrong), log=store)
+    run.cancel()
+    async for _ in run.entries():
+        pass
+
+
 async def test_what_an_entry_is_may_not_be_asked_for_in_the_wrong_way(store: RunStore) -> None:
     run = Runner.attach("run_1", log=store)
 

@@ -326,6 +326,27 @@ async def test_a_run_that_is_handed_back_is_gone_on_with_at_once() -> None:
     assert check_stream(await entries_of(log, run.run_id)).ok
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"agent": "first"}, "agent= of recover.. is an Agent, or a function .* not str"),
+        ({"context_from": {"user": "ada"}}, "context_from= of recover.. is a function .* not dict"),
+        ({"session_from": 5}, "session_from= of recover.. is a function .* not int"),
+        ({"max_attempts": 0}, "max_attempts=0"),
+    ],
+)
+async def test_what_recovery_cannot_work_with_costs_no_run_its_life(
+    wrong: dict[str, Any], message: str
+) -> None:
+    log, work = MemoryLog(), Work()
+    record = await Runner.submit(log, work.agent(), "Go")
+
+    with pytest.raises(UserError, match=message):
+        await Runner.recover(log, **{"agent": work.agent(), **wrong})
+
+    assert (await log.record(record.run_id)).status == "queued"
+
+
 async def test_a_run_that_nobody_else_could_go_on_with_is_not_handed_back() -> None:
     run = Runner.run_streamed(Work().agent(), "Go")
 

@@ -78,6 +78,21 @@ class Recovery:
     error_handlers: RunErrorHandlers[Any] | None = None
     max_attempts: int = MAX_ATTEMPTS
 
+    def __post_init__(self) -> None:
+        # Here, and not where they are called: by then a run is claimed, and would end for this program's mistake.
+        if not isinstance(self.agent, Agent) and not callable(self.agent):
+            raise UserError(
+                f"agent= of recover() is an Agent, or a function that makes one of a RunRecord, "
+                f"not {type(self.agent).__name__}."
+            )
+        for name, makes in (("context_from", self.context_from), ("session_from", self.session_from)):
+            if makes is not None and not callable(makes):
+                raise UserError(
+                    f"{name}= of recover() is a function of a RunRecord, not {type(makes).__name__}."
+                )
+        if self.max_attempts < 1:
+            raise UserError(f"max_attempts={self.max_attempts} of recover(): a run is begun once at least.")
+
     async def all(self, limit: int) -> list[RunResultStreaming]:
         """Go on with every run that nobody owns; the handles of those that were to be had."""
         handles: list[RunResultStreaming] = []

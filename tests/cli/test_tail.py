@@ -112,6 +112,19 @@ def test_through_a_pause_it_stays_and_says_what_is_waited_for(store: str, apps: 
     assert "■ stopped" in terminal.screen
 
 
+def test_a_pause_that_is_decided_over_waits_for_a_program(store: str, apps: Path) -> None:
+    run_id = run(store, "janitor.py:one", cwd=apps)
+    assert millstream("approve", run_id, "--store", store).code == 0
+
+    with at_terminal("tail", run_id, "--store", store) as terminal:
+        terminal.wait_for("millstream: all that waited is decided over: the run goes on when a program")
+
+        assert millstream("cancel", run_id, "--store", store).code == 0
+
+        assert terminal.end() == 1
+    assert "waits for approval" not in terminal.screen
+
+
 def test_where_nobody_runs_it_that_is_said(apps: Path) -> None:
     store = sqlite_store(apps)
     begin_later(store, "run_1")

@@ -60,6 +60,11 @@ class AttachedRun(LogRun):
     """
 
     def __init__(self, run_id: str, log: RunStore | str) -> None:
+        if not isinstance(run_id, str):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise UserError(
+                f"Runner.attach() takes the id of a run, as in `run_id` of its handle, result or record, "
+                f"not {type(run_id).__name__}."
+            )
         super().__init__(run_id)
         self._store = store_of("Runner.attach(log=...)", log)
 

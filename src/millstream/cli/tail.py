@@ -151,9 +151,10 @@ async def _tell_why_it_stands_still(store: RunStore, record: RunRecord) -> None:
     while True:
         try:
             now = await store.record(record.run_id)
+            # at the second look, when what is there is shown
+            why = await _standstill(store, now) if now.last == last else ""
         except LogError:  # whoever reads the entries is told of it
             return
-        why = _standstill(now) if now.last == last else ""  # at the second look, when what is there is shown
         if why and why != told:
             say(why)
         told, last = why or told, now.last
@@ -161,12 +162,27 @@ async def _tell_why_it_stands_still(store: RunStore, record: RunRecord) -> None:
         patience = PATIENCE
 
 
-def _standstill(record: RunRecord) -> str:
+async def _standstill(store: RunStore, record: RunRecord) -> str:
     if record.status == "paused":
-        return f"the run waits for approval: `millstream approve {record.run_id} --list` shows of what."
+        return await _pause(store, record)
     if record.status in ("queued", "running") and not record.is_owned:
         return "nobody runs it at the moment: its process is gone, or has not begun. It goes on when one takes it over."
     return ""
+
+
+async def _pause(store: RunStore, record: RunRecord) -> str:
+    from millstream.cli.deciding import waiting
+    from millstream.errors import RunStateError
+
+    try:
+        is_decided = all(call.decision is not None for call in await waiting(store, record))
+    except RunStateError:  # what is known of its decisions cannot be read here
+        is_decided = False
+    except Problem:  # it goes on by now
+        return ""
+    if is_decided:
+        return "all that waited is decided over: the run goes on when a program with its agents takes it up."
+    return f"the run waits for approval: `millstream approve {record.run_id} --list` shows of what."
 
 
 def _position(text: str) -> int:

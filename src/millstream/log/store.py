@@ -91,9 +91,9 @@ class RunRecord:
     """The last position of its log."""
     code: str | None = None
     """Why it failed, where it did: the code of its terminal event."""
-    request: bytes | None = None
+    request: bytes | None = field(default=None, repr=False)
     """As in `NewRun`; None in a listing, and where the run was never created but only written to."""
-    checkpoint: bytes | None = None
+    checkpoint: bytes | None = field(default=None, repr=False)
     """What it can go on from: the last that was written with a batch. None in a listing, and where there is none."""
     checkpoint_at: int = 0
     """The last position of the batch that the checkpoint came with."""
