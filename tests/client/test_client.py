@@ -215,12 +215,16 @@ async def test_calls_are_decided_over_with_other_arguments_and_with_words() -> N
     async with served(create_app(asked, access=LOCAL, log=MemoryLog())) as (client, _):
         run = await client.start("Hi")
         waiting = (await run).interruptions
+        all_three = await run.waiting()
         await run.approve(waiting[0], arguments={"name": "x"})
+        two = await run.waiting()
         await run.reject("b", rejection_message="Keep it.")
         await run.approve("c", arguments='{"name": "y"}')
         seen = b"".join(await everything(run))
         result = await run
+        nothing = await run.waiting()
 
+    assert (all_three, two, nothing) == (["a", "b", "c"], ["b", "c"], [])
     assert sorted(deleted) == ["x", "y"]
     assert b"Keep it." in seen
     assert result.final_output == "Done."

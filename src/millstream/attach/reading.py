@@ -23,7 +23,7 @@ from millstream.stream.partial import Partial, PartialOutput
 
 if TYPE_CHECKING:
     from millstream.attach.source import LogSource, Until
-    from millstream.log.promise import Batch, Payload
+    from millstream.log.promise import Batch, Cursor, Payload
     from millstream.log.store import RunRecord, RunStatus
 
 T = TypeVar("T")
@@ -136,6 +136,10 @@ class LogRun(ABC):
     @abstractmethod
     def _source(self, until: Until = "pause", wanted: EntryFilter = EVERYTHING) -> LogSource:
         """The run for one more reader of it, who needs no more than `wanted`; that, and more, is what the source gives."""
+
+    def cursor(self, after: int = 0) -> Cursor:
+        """A cursor in the log behind position `after`, to the run's end: what the readers above read."""
+        return self._source("end").cursor(after)
 
     # --- the result --------------------------------------------------------------------------
 

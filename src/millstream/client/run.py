@@ -55,8 +55,20 @@ class RemoteRun(LogRun):
         Raises:
             UnknownRunError: there is no such run, or it is somebody else's.
         """
+        return record_from(await self._told())
+
+    async def waiting(self) -> list[str]:
+        """The ids of the calls that wait for a decision, in order; none of a run that does not wait.
+
+        Raises:
+            UnknownRunError: there is no such run.
+        """
+        waiting: list[Any] = (await self._told()).get("waiting") or []
+        return [str(call_id) for call_id in waiting]
+
+    async def _told(self) -> dict[str, Any]:
         asked = Request(method="GET", path=run_path(self._run_id), run_id=self._run_id)
-        return record_from(await self._server.ask(asked))
+        return await self._server.ask(asked)
 
     def _source(self, until: Until = "pause", wanted: EntryFilter = EVERYTHING) -> RemoteSource:
         return RemoteSource(self._server, self._run_id, until, wanted)

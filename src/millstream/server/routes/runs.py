@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import msgspec
 
+from millstream.attach import AttachedRun
 from millstream.errors import UserError
 from millstream.log.store import RunStatus
 from millstream.server.answers import NO_AGENT, ProblemError, answer, invalid
@@ -71,9 +72,13 @@ def _wants_stream(request: Request) -> bool:
 
 
 async def show(request: Request, service: Service) -> Response:
-    """What is known of a run."""
+    """What is known of a run; of one that is paused, which calls wait."""
     caller = await caller_of(request, service.access)
-    return answer(shown(await record_of(request, service.store, caller)))
+    record = await record_of(request, service.store, caller)
+    told = shown(record)
+    if record.status == "paused":
+        told["waiting"] = await AttachedRun(record.run_id, service.store).waiting()
+    return answer(told)
 
 
 async def listing(request: Request, service: Service) -> Response:
