@@ -67,6 +67,23 @@ def test_the_door_opens_what_it_lists_and_nothing_else() -> None:
     assert reachable - {"TYPE_CHECKING"} == {name for name in listed if not name.startswith("_")}
 
 
+def test_the_door_opens_what_needs_an_extra_to_those_who_ask_for_it() -> None:
+    script = """
+import sys
+from millstream import *
+import millstream
+assert "redis" not in sys.modules
+from millstream import RedisLog
+assert "redis" in sys.modules and RedisLog is millstream.log.RedisLog
+"""
+
+    done = run(sys.executable, "-W", "error", "-c", script, cwd=Path())
+
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(AttributeError, match="module 'millstream' has no attribute 'RedLog'"):
+        _ = getattr(millstream, "RedLog")  # noqa: B009  # a type checker knows that it is not there
+
+
 @pytest.mark.parametrize("name", SUBMODULES)
 def test_a_module_has_every_name_it_lists(name: str) -> None:
     module = importlib.import_module(name)

@@ -11,6 +11,8 @@ The public names of the OpenAI Agents SDK keep their spelling. `millstream.testi
 scripted models and checkers, `millstream.decorators` the decorators.
 """
 
+from typing import TYPE_CHECKING
+
 from millstream.about import __version__, enable_verbose_stdout_logging
 from millstream.agent import (
     Agent,
@@ -58,15 +60,21 @@ from millstream.delivery import to_sse, to_websocket
 from millstream.errors import (
     AgentsException,
     ApprovalError,
+    AttemptsExhaustedError,
     BudgetExceeded,
+    CommandConflictError,
     DecodeError,
     DuplicateToolError,
+    IdempotencyError,
     InputGuardrailTripwireTriggered,
     InputItemError,
     LogBrokenError,
+    LogDamagedError,
     LogError,
     LogFullError,
     LogGapError,
+    LogTruncatedError,
+    LogUnavailableError,
     MaxTurnsExceeded,
     MCPServerError,
     MCPToolCancellationError,
@@ -79,18 +87,24 @@ from millstream.errors import (
     ModelTimeoutError,
     NestedLoopError,
     NoRunningLoopError,
+    NotResumableError,
     NotSupportedError,
     OutputGuardrailTripwireTriggered,
     PositionConflictError,
+    RecoveryError,
     RunCancelledError,
     RunClosedError,
     RunErrorDetails,
+    RunExistsError,
     RunFailedError,
+    RunInterruptedError,
+    RunOwnedError,
     RunStateError,
     RunStateVersionError,
     SchemaError,
     SessionClosedError,
     SessionError,
+    StaleOwnerError,
     ToolFailedError,
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
@@ -107,10 +121,14 @@ from millstream.events import (
     ModelRetried,
     ModelStarted,
     RawResponsesStreamEvent,
+    RunAttempt,
     RunCancelled,
     RunCompleted,
+    RunDecided,
     RunFailed,
     RunItemStreamEvent,
+    RunPaused,
+    RunResumed,
     RunStarted,
     StreamEvent,
     ToolFinished,
@@ -166,7 +184,7 @@ from millstream.items import (
     ToolCallOutputItem,
     TResponseInputItem,
 )
-from millstream.log import EventLog, MemoryLog
+from millstream.log import EventLog, MemoryLog, RunRecord, RunStatus, RunStore, SQLiteLog
 from millstream.log.address import open_log
 from millstream.models import (
     Model,
@@ -249,6 +267,18 @@ from millstream.tracing import (
 )
 from millstream.usage import RequestUsage, Usage
 
+if TYPE_CHECKING:
+    from millstream.log import RedisLog as RedisLog
+else:  # so that a type checker knows which names there are
+
+    def __getattr__(name: str) -> object:
+        if name == "RedisLog":  # needs an extra: not in `__all__`, so that `import *` works without it
+            from millstream.log import RedisLog
+
+            return RedisLog
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 __all__ = [
     "Agent",
     "AgentBase",
@@ -265,10 +295,12 @@ __all__ = [
     "ApprovalError",
     "AttachedResult",
     "AttachedRun",
+    "AttemptsExhaustedError",
     "Budget",
     "BudgetExceeded",
     "CallModelData",
     "CodeInterpreterTool",
+    "CommandConflictError",
     "CustomSpanData",
     "DecodeError",
     "DuplicateToolError",
@@ -291,6 +323,7 @@ __all__ = [
     "HandoffSpanData",
     "HoldChunks",
     "HostedMCPTool",
+    "IdempotencyError",
     "ImageGenerationTool",
     "InputGuardrail",
     "InputGuardrailResult",
@@ -299,9 +332,12 @@ __all__ = [
     "InputItemError",
     "ItemHelpers",
     "LogBrokenError",
+    "LogDamagedError",
     "LogError",
     "LogFullError",
     "LogGapError",
+    "LogTruncatedError",
+    "LogUnavailableError",
     "MCPApprovalRequestItem",
     "MCPApprovalResponseItem",
     "MCPListToolsItem",
@@ -335,6 +371,7 @@ __all__ = [
     "MultiProvider",
     "NestedLoopError",
     "NoRunningLoopError",
+    "NotResumableError",
     "NotSupportedError",
     "OpenAIChatCompletionsModel",
     "OpenAIProvider",
@@ -350,36 +387,48 @@ __all__ = [
     "RawResponsesStreamEvent",
     "ReasoningItem",
     "ReasoningItemIdPolicy",
+    "RecoveryError",
     "RequestUsage",
     "ResponseSpanData",
     "RetryDecision",
     "RetryPolicy",
     "RetryPolicyContext",
+    "RunAttempt",
     "RunCancelled",
     "RunCancelledError",
     "RunClosedError",
     "RunCompleted",
     "RunConfig",
     "RunContextWrapper",
+    "RunDecided",
     "RunErrorData",
     "RunErrorDetails",
     "RunErrorHandler",
     "RunErrorHandlerInput",
     "RunErrorHandlerResult",
     "RunErrorHandlers",
+    "RunExistsError",
     "RunFailed",
     "RunFailedError",
     "RunHooks",
+    "RunInterruptedError",
     "RunItem",
     "RunItemStreamEvent",
+    "RunOwnedError",
+    "RunPaused",
+    "RunRecord",
     "RunResult",
     "RunResultBase",
     "RunResultStreaming",
+    "RunResumed",
     "RunStarted",
     "RunState",
     "RunStateError",
     "RunStateVersionError",
+    "RunStatus",
+    "RunStore",
     "Runner",
+    "SQLiteLog",
     "SQLiteSession",
     "SchemaError",
     "Session",
@@ -390,6 +439,7 @@ __all__ = [
     "Span",
     "SpanData",
     "SpanError",
+    "StaleOwnerError",
     "StopAtTools",
     "StreamEvent",
     "SyncStream",
