@@ -246,6 +246,7 @@ class ToolRunner:
             finished = self._finished(call, failure)
         else:
             finished = self._finished(call, context.failure)
+            self._log_failure(call, context.failure)
         self._unwritten.discard(call.place)
         if run.checkpoints is not None:
             written = {place: each for place, each in self.items.items() if place not in self._unwritten}
@@ -280,6 +281,14 @@ class ToolRunner:
         except Exception as error:
             raise as_run_error(tool, error) from error
         return None if link.paused is not None else await seams.tool_output(run, context, tool, output)
+
+    def _log_failure(self, call: ToolCall, failure: BaseException | None) -> None:
+        """Say what went wrong in a tool: neither the model nor a client is told."""
+        if failure is not None and not isinstance(failure, ModelBehaviorError):
+            run_id, name = self._run.run_id, call.tool.name
+            logger.info(
+                "run %s: the tool %s failed (call %s)", run_id, name, call.raw.call_id, exc_info=failure
+            )
 
     def _is_cancelled(self) -> bool:
         """Whether somebody wants the tools to stop: the run, or whoever cancels the run's own task."""
