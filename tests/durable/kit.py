@@ -15,10 +15,12 @@ import subprocess
 import time
 from collections.abc import Callable, Coroutine, Iterator, Sequence
 from multiprocessing.connection import Connection
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
-from millstream.events import Entry
+from millstream.events import Entry, RunAttempt
 from millstream.testing import check_stream
+
+E = TypeVar("E")
 
 CONTEXT = multiprocessing.get_context("forkserver")
 CONTEXT.set_forkserver_preload(["tests.durable.programs.everything"])
@@ -168,6 +170,11 @@ def entries_of(lines: Sequence[bytes]) -> list[Entry]:
 _ENDS = ("run.completed", "run.failed", "run.cancelled")
 
 
+def events(entries: Sequence[Entry], kind: type[E]) -> list[E]:
+    """The events of a kind that a run has written itself."""
+    return [entry.event for entry in entries if entry.depth == 0 and isinstance(entry.event, kind)]
+
+
 def attempts(entries: Sequence[Entry]) -> int:
     """How often another process has gone on with a run."""
-    return sum(entry.type == "run.attempt" for entry in entries)
+    return len(events(entries, RunAttempt))

@@ -5,7 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from tests.durable.kit import Program, attempts, entries_of, programs, until
+from millstream.events import RunCompleted
+from tests.durable.kit import Program, attempts, entries_of, events, programs, until
 from tests.durable.programs import others, owners, work
 
 pytestmark = [pytest.mark.slow, pytest.mark.hostile, pytest.mark.timeout(180)]
@@ -43,7 +44,8 @@ def test_whoever_wakes_to_a_run_that_others_went_on_with_writes_nothing_more(
     assert codes == [0] * len(run_ids)
     assert seen_later == seen
     for run_id in run_ids:
-        assert entries_of(seen[run_id])[-1].event.output == work.OUTPUT
+        [end] = events(entries_of(seen[run_id]), RunCompleted)
+        assert end.output == work.OUTPUT
 
 
 @contextmanager

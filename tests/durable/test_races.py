@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 import pytest
 
-from tests.durable.kit import KILLED, Program, attempts, entries_of, programs, until
+from millstream.events import InputAdded
+from tests.durable.kit import KILLED, Program, attempts, entries_of, events, programs, until
 from tests.durable.programs import others, owners, work
 
 pytestmark = [pytest.mark.slow, pytest.mark.hostile, pytest.mark.timeout(180)]
@@ -117,8 +118,8 @@ def test_a_run_is_given_input_from_another_process_while_its_tool_runs(address: 
 
         assert owner.hear() == ("completed", work.OUTPUT)
         reader.say(run_id)
-        added = [entry.event.input for entry in entries_of(reader.hear()[1]) if entry.type == "input.added"]
-    assert added == [{"role": "user", "content": "And hurry up."}]
+        added = events(entries_of(reader.hear()[1]), InputAdded)
+    assert [event.input for event in added] == [{"role": "user", "content": "And hurry up."}]
 
 
 def test_what_was_said_to_a_run_before_its_process_died_is_done_by_who_goes_on_with_it(

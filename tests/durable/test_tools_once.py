@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 import pytest
 
-from millstream.events import Entry
-from tests.durable.kit import KILLED, Program, attempts, entries_of, programs, until
+from millstream.events import Entry, RunDecided, RunFailed
+from tests.durable.kit import KILLED, Program, attempts, entries_of, events, programs, until
 from tests.durable.programs import others, owners, work
 
 pytestmark = [pytest.mark.slow, pytest.mark.hostile, pytest.mark.timeout(180)]
@@ -68,7 +68,8 @@ def test_a_tool_that_must_not_run_twice_and_was_killed_behind_its_effect_ends_it
         assert recoverer.hear() == (run_id, "raised", "RunInterruptedError")
 
     assert len(payments(effects)) == 1
-    assert entries_read(address, run_id)[-1].event.code == "interrupted"
+    [end] = events(entries_read(address, run_id), RunFailed)
+    assert end.code == "interrupted"
 
 
 def test_a_call_that_a_third_process_approves_runs_once_whoever_goes_on_with_its_run(
@@ -109,7 +110,7 @@ def test_of_two_processes_that_decide_in_two_ways_the_first_counts(address: str,
     assert said.count(("raised", "ApprovalError")) == 1
     approved = said[0] == ("said", "approve")
     assert len(payments(effects)) == approved
-    [decided] = [entry.event for entry in entries_read(address, run_id) if entry.type == "run.decided"]
+    [decided] = events(entries_read(address, run_id), RunDecided)
     assert decided.decision == ("approved" if approved else "rejected")
 
 
@@ -130,7 +131,8 @@ def test_a_call_that_was_approved_and_killed_while_it_ran_is_not_begun_again(
         assert recoverer.hear() == (run_id, "raised", "RunInterruptedError")
 
     assert len(payments(effects)) == 1
-    assert entries_read(address, run_id)[-1].event.code == "interrupted"
+    [end] = events(entries_read(address, run_id), RunFailed)
+    assert end.code == "interrupted"
 
 
 def test_a_run_whose_process_dies_as_it_takes_it_up_still_waits_and_is_still_approved(
