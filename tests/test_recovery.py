@@ -30,7 +30,7 @@ from millstream.errors import (
     StaleOwnerError,
     UserError,
 )
-from millstream.events import Entry
+from millstream.events import Entry, RunFailed, RunItemStreamEvent
 from millstream.log import Batch, RunRecord, RunStore
 from millstream.testing import ManualClock, check_stream, function_call
 from tests.support.by_history import ByHistory
@@ -204,7 +204,9 @@ async def test_a_tool_that_must_not_run_twice_ends_its_run_where_it_left_no_resu
         await handle
     entries = await entries_of(log, run.run_id)
 
-    assert (entries[-1].event.code, (await log.record(run.run_id)).code) == ("interrupted", "interrupted")
+    end = entries[-1].event
+    assert isinstance(end, RunFailed)
+    assert (end.code, (await log.record(run.run_id)).code) == ("interrupted", "interrupted")
     assert check_stream(entries).ok, str(check_stream(entries))
     log.thaw()
     run.cancel()
@@ -313,7 +315,7 @@ async def test_a_run_that_is_handed_back_is_gone_on_with_at_once() -> None:
     log, work = MemoryLog(), Work()
     run = Runner.run_streamed(work.agent(), "Go", run_config=RunConfig(log=log))
     async for event in run.stream_events():
-        if event.type == "run_item_stream_event" and event.name == "tool_output":
+        if isinstance(event, RunItemStreamEvent) and event.name == "tool_output":
             run.hand_back()
             break
 
@@ -373,7 +375,9 @@ async def _stopped_and_given_up(at: int) -> None:
         entries = await entries_of(log, run.run_id)
         report = check_stream(entries)
 
-    assert entries[-1].event.code == "not_resumable"
+    end = entries[-1].event
+    assert isinstance(end, RunFailed)
+    assert end.code == "not_resumable"
     assert report.ok, (at, str(report))
 
 

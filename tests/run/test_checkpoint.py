@@ -223,7 +223,7 @@ def pays_twice(program: Program) -> Agent[Any]:
 
 
 async def test_a_call_that_was_approved_and_has_not_begun_needs_no_other_decision() -> None:
-    options = {"tool_execution": ToolExecutionConfig(max_function_tool_concurrency=1)}
+    options: dict[str, Any] = {"tool_execution": ToolExecutionConfig(max_function_tool_concurrency=1)}
     outcomes: set[str] = set()
     for at in range(4, 40):  # behind what says that it goes on
         program = Program(pays_twice, options=options)

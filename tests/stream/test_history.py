@@ -18,7 +18,7 @@ from millstream.events import (
     RunStarted,
     Stamp,
 )
-from millstream.items import AgentRef, ToolApprovalItem, ToolCallOutputItem
+from millstream.items import AgentRef, ItemHelpers, ToolApprovalItem, ToolCallOutputItem
 from millstream.log import Batch
 from millstream.run.closing import message_item
 from millstream.stream.history import History
@@ -46,7 +46,7 @@ def told(*events: Event, run_id: str = "run_1") -> History:
 
 def texts(history: History) -> list[Any]:
     return [
-        item.raw_item.content[0].text if item.type == "message_output_item" else item.raw_item
+        ItemHelpers.text_message_output(item) if item.type == "message_output_item" else item.raw_item
         for item in history.items
     ]
 
@@ -93,8 +93,8 @@ def test_what_a_new_owner_has_superseded_does_not_count() -> None:
         answered("c2"),
     )
 
-    outputs = [item.raw_item["call_id"] for item in history.items if item.type == "tool_call_output_item"]
-    assert outputs == ["c1", "c2"]
+    outputs = [item.to_input_item() for item in history.items if item.type == "tool_call_output_item"]
+    assert [output.get("call_id") for output in outputs] == ["c1", "c2"]
 
 
 def test_a_pause_lasts_until_the_run_goes_on() -> None:

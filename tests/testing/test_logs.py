@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any, ClassVar, Literal
+from typing import Any
 
 import pytest
 
@@ -238,7 +238,6 @@ async def test_each_clause_has_a_log_of_its_own_which_is_closed() -> None:
     made: list[Any] = []
 
     class Closes(MemoryLog):
-        durability: ClassVar[Literal["memory", "process", "power"]] = "memory"
         closed = 0
 
         async def aclose(self) -> None:
