@@ -13,7 +13,9 @@ Rules of this file:
 
 from __future__ import annotations
 
+import contextlib
 import logging
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -26,7 +28,9 @@ from millstream.errors import (
     AgentsException,
     AttemptsExhaustedError,
     LogDamagedError,
+    LogError,
     LogGapError,
+    LogUnavailableError,
     NotResumableError,
     RunClosedError,
     RunInterruptedError,
@@ -97,7 +101,13 @@ class Recovery:
         """Go on with every run that nobody owns; the handles of those that were to be had."""
         handles: list[RunResultStreaming] = []
         for run_id in await self.log.orphans(limit):
-            handle = await self.one(run_id)
+            try:
+                handle = await self.one(run_id)
+            except LogUnavailableError as error:
+                if not handles:
+                    raise
+                logger.warning("run %s: it is left to whoever recovers next: %s", run_id, error)
+                break
             if handle is not None:
                 handles.append(handle)
         return handles
@@ -106,14 +116,24 @@ class Recovery:
         """Go on with that run; None where somebody was faster, or it has ended, or is gone."""
         owner = new_owner()
         try:
-            await self.log.claim(run_id, owner=owner, lease=self.run_config.lease)
-            claimed = await self._claimed(run_id, owner)
+            epoch = await self.log.claim(run_id, owner=owner, lease=self.run_config.lease)
         except (RunClosedError, RunOwnedError, UnknownRunError):
             return None
         except LogDamagedError as error:  # nothing can be written to it, and the others are still to be had
-            logger.error("run %s: it cannot be gone on with: %s", run_id, error)
+            return self._cannot_be_had(run_id, error)
+        try:
+            return RunResultStreaming(await self._go_on(await self._claimed(run_id, owner)))
+        except UnknownRunError:  # deleted at this very moment
             return None
-        return RunResultStreaming(await self._go_on(claimed))
+        except LogDamagedError as error:
+            return self._cannot_be_had(run_id, error)
+        except LogUnavailableError:  # which is no fault of the run's
+            with contextlib.suppress(LogError):
+                await self.log.let_go(run_id, epoch=epoch)
+            raise
+
+    def _cannot_be_had(self, run_id: str, error: LogDamagedError) -> None:
+        logger.error("run %s: it cannot be gone on with: %s", run_id, error)
 
     async def _claimed(self, run_id: str, owner: str) -> _Claimed:
         """What is known of a run that was claimed; where its record cannot be read, enough to end it."""
@@ -173,6 +193,8 @@ class Recovery:
             progress = progress_from(document, agents_by_name(agent), await self._context(record, document))
             claimed.past.check(record.run_id, self.max_attempts)
             return self._take_over(claimed, agent, progress, session=await self._session(record))
+        except LogUnavailableError:
+            raise
         except Exception as raised:
             error = raised
         if not isinstance(error, AgentsException):
@@ -240,8 +262,8 @@ class _Past:
     """How often it was taken over."""
     in_vain: int = 0
     """How often of these, last, without a model or a tool having finished since."""
-    began: dict[tuple[str, str], str] = field(default_factory=dict[tuple[str, str], str])
-    """The tools that must not begin twice, began and left no result: their names, by run and call."""
+    began: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
+    """How often tools that must not begin twice began and left no result: by run, call and tool, as servers use ids again."""
 
     def see(self, entry: Entry) -> None:
         """Take in one entry."""
@@ -250,9 +272,10 @@ class _Past:
             self.attempts += 1
             self.in_vain += 1
         elif isinstance(event, ToolStarted) and event.once:
-            self.began[entry.run_id, event.call_id] = event.name
+            self.began[entry.run_id, event.call_id, event.name] += 1
         elif isinstance(event, ToolFinished):
-            self.began.pop((entry.run_id, event.call_id), None)
+            call = entry.run_id, event.call_id, event.name
+            self.began[call] -= self.began[call] > 0
             self.in_vain = 0
         elif isinstance(event, ModelCompleted):
             self.in_vain = 0
@@ -269,8 +292,7 @@ class _Past:
                 f"Run {run_id} was begun {self.in_vain + 1} times and its process died each time before anything was "
                 "finished: it is not begun again."
             )
-        if self.began:
-            names = ", ".join(sorted(set(self.began.values())))
+        if names := ", ".join(sorted({name for _, _, name in +self.began})):
             raise RunInterruptedError(
                 f"Run {run_id} was interrupted while {names} ran, which must not be started twice: whether it had its "
                 "effect is not known."

@@ -173,3 +173,33 @@ async def test_who_cannot_renew_goes_on_and_hears_its_mail_when_the_store_is_bac
 
     with pytest.raises(RunCancelledError):
         await handle
+
+
+class Away(MemoryLog):
+    """Cannot read the log of one run."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.unreadable = ""
+
+    async def record(self, run_id: str) -> RunRecord:
+        if run_id == self.unreadable:
+            raise LogUnavailableError("It is away.")
+        return await super().record(run_id)
+
+
+async def test_a_store_that_is_away_for_a_moment_ends_no_run_that_is_to_be_recovered() -> None:
+    log = Away()
+    agent = Agent(name="A", model=ScriptedModel(["Hi.", "Hi."]))
+    first, second = [(await Runner.submit(log, agent, "Go")).run_id for _ in range(2)]
+    log.unreadable = first
+    with pytest.raises(LogUnavailableError):
+        await Runner.recover(log, agent)
+    assert await log.orphans() == [first, second], "nobody has to wait for a lease to end"
+
+    log.unreadable = second
+    [handle] = await Runner.recover(log, agent)
+    assert (handle.run_id, (await handle).final_output) == (first, "Hi.")
+    log.unreadable = ""
+    [handle] = await Runner.recover(log, agent)
+    assert (handle.run_id, (await handle).final_output) == (second, "Hi.")
