@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
@@ -17,12 +17,14 @@ from millstream import (
     RunHooks,
     Runner,
     RunResultStreaming,
+    SQLiteSession,
     ToolContext,
     input_guardrail,
     output_guardrail,
     tool,
 )
 from millstream.errors import (
+    AttemptsExhaustedError,
     HandedBackError,
     LogDamagedError,
     NotResumableError,
@@ -347,6 +349,89 @@ async def test_what_recovery_cannot_work_with_costs_no_run_its_life(
         await Runner.recover(log, **{"agent": work.agent(), **wrong})
 
     assert (await log.record(record.run_id)).status == "queued"
+
+
+async def test_a_run_whose_process_dies_each_time_is_not_begun_for_ever() -> None:
+    clock, begun, keys = ManualClock(), asyncio.Semaphore(0), list[str | None]()
+    log = MemoryLog(clock=clock)
+
+    @tool
+    async def kills(ctx: ToolContext[Any]) -> None:
+        keys.append(ctx.idempotency_key)
+        begun.release()
+        await asyncio.Event().wait()
+
+    agent = Agent(name="A", tools=[kills], model=ByHistory({(): [function_call("kills", {}, call_id="c1")]}))
+    config = RunConfig(clock=clock, lease=LEASE)
+    handles = [Runner.run_streamed(agent, "Go", run_config=replace(config, log=log))]
+    for _ in range(3):
+        await begun.acquire()
+        handles[-1]._run.tenure._tasks[0].cancel()  # type: ignore[union-attr]  # a dead process renews nothing
+        clock.advance(LEASE + 1)
+        handles += await Runner.recover(log, agent, run_config=config, max_attempts=3)
+        if len(keys) == 3:
+            break
+
+    with pytest.raises(AttemptsExhaustedError, match="begun 3 times and its process died each time"):
+        await handles[-1]
+    entries = await entries_of(log, handles[0].run_id)
+    assert (await log.record(handles[0].run_id)).code == "attempts_exhausted"
+    assert check_stream(entries).ok, str(check_stream(entries))
+    assert len(keys) == 3
+    assert len(set(keys)) == 1
+    for dead in handles[:-1]:
+        dead.cancel()
+        await asyncio.wait([dead._run.task])  # type: ignore[list-item]
+
+
+class Basket:
+    """What no JSON can say."""
+
+
+async def test_a_context_that_is_no_json_is_made_anew_of_the_record_of_its_run() -> None:
+    log, seen, baskets = MemoryLog(), list[object](), dict[str, Basket]()
+
+    @tool
+    async def look(ctx: ToolContext[Any]) -> None:
+        seen.append(ctx.context)
+
+    agent = Agent(
+        name="A",
+        tools=[look],
+        model=ByHistory({(): [function_call("look", {}, call_id="c1")], ("c1",): "Seen."}),
+    )
+
+    async def basket_of(record: RunRecord) -> Basket:
+        return baskets.setdefault(record.caller, Basket())
+
+    await Runner.submit(log, agent, "Go", context=Basket(), caller="ann")
+    handle = await recover(log, agent, context_from=basket_of)
+
+    assert (await handle).final_output == "Seen."
+    assert seen == [baskets["ann"]]
+
+
+@pytest.mark.parametrize(
+    ("kept", "needed"), [({"context": Basket()}, "context_from="), ({"session": True}, "session_from=")]
+)
+async def test_a_run_with_what_no_store_can_keep_ends_and_says_what_to_pass(
+    kept: dict[str, Any], needed: str
+) -> None:
+    log, work = MemoryLog(), Work()
+    session = SQLiteSession("s") if kept.pop("session", None) else None
+    run = Runner.run_streamed(work.agent(), "Go", session=session, run_config=RunConfig(log=log), **kept)
+    async for _ in run.entries(types=["tool.finished"]):
+        run.hand_back()
+        break
+    with pytest.raises(HandedBackError):
+        await run
+
+    handle = await recover(log, work.agent())
+
+    with pytest.raises(NotResumableError, match=needed):
+        await handle
+    record = await log.record(run.run_id)
+    assert (record.status, record.code) == ("failed", "not_resumable")
 
 
 async def test_a_run_that_nobody_else_could_go_on_with_is_not_handed_back() -> None:

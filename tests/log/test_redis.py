@@ -15,6 +15,7 @@ import pytest
 import redis
 from redis.asyncio import Redis
 
+from millstream import Agent, RunConfig, Runner
 from millstream.errors import (
     LogDamagedError,
     LogGapError,
@@ -29,6 +30,7 @@ from millstream.errors import (
 from millstream.events import RunStarted, Stamp
 from millstream.log import Batch, Command, NewRun
 from millstream.log.redis import RedisLog, checks
+from millstream.testing import ScriptedModel
 from millstream.testing.logs.clause import RUN, batch, positions_and_names
 from tests.support.redis_server import own_server, redis_server
 
@@ -220,6 +222,30 @@ async def test_row_21_what_may_be_lost_is_said_once(
             assert [
                 record.message for record in caplog.records if record.levelno == logging.WARNING
             ] == warnings
+
+
+async def test_row_21_a_run_has_said_what_may_be_lost_before_it_begins(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with redis_server() as url:
+        async with opened(url, "first") as log:
+            for _ in range(2):
+                agent = Agent(name="A", model=ScriptedModel(["Hi."]))
+                await Runner.run(agent, "Hello", run_config=RunConfig(log=log))
+
+    [warning] = [record.message for record in caplog.records if record.levelno == logging.WARNING]
+    assert "keeps nothing on its disk" in warning
+
+
+async def test_a_user_who_may_not_ask_what_a_server_keeps_is_told_that_it_is_not_known() -> None:
+    with redis_server("--appendonly", "yes") as url, redis.Redis.from_url(url) as client:
+        client.execute_command("ACL", "SETUSER", "plain", "on", ">secret", "~*", "&*", "+@all", "-@dangerous")
+        async with opened(url.replace("unix://", "unix://plain:secret@"), "acl") as log:
+            [warning] = await log.check()
+            await log.append(RUN, batch(1, ends=True))
+
+            assert "may not ask the server" in warning
+            assert log.durability == "memory"
 
 
 INFO = {

@@ -14,6 +14,7 @@ Nothing here knows what a checkpoint, a request or a command means: to the keepe
 
 from __future__ import annotations
 
+import logging
 from abc import abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
@@ -21,6 +22,8 @@ from typing import Any, Literal, TypeAlias
 
 from millstream.events import RunFailed
 from millstream.log.promise import Batch, EventLog
+
+logger = logging.getLogger("millstream")
 
 RunStatus: TypeAlias = Literal["queued", "running", "paused", "completed", "failed", "cancelled"]
 """Where a run stands. The last three are ends; "running" says nothing of whether its owner lives."""
@@ -245,13 +248,33 @@ class RunStore(EventLog):
 
     # --- the engine --------------------------------------------------------------------------
 
+    _was_checked = False
+    _has_warned = False
+
     @abstractmethod
     async def check(self) -> list[str]:
         """Reach the engine, and see whether it keeps what `durability` promises; what may be lost, in sentences for people.
 
-        Called by the first that uses it; the sentences go to the log as warnings, once.
+        The sentences go to the log as warnings, once.
 
         Raises:
             LogUnavailableError: it cannot be reached or used, and why.
             LogDamagedError: what is there is no store of ours.
         """
+
+    async def check_once(self) -> None:
+        """`check`, unless that was done before: called by every run that is about to be written here.
+
+        Raises as `check`.
+        """
+        if not self._was_checked:
+            await self.check()
+            self._was_checked = True
+
+    def _warn_once(self, sentences: list[str]) -> list[str]:
+        """Log what `check` found, the first time, and give it back."""
+        if not self._has_warned:
+            self._has_warned = True
+            for sentence in sentences:
+                logger.warning("%s", sentence)
+        return sentences

@@ -72,6 +72,7 @@ class Tenure:
         Raises:
             LogError: it cannot be had. Nothing was written then.
         """
+        await self.store.check_once()
         if self._last is None:
             await self._create(run)
         self.epoch = await self.store.claim(run.run_id, owner=self._owner, lease=self._lease, last=self._last)

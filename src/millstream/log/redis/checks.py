@@ -18,6 +18,12 @@ COMMANDS = (Plain(("INFO", "everything")), *(Plain(("CONFIG", "GET", name)) for 
 """What a server is asked."""
 
 
+_NOT_TOLD = (
+    "The Redis user of this log may not ask the server what it is set up to keep: runs may be lost, in part or all, "
+    "when it is restarted or full. Allow it INFO and CONFIG GET to know."
+)
+
+
 @dataclass(frozen=True, slots=True)
 class Found:
     """What a server promises."""
@@ -34,7 +40,9 @@ def found(replies: Sequence[Reply | LogError]) -> Found:
     """
     told, *given = replies
     if isinstance(told, LogError):
-        raise told
+        if "NoPermissionError" not in told.message:
+            raise told
+        return Found("memory", [_NOT_TOLD])  # a user who may do all else that a log does, perhaps
     info = _info(told)
     _refuse_what_cannot_be_used(info)
     # Many a provider has no CONFIG: then INFO tells the greater part.

@@ -21,7 +21,6 @@ alone, each of which does what it does as a whole, and by the server's own clock
 
 from __future__ import annotations
 
-import logging
 import math
 import weakref
 from collections.abc import Collection, Sequence
@@ -40,8 +39,6 @@ from millstream.log.redis.server import TIMEOUT, Address, Server
 from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore
 from millstream.log.tails import Chunk, Mail, Tails
 from millstream.log.worker import Worker
-
-logger = logging.getLogger("millstream")
 
 RETENTION = 3600.0
 """Seconds for which a run is kept after its end."""
@@ -107,7 +104,6 @@ class RedisLog(RunStore):
         if not (patience > 0 and math.isfinite(patience)):
             raise UserError(f"patience={patience!r}: a number of seconds.")
         self.durability = "memory"
-        self._warned = False
         server = Server(Address(url_or_client, min(TIMEOUT, patience)), prefix, patience)
         keeper = Keeper(server, Appender(server, Caps(max_events, max_bytes), retention))
         # The thread does not keep the log alive, but cursors keep alive what they ask.
@@ -227,11 +223,7 @@ class RedisLog(RunStore):
         """Reach the server, and see what it is set up to keep."""
         found: checks.Found = await self._worker.ask(Ask(checks.COMMANDS, checks.found))
         self.durability = found.durability  # pyright: ignore[reportIncompatibleVariableOverride]
-        if not self._warned:
-            self._warned = True
-            for sentence in found.warnings:
-                logger.warning("%s", sentence)
-        return found.warnings
+        return self._warn_once(found.warnings)
 
     async def aclose(self) -> None:
         """Write what waits, and let go of the connections. Safe to call twice."""

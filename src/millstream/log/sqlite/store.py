@@ -175,7 +175,7 @@ class SQLiteLog(RunStore):
 
     async def check(self) -> list[str]:
         """Open the file, and see whether this process may write to it."""
-        return await self._writer.ask(lambda change: change.check())
+        return self._warn_once(await self._writer.ask(lambda change: change.check()))
 
     async def aclose(self) -> None:
         """Write what waits, and close the file. Who still follows a run gets a `LogError`."""
