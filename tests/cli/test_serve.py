@@ -128,6 +128,23 @@ def test_a_server_that_is_stopped_sends_clients_away_and_the_next_one_goes_on(fo
     assert whole[-1]["event"]["output"] == "Done."
 
 
+def test_who_stops_a_server_twice_does_not_wait_for_its_runs_and_the_next_one_goes_on(folder: Path) -> None:
+    with serving(folder, "--drain", "3600") as first:
+        with first.stream("POST", "/runs", {"input": "Hi", "stream": True}) as stream:
+            stream.until("tool.started")
+            first.process.send_signal(signal.SIGINT)
+            stream.until()
+        first.process.send_signal(signal.SIGINT)
+        first.process.wait(DEADLINE)
+
+    (folder / "go").touch()
+    with serving(folder) as second:
+        path = f"/runs/{stream.run_id}/events?after={stream.events[-1].id}"
+        with second.stream("GET", path) as rest:
+            rest.until()
+    assert json.loads(rest.events[-1].data)["event"]["output"] == "Done."
+
+
 def test_a_server_that_is_killed_loses_no_run(folder: Path) -> None:
     asked = {"input": "Hi", "stream": True}
     with serving(folder) as first, first.stream("POST", "/runs", asked) as stream:
@@ -171,6 +188,28 @@ def test_what_cannot_be_served_is_told_before_anything_is(
 
     assert refused.code == 2
     assert said in refused.err
+    assert "Traceback" not in refused.err
+
+
+def test_a_store_that_cannot_be_used_is_told_before_anything_is_served(folder: Path) -> None:
+    (folder / "other.db").write_text("something else")
+
+    refused = millstream("serve", "app.py", "--store", "sqlite:///other.db", cwd=folder)
+
+    assert refused.code == 1
+    assert "error: LogDamagedError" in refused.err
+    assert "Traceback" not in refused.err
+    assert "serving" not in refused.err
+
+
+def test_a_port_that_is_taken_is_a_failure(folder: Path) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        refused = millstream("serve", "app.py", "--port", str(taken.getsockname()[1]), cwd=folder)
+
+    assert refused.code == 1
+    assert "address already in use" in refused.err
     assert "Traceback" not in refused.err
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import os
 import signal
 from typing import TYPE_CHECKING
 
+from millstream.cli import exits
 from millstream.cli.problem import Problem, say
 
 if TYPE_CHECKING:
@@ -66,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
         from millstream.errors import MissingExtraError
 
         raise MissingExtraError("millstream serve", "server") from error
-    from millstream.log.address import open_log, shown
+    from millstream.log.address import shown, store_of
 
     served = Served(
         app=args.app,
@@ -74,26 +76,30 @@ def run(args: argparse.Namespace) -> int:
         drain=args.drain,
         is_open=args.insecure,
     )
-    open_log(served.store)  # says what is wrong with it before anything is started
     load(served.app)
+    # Says what is wrong with it before anything is started; the server in this process has the same one.
+    asyncio.run(store_of("--store", served.store).check())
     served.to_environment()
     say(
         f"serving {args.app} on http://{_shown(args.host)}:{args.port} (runs in {shown(served.store)}; Ctrl-C stops)"
     )
     # The HTTP server sends itself the signal again that it was stopped by, when all is done.
     signal.signal(signal.SIGTERM, _is_done)
-    uvicorn.run(
-        "millstream.cli.served:application",
-        factory=True,
-        host=args.host,
-        port=args.port,
-        workers=None if args.reload else args.workers,
-        reload=args.reload,
-        log_level="warning",
-        timeout_graceful_shutdown=5,
-        ws_max_size=1024 * 1024,
-    )
-    return 0
+    try:
+        uvicorn.run(
+            "millstream.cli.served:application",
+            factory=True,
+            host=args.host,
+            port=args.port,
+            workers=None if args.reload else args.workers,
+            reload=args.reload,
+            log_level="warning",
+            timeout_graceful_shutdown=5,
+            ws_max_size=1024 * 1024,
+        )
+    except SystemExit as end:  # it has told why it cannot serve: the port is somebody else's, say
+        return exits.FAILED if end.code else exits.OK
+    return exits.OK
 
 
 def _is_done(number: int, frame: FrameType | None) -> None:

@@ -85,7 +85,10 @@ def load(app: str) -> Any:
 
 
 def _ending_streams_first(lifespan: Any, service: Service) -> Any:
-    """`lifespan`, in which a signal to stop ends the streams at once: the HTTP server waits for them, before all else."""
+    """`lifespan`, in which a signal to stop ends the streams at once: the HTTP server waits for them, before all else.
+
+    A second one does not wait for the runs either: they are left to the next server.
+    """
 
     @contextlib.asynccontextmanager
     async def wrapped(app: Any) -> AsyncGenerator[Any]:
@@ -94,7 +97,8 @@ def _ending_streams_first(lifespan: Any, service: Service) -> Any:
         before: dict[int, Any] = {}
 
         def leave() -> None:
-            leaving.append(loop.create_task(service.leave_streams()))
+            leave_what = service.supervisor.stop(0) if leaving else service.leave_streams()
+            leaving.append(loop.create_task(leave_what))
 
         def told(number: int, frame: FrameType | None) -> None:
             loop.call_soon_threadsafe(leave)
