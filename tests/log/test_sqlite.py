@@ -68,21 +68,7 @@ async def make(tmp_path: Path) -> AsyncIterator[Made]:
 # --- the contract -----------------------------------------------------------------------------
 
 
-async def test_a_file_keeps_the_contract_of_stores(make: Made) -> None:
-    clock = ManualClock(1_000_000.0)
-    numbers = itertools.count()
-
-    async def pass_time(seconds: float) -> None:
-        clock.advance(seconds)
-
-    await check_store(
-        lambda: make(f"{next(numbers)}.db", clock=clock),
-        pass_time=pass_time,
-        make_capped=lambda cap: make(f"{next(numbers)}.db", max_events=cap, clock=clock),
-    )
-
-
-async def test_a_file_that_is_to_survive_the_loss_of_power_keeps_it_too(make: Made) -> None:
+async def test_a_file_that_is_to_survive_the_loss_of_power_keeps_the_contract_too(make: Made) -> None:
     numbers = itertools.count()
 
     await check_store(
