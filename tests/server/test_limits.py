@@ -148,8 +148,9 @@ async def test_a_client_that_leaves_amid_its_body_is_no_failure(caplog: pytest.L
 
 @pytest.mark.parametrize("name", ["max_runs", "max_streams", "max_body"])
 def test_a_limit_of_nothing_is_refused(name: str) -> None:
+    limit: dict[str, Any] = {name: 0}
     with pytest.raises(UserError, match=rf"create_app\({name}=0\)"):
-        create_app(Held().agent(), access=LOCAL, log=MemoryLog(), **{name: 0})
+        create_app(Held().agent(), access=LOCAL, log=MemoryLog(), **limit)
 
 
 # --- what the HTTP server below bears ---------------------------------------------------------

@@ -1,0 +1,207 @@
+"""How runs and streams end: slow readers, no readers, other servers, trouble amid a stream."""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+import httpx2
+import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
+import pytest
+
+from millstream import Agent, MemoryLog, RunConfig, tool
+from millstream.client import SseEvent, SseParser
+from millstream.log import RunStore, SQLiteLog
+from millstream.log.promise import Batch, Cursor
+from millstream.server import LOCAL, create_app
+from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
+from tests.server.kit import events_of, serving
+from tests.server.sockets import asked, port_of
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], RunStore]:
+    if request.param == "memory":
+        log = MemoryLog()
+        return lambda: log
+    return lambda: SQLiteLog(tmp_path / "runs.db")
+
+
+class Held:
+    """An agent whose runs stand still in a tool until they are let go, or stopped."""
+
+    def __init__(self) -> None:
+        self.begun, self.go_on, self.stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        @tool
+        async def hold() -> str:
+            self.begun.set()
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.stopped.set()
+                raise
+            return "held"
+
+        self.agent = Agent(name="A", model=ScriptedModel([[function_call("hold")], "Done."]), tools=[hold])
+
+
+async def started(client: httpx2.AsyncClient) -> str:
+    return (await client.post("/runs", json={"input": "Hi"})).json()["run_id"]
+
+
+def types_of(events: list[SseEvent]) -> list[str]:
+    return [json.loads(event.data)["event"]["type"] for event in events]
+
+
+async def has_ended(client: httpx2.AsyncClient, run_id: str) -> str:
+    """The status with which a run that nobody follows has ended."""
+    while (status := (await client.get(f"/runs/{run_id}")).json()["status"]) in ("queued", "running"):
+        await asyncio.sleep(0)
+    return status
+
+
+# --- readers ----------------------------------------------------------------------------------
+
+
+async def test_a_run_that_nobody_follows_comes_to_its_end() -> None:
+    agent = Agent(name="A", model=ScriptedModel(["Hello."]))
+    async with serving(create_app(agent, access=LOCAL, log=MemoryLog())) as client:
+        assert await has_ended(client, await started(client)) == "completed"
+
+
+async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    clock, loop = ManualClock(), asyncio.get_running_loop()
+    model = ScriptedModel(["x" * 10_000_000], chunk_size=1_000_000)
+    app = create_app(
+        Agent(name="A", model=model),
+        access=LOCAL,
+        log=MemoryLog(),
+        run_config=RunConfig(clock=clock),
+        send_timeout=7,
+        heartbeat=1000,
+    )
+    async with serving(app) as client:
+        run_id = await started(client)
+        with socket.socket() as stalled:
+            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            stalled.setblocking(False)
+            await loop.sock_connect(stalled, ("127.0.0.1", port_of(client)))
+            await loop.sock_sendall(
+                stalled, f"GET /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
+            )
+            assert await has_ended(client, run_id) == "completed"  # it holds nobody up
+            while 7 not in clock.due:
+                await asyncio.sleep(0)
+            clock.advance(7)
+            while "took nothing" not in caplog.text:
+                await asyncio.sleep(0)
+        ends = await events_of(client, run_id, types="run.completed")
+
+    assert f"run {run_id}: a client took nothing for 7 s and was let go; it may resume" in caplog.text
+    assert types_of(ends)[-1] == "run.completed"
+
+
+# --- servers ----------------------------------------------------------------------------------
+
+
+async def test_a_run_is_followed_and_stopped_by_another_server_on_its_store(
+    stores: Callable[[], RunStore],
+) -> None:
+    held = Held()
+    async with (
+        serving(create_app(held.agent, access=LOCAL, log=stores())) as runner,
+        serving(create_app(held.agent, access=LOCAL, log=stores())) as other,
+    ):
+        run_id = await started(runner)
+        parser, events = SseParser(), list[SseEvent]()
+        async with other.stream("GET", f"/runs/{run_id}/events") as response:
+            async for piece in response.aiter_raw():
+                events += parser.feed(piece)
+                if "tool.started" in types_of(events) and not held.stopped.is_set():
+                    assert (await other.post(f"/runs/{run_id}/cancel", json={})).status_code == 202
+                    await held.stopped.wait()
+        assert events == await events_of(runner, run_id)
+
+    assert types_of(events)[-1] == "run.cancelled"
+    assert types_of(events).count("run.started") == 1
+    assert "run.attempt" not in types_of(events)
+
+
+async def test_a_run_that_waits_goes_on_at_whichever_server_hears_the_decision(
+    stores: Callable[[], RunStore],
+) -> None:
+    @tool(needs_approval=True)
+    async def delete() -> str:
+        return "deleted it"
+
+    agent = Agent(
+        name="A", model=ScriptedModel([[function_call("delete", call_id="c1")], "Done."]), tools=[delete]
+    )
+    async with (
+        serving(create_app(agent, access=LOCAL, log=stores())) as runner,
+        serving(create_app(agent, access=LOCAL, log=stores())) as other,
+    ):
+        run_id = await started(runner)
+        await events_of(runner, run_id, until="pause")
+        answers = await asyncio.gather(
+            *(
+                client.post(f"/runs/{run_id}/decisions", json={"call_id": "c1", "approved": True})
+                for client in (other, runner, other)
+            )
+        )
+        events = await events_of(runner, run_id)
+
+    assert answers[0].status_code in (202, 409)
+    assert 202 in {each.status_code for each in answers}
+    assert types_of(events).count("tool.started") == 1
+    assert types_of(events)[-1] == "run.completed"
+
+
+# --- trouble amid a stream --------------------------------------------------------------------
+
+
+class Breaking(MemoryLog):
+    """A store that breaks under its readers, as long as `breaks`."""
+
+    breaks = True
+
+    def cursor(self, run_id: str, after: int = 0) -> Cursor:
+        return _BreakingCursor(self, super().cursor(run_id, after))
+
+
+class _BreakingCursor(Cursor):
+    def __init__(self, log: Breaking, cursor: Cursor) -> None:
+        self._log, self._cursor, self._given = log, cursor, 0
+
+    async def next(self) -> Batch | None:
+        if self._log.breaks and self._given == 2:
+            raise RuntimeError(f"no disk {CANARY}")
+        self._given += 1
+        return await self._cursor.next()
+
+
+async def test_a_stream_that_breaks_says_so_ends_its_body_and_is_resumed(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = Breaking()
+    agent = Agent(name="A", model=ScriptedModel(["Hello there."]))
+    async with serving(create_app(agent, access=LOCAL, log=log)) as client:
+        run_id = await started(client)
+        assert await has_ended(client, run_id) == "completed"
+        request = f"GET /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
+        answer = await asked(client, request.encode())  # which reads to the last chunk, or fails
+        *seen, trouble = SseParser().feed(answer.body)
+        log.breaks = False
+        rest = await events_of(client, run_id, int(seen[-1].id))
+        whole = await events_of(client, run_id)
+
+    said = json.loads(trouble.data)
+    assert (said["type"], said["after"]) == ("stream.error", int(seen[-1].id))
+    assert said["error_id"] in caplog.text
+    assert CANARY.encode() not in answer.body
+    assert CANARY in caplog.text
+    assert seen + rest == whole
