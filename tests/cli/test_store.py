@@ -32,9 +32,10 @@ def test_without_a_store_the_remedies_are_told(command: list[str]) -> None:
 
     assert (done.code, done.out) == (2, "")
     assert done.errors == [
-        "millstream: error: no store is named.",
+        "millstream: error: no store is named, and no server.",
         "millstream: hint: say where the runs are kept: --store sqlite:///runs.db, or "
-        "MILLSTREAM_STORE=sqlite:///runs.db for all commands; also redis://host:6379/0.",
+        "MILLSTREAM_STORE=sqlite:///runs.db for all commands; also redis://host:6379/0. "
+        "Or who has them: --url http://127.0.0.1:7420.",
     ]
 
 

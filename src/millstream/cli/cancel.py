@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from millstream.cli import exits
 
 if TYPE_CHECKING:
-    from millstream.log.store import RunStore
+    from millstream.cli.place import Place
 
 NAME = "cancel"
-HELP = "stop a run of a store, whichever process runs it"
+HELP = "stop a run of a store or of a server"
 EPILOG = """\
 examples:
   millstream cancel run_4f2a                      at once
@@ -27,7 +27,7 @@ _WHEN = {"now": "now", "after_tool": "when its running tools are done", "after_t
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    from millstream.cli.store import add_run_argument
+    from millstream.cli.place import add_run_argument
 
     add_run_argument(parser)
     parser.add_argument("--mode", choices=list(_WHEN), default="now", help="when it stops (default now)")
@@ -35,20 +35,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
-    from millstream.attach import AttachedRun
-    from millstream.cli.store import find_run, in_store, print_line, what_next
+    from millstream.cli.place import in_place
+    from millstream.cli.store import find_run, print_line, what_next
 
-    async def work(store: RunStore) -> int:
-        before = await find_run(store, args.run)
+    async def work(place: Place) -> int:
+        before = await find_run(place, args.run)
         if before.has_ended:
             print_line(f"{before.run_id} is {before.status} already: there is nothing to stop.")
             return exits.OK
-        await AttachedRun(before.run_id, store).cancel(args.mode)
-        now = await store.record(before.run_id)
+        await place.run(before.run_id).cancel(args.mode)
+        now = await place.record(before.run_id)
         if now.has_ended:
             print_line(f"{now.run_id} is {now.status}.")
         else:
             print_line(f"{now.run_id} is asked to stop {_WHEN[args.mode]}. {what_next(now)}")
         return exits.OK
 
-    return in_store(args, work)
+    return in_place(args, work)

@@ -17,6 +17,7 @@ from millstream.cli.problem import Problem, say
 
 if TYPE_CHECKING:
     from millstream.approval import CallKey, Decision
+    from millstream.cli.place import Place
     from millstream.log.store import RunRecord, RunStore
     from millstream.terminal.view import Segment
 
@@ -54,7 +55,7 @@ class Waiting:
 
 def add_call_arguments(parser: argparse.ArgumentParser) -> None:
     """What says which call is meant."""
-    from millstream.cli.store import add_run_argument
+    from millstream.cli.place import add_run_argument
 
     add_run_argument(parser)
     parser.add_argument(
@@ -73,26 +74,27 @@ def decide(verb: str, args: argparse.Namespace, decision: Decision) -> int:
     Raises:
         Problem: the run does not wait, no call is meant or several are, or another decision was made before.
     """
-    from millstream.cli.store import find_run, in_store
+    from millstream.cli.place import in_place
+    from millstream.cli.store import find_run
 
-    async def work(store: RunStore) -> int:
-        record = await find_run(store, args.run)
-        calls = await waiting(store, record)
+    async def work(place: Place) -> int:
+        record = await find_run(place, args.run)
+        calls = await place.waiting(record)
         if args.list:
             _show(calls, args)
             return exits.OK
         call = _meant(calls, verb, args)
-        await _tell(store, record, call, decision, always=args.always)
+        await place.decide(record, call, decision, always=args.always)
         decided = replace(call, decision=decision)
         _show([decided], args)
         left = sum(each.decision is None for each in calls if each is not call)
         if left:
             say(f"{left} more wait{'s' if left == 1 else ''}: millstream {verb} {args.run} --list")
         else:
-            say("nothing else waits: the run goes on when a program with its agents takes it up.")
+            say(f"nothing else waits: {place.goes_on}.")
         return exits.OK
 
-    return in_store(args, work)
+    return in_place(args, work)
 
 
 async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
@@ -109,9 +111,7 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
     from millstream.stream.history import approval_items
 
     if record.status != "paused":
-        raise Problem(
-            f"{record.run_id} does not wait for approval: it is {record.status}.", code=exits.FAILED
-        )
+        raise not_waiting(record)
     batch = await store.cursor(record.run_id, record.last - 1).next()
     pause = None if batch is None else next(batch.entries(record.last - 1)).event
     if not isinstance(pause, RunPaused):
@@ -120,6 +120,12 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
     decided = {each.key: each.decision for each in said if isinstance(each, mail.Decide)}
     keys = keys_of_items(approval_items(pause))
     return [Waiting(number, key, record.last, decided.get(key)) for number, key in enumerate(keys, 1)]
+
+
+def not_waiting(record: RunRecord) -> Problem:
+    """What is wrong with deciding over a run where nothing waits."""
+    status = "decided over by now" if record.status == "paused" else record.status
+    return Problem(f"{record.run_id} does not wait for approval: it is {status}.", code=exits.FAILED)
 
 
 def _heard(record: RunRecord) -> int:
@@ -154,9 +160,14 @@ def _meant(calls: Sequence[Waiting], verb: str, args: argparse.Namespace) -> Wai
     )
 
 
-async def _tell(
+async def tell(
     store: RunStore, record: RunRecord, call: Waiting, decision: Decision, *, always: bool
 ) -> None:
+    """Put a decision into the mail of a run.
+
+    Raises:
+        Problem: another decision was made before, or the run has ended.
+    """
     from millstream.errors import CommandConflictError, RunClosedError
     from millstream.run.mail import decide_command
 

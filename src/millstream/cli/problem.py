@@ -60,6 +60,9 @@ HINTS: dict[str, str] = {
     "ModelBehaviorError": "the model, not the program, went wrong; another try, or another model, may do better.",
     "LogUnavailableError": "is its server running, its disk full, its file in use or read-only? Trying again may help.",
     "LogDamagedError": "nothing was changed; was it written by something else, or by a later version?",
+    # A server of runs.
+    "ServerUnreachableError": "is the server running, and is its address right? --url, or MILLSTREAM_URL.",
+    "AccessDeniedError": "--token TOKEN, or MILLSTREAM_TOKEN, lets you in.",
     # The client of the model's server.
     "APITimeoutError": "is the model still loading? Trying again may help.",
     "APIConnectionError": "is the server running, and is its address right? " + MODELS_HINT,

@@ -1,4 +1,4 @@
-"""`millstream runs`: the runs of a store."""
+"""`millstream runs`: the runs of a store, or of a server."""
 
 from __future__ import annotations
 
@@ -11,11 +11,12 @@ from millstream.cli import exits
 from millstream.cli.problem import say
 
 if TYPE_CHECKING:
-    from millstream.log.store import RunRecord, RunStore
+    from millstream.cli.place import Place
+    from millstream.log.store import RunRecord
     from millstream.terminal.view import Kind, Segment
 
 NAME = "runs"
-HELP = "list the runs of a store"
+HELP = "list the runs of a store or of a server"
 EPILOG = """\
 examples:
   millstream runs --store sqlite:///runs.db
@@ -23,6 +24,7 @@ examples:
   millstream runs                          the newest 20
   millstream runs --status paused          those that wait for approval
   millstream runs --status queued --status running --limit 100
+  millstream runs --url http://127.0.0.1:7420
   millstream runs --json | jq -r .run_id   one JSON object a line
 
 `no owner` stands behind a run whose process is gone, or has not begun.
@@ -33,9 +35,9 @@ STATUSES = ("queued", "running", "paused", "completed", "failed", "cancelled")
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    from millstream.cli.store import add_store_argument
+    from millstream.cli.place import add_place_arguments
 
-    add_store_argument(parser)
+    add_place_arguments(parser)
     parser.add_argument(
         "--status",
         action="append",
@@ -60,16 +62,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
-    from millstream.cli.store import in_store
+    from millstream.cli.place import in_place
 
-    async def work(store: RunStore) -> int:
-        found = await store.runs(caller=args.caller, statuses=args.status, limit=args.limit + 1)
+    async def work(place: Place) -> int:
+        found = await place.runs(caller=args.caller, statuses=args.status, limit=args.limit + 1)
         _show(found[: args.limit], args)
         if len(found) > args.limit:
             say(f"there are more: --limit {args.limit * 5} shows more of them.")
         return exits.OK
 
-    return in_store(args, work)
+    return in_place(args, work)
 
 
 def _show(records: Sequence[RunRecord], args: argparse.Namespace) -> None:

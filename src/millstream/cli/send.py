@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 from millstream.cli import exits
 
 if TYPE_CHECKING:
-    from millstream.log.store import RunStore
+    from millstream.cli.place import Place
 
 NAME = "send"
-HELP = "give a run of a store more input, whichever process runs it"
+HELP = "give a run of a store or of a server more input"
 EPILOG = """\
 examples:
   millstream send run_4f2a "Skip the museums."    the answer begins anew
@@ -24,7 +24,7 @@ A run that waits for approval, or has no owner, reads it when it goes on.
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
-    from millstream.cli.store import add_run_argument
+    from millstream.cli.place import add_run_argument
 
     add_run_argument(parser)
     parser.add_argument("words", nargs="+", metavar="TEXT", help="what to tell it; - is standard input")
@@ -38,24 +38,27 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    from millstream.cli.place import in_place
     from millstream.cli.problem import Problem
     from millstream.cli.prompt import read_text
-    from millstream.cli.store import find_run, has_ended, in_store, print_line, what_next
-    from millstream.errors import RunClosedError
-    from millstream.run.mail import send_command
+    from millstream.cli.store import find_run, has_ended, print_line, what_next
+    from millstream.errors import UserError
 
     # Not whatever is piped in: in `while read run; do millstream send $run Stop; done` that is the loop's.
     text = read_text(args.words)
     if not text:
         raise Problem("there is no text.", f'give one: millstream send {args.run} "Skip the museums."')
 
-    async def work(store: RunStore) -> int:
-        record = await find_run(store, args.run)
+    async def work(place: Place) -> int:
+        record = await find_run(place, args.run)
         try:
-            await store.tell(record.run_id, send_command(text, args.when))
-        except RunClosedError:
-            raise has_ended(await store.record(record.run_id), "it takes no more input") from None
+            await place.run(record.run_id).send(text, args.when)
+        except UserError:
+            now = await place.record(record.run_id)
+            if now.has_ended:
+                raise has_ended(now, "it takes no more input") from None
+            raise
         print_line(f"Sent to {record.run_id}. {what_next(record)}")
         return exits.OK
 
-    return in_store(args, work)
+    return in_place(args, work)

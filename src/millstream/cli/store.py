@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
 VARIABLE = "MILLSTREAM_STORE"
 """The environment variable that names the store where the command line does not."""
 
-_PATIENCE = 3.0
-"""Seconds that a server has to answer somebody who only wants to look."""
 _PAGE = 500
 _CANDIDATES = 8
 """How many runs are listed where several are meant."""
@@ -35,34 +33,9 @@ def add_store_argument(parser: argparse.ArgumentParser, help: str | None = None)
     )
 
 
-def add_run_argument(parser: argparse.ArgumentParser) -> None:
-    """Add `RUN`, and where it is."""
-    parser.add_argument("run", metavar="RUN", help="the id of the run, or the beginning of one")
-    add_store_argument(parser)
-
-
 def address_of(args: argparse.Namespace) -> str | None:
     """The address of the store, of the command line or of the environment; None where neither names one."""
     return args.store or os.environ.get(VARIABLE) or None
-
-
-def in_store(args: argparse.Namespace, work: Callable[[RunStore], Awaitable[int]]) -> int:
-    """What `work` makes of the store that `args` name: an exit code.
-
-    Raises:
-        Problem: no store is named, or none is there.
-    """
-    import asyncio
-    import logging
-
-    # What a store may lose was said where its runs began.
-    logging.getLogger("millstream").setLevel(logging.ERROR)
-
-    async def main() -> int:
-        async with opened(existing_address(args), redis={"patience": _PATIENCE}) as store:
-            return await work(store)
-
-    return asyncio.run(main())
 
 
 def existing_address(args: argparse.Namespace) -> str:
@@ -74,9 +47,9 @@ def existing_address(args: argparse.Namespace) -> str:
     url = address_of(args)
     if url is None:
         raise Problem(
-            "no store is named.",
+            "no store is named, and no server.",
             f"say where the runs are kept: --store sqlite:///runs.db, or {VARIABLE}=sqlite:///runs.db for all "
-            "commands; also redis://host:6379/0.",
+            "commands; also redis://host:6379/0. Or who has them: --url http://127.0.0.1:7420.",
         )
     address = _checked(url)
     if address.engine == "memory":

@@ -11,11 +11,12 @@ from millstream.cli import exits
 from millstream.cli.problem import Problem, say
 
 if TYPE_CHECKING:
+    from millstream.cli.place import Place
     from millstream.events import Entry, RunFailed
     from millstream.log.store import RunRecord, RunStore
 
 NAME = "tail"
-HELP = "show a run of a store, and follow it to its end"
+HELP = "show a run of a store or of a server, and follow it to its end"
 EPILOG = """\
 examples:
   millstream tail run_4f2a                 from its beginning to its end
@@ -37,8 +38,8 @@ LIMITS = frozenset({"max_turns", "tripwire"})
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
+    from millstream.cli.place import add_run_argument
     from millstream.cli.show import add_style_arguments
-    from millstream.cli.store import add_run_argument
 
     add_run_argument(parser)
     parser.add_argument(
@@ -55,35 +56,38 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; the exit code."""
+    from millstream.cli.place import in_place
     from millstream.cli.show import style_of, writer
-    from millstream.cli.store import find_run, in_store
+    from millstream.cli.store import find_run
 
     write = writer(style_of(args), colour=False if args.no_color else None)
 
-    async def work(store: RunStore) -> int:
-        record = await find_run(store, args.run)
+    async def work(place: Place) -> int:
+        record = await find_run(place, args.run)
         until = None if args.follow else record.last
-        watch = asyncio.ensure_future(_tell_why_it_stands_still(store, record)) if args.follow else None
+        watch = asyncio.ensure_future(_tell_why_it_stands_still(place, record)) if args.follow else None
         try:
-            end = await _show(entries(store, record.run_id, args.first - 1, until), record.run_id, write)
+            end = await _show(entries(place, record.run_id, args.first - 1, until), record.run_id, write)
         finally:
             if watch is not None:
                 watch.cancel()
-        return await _exit_code(store, record, end, args)
+        return await _exit_code(place, record, end, args)
 
     try:
-        return in_store(args, work)
+        return in_place(args, work)
     except KeyboardInterrupt:
         say("not looking any more; the run is not touched by that.")
         raise
 
 
-async def entries(store: RunStore, run_id: str, after: int, until: int | None = None) -> AsyncIterator[Entry]:
+async def entries(
+    log: RunStore | Place, run_id: str, after: int, until: int | None = None
+) -> AsyncIterator[Entry]:
     """The entries of a run beyond `after`, up to its end or to position `until`. What is no longer held is told of."""
     from millstream.errors import LogGapError
 
     while until is None or after < until:
-        cursor = store.cursor(run_id, after)
+        cursor = log.cursor(run_id, after)
         try:
             while (until is None or after < until) and (batch := await cursor.next()) is not None:
                 for entry in batch.entries(after):
@@ -106,11 +110,11 @@ async def _show(log: AsyncIterator[Entry], run_id: str, write: Callable[[Entry],
     return end
 
 
-async def _exit_code(store: RunStore, record: RunRecord, end: Entry | None, args: argparse.Namespace) -> int:
+async def _exit_code(place: Place, record: RunRecord, end: Entry | None, args: argparse.Namespace) -> int:
     if end is not None:
         problem = _problem_of(end)
     else:  # it may stand before what was asked for
-        problem = _problem_in(await store.record(record.run_id))
+        problem = _problem_in(await place.record(record.run_id))
     return exits.OK if problem is None else problem.report(debug=args.debug)
 
 
@@ -142,18 +146,18 @@ def _failed(code: str, message: str, hint: str | None) -> Problem:
     )
 
 
-async def _tell_why_it_stands_still(store: RunStore, record: RunRecord) -> None:
+async def _tell_why_it_stands_still(place: Place, record: RunRecord) -> None:
     """Say so where nothing comes because the run waits for somebody: for a decision, or for an owner."""
     from millstream.clock import current_clock
-    from millstream.errors import LogError
+    from millstream.errors import LogError, ServerError
 
     told, last, patience = "", -1, PATIENCE / 5
     while True:
         try:
-            now = await store.record(record.run_id)
+            now = await place.record(record.run_id)
             # at the second look, when what is there is shown
-            why = await _standstill(store, now) if now.last == last else ""
-        except LogError:  # whoever reads the entries is told of it
+            why = await _standstill(place, now) if now.last == last else ""
+        except (LogError, ServerError):  # whoever reads the entries is told of it
             return
         if why and why != told:
             say(why)
@@ -162,26 +166,25 @@ async def _tell_why_it_stands_still(store: RunStore, record: RunRecord) -> None:
         patience = PATIENCE
 
 
-async def _standstill(store: RunStore, record: RunRecord) -> str:
+async def _standstill(place: Place, record: RunRecord) -> str:
     if record.status == "paused":
-        return await _pause(store, record)
+        return await _pause(place, record)
     if record.status in ("queued", "running") and not record.is_owned:
         return "nobody runs it at the moment: its process is gone, or has not begun. It goes on when one takes it over."
     return ""
 
 
-async def _pause(store: RunStore, record: RunRecord) -> str:
-    from millstream.cli.deciding import waiting
+async def _pause(place: Place, record: RunRecord) -> str:
     from millstream.errors import RunStateError
 
     try:
-        is_decided = all(call.decision is not None for call in await waiting(store, record))
+        is_decided = all(call.decision is not None for call in await place.waiting(record))
     except RunStateError:  # what is known of its decisions cannot be read here
         is_decided = False
     except Problem:  # it goes on by now
         return ""
     if is_decided:
-        return "all that waited is decided over: the run goes on when a program with its agents takes it up."
+        return f"all that waited is decided over: {place.goes_on}."
     return f"the run waits for approval: `millstream approve {record.run_id} --list` shows of what."
 
 
