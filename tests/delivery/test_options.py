@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from millstream import Agent, Runner, UserError, to_sse, to_websocket
+from millstream import Agent, MemoryLog, Runner, UserError, to_sse, to_websocket
 from millstream.delivery import sse_frames
 from millstream.errors import MissingExtraError
 from millstream.testing import ScriptedModel
@@ -47,6 +47,7 @@ async def test_the_handle_itself_is_wanted_and_nothing_made_of_it() -> None:
         (greeting().stream_events(), r"without \.stream_events\(\)"),
         (Runner.run(AGENT, "Hi"), r"not Runner\.run\(\.\.\.\)"),
         (await Runner.run(AGENT, "Hi"), "not RunResult"),
+        (Runner.attach("run_1", log=MemoryLog()), r"served by millstream\.server\.create_app"),
         ("Hello", "not str"),
     ]:
         for door in (to_sse, sse_frames):

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias, cast, get_args
 
+from millstream.attach import AttachedRun
 from millstream.delivery.feed import Entries, Feed
 from millstream.delivery.frame import Message, error_message
 from millstream.errors import UserError
@@ -117,7 +118,9 @@ def check_handle(where: str, handle: Any) -> RunResultStreaming:
     if isinstance(handle, RunResultStreaming):
         return handle
     hint = "."
-    if inspect.iscoroutine(handle):
+    if isinstance(handle, AttachedRun):
+        hint = ": runs of a store are served by millstream.server.create_app(), which can be mounted into your application."
+    elif inspect.iscoroutine(handle):
         handle.close()  # it is not awaited, and needs no warning of its own
         hint = ": without `await`, and not Runner.run(...)."
     elif hasattr(handle, "__anext__"):
