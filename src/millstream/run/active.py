@@ -344,7 +344,7 @@ class ActiveRun:
         event, batch = self._last_batch(self._cancelled if error is None else partial(self._failed, error))
         try:
             self.writer.seal(batch.payloads)
-            if self.tenure is not None and not self.trunk.epoch:
+            if self.tenure is not None and not self.trunk.epoch and self.goes_on:
                 self.not_held = self.not_held or AgentsException("It had not been claimed.")
             if self.not_held is not None:
                 raise self.not_held
