@@ -252,6 +252,7 @@ def test_the_wheel_alone_runs_the_demo_and_a_prompt(
     assert hello.returncode == 0, hello.stderr
     assert hello.stdout.strip()
     assert (Path(files) / "py.typed").exists()
+    assert (Path(files) / "log" / "redis" / "lua" / "append.lua").exists()
     assert str(root) not in files
 
 

@@ -170,6 +170,18 @@ async def test_a_lease_of_before_the_machine_was_started_again_has_ended(make: M
     assert await log.claim("r", owner="two", lease=10) == 2
 
 
+@pytest.mark.parametrize("lease", [0.1, 0.3, 3.3, 10.1])
+async def test_a_lease_lives_in_the_moment_in_which_it_is_given(make: Made, lease: float) -> None:
+    clock = ManualClock()
+    clock.advance(1_234_567.8)  # to which fractions cannot be added as they are
+    log = make(clock=clock)
+    await log.create(new())
+    await log.claim("r", owner="one", lease=lease)
+
+    with pytest.raises(RunOwnedError):
+        await log.claim("r", owner="two", lease=lease)
+
+
 async def test_a_lease_goes_by_the_clock_that_no_one_sets(make: Made) -> None:
     clock = ManualClock(1_000_000.0)
     log, other = make(clock=clock), make(clock=ManualClock(9_000_000.0))

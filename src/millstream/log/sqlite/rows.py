@@ -30,6 +30,9 @@ CHUNK_BATCHES = 256
 OTHER, RAW_ONLY, MODEL_COMPLETED = 0, 1, 2
 """Kinds of batches: nothing but raw model events, or the end of a model call among others, or neither."""
 
+ROUNDED = 0.001
+"""Seconds by which a lease may seem longer than it is: a time and a lease are added, and rounded."""
+
 DocumentKind: TypeAlias = Literal["options", "request", "checkpoint"]
 
 
@@ -72,7 +75,7 @@ class Row:
 
     def is_owned(self, now: float) -> bool:
         """Whether a lease lives. One that ends later than it is long is of before the machine was started again."""
-        return 0.0 < self.until - now <= self.lease
+        return 0.0 < self.until - now <= self.lease + ROUNDED
 
     def let_go(self) -> None:
         """End the lease."""
