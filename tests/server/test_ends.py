@@ -51,6 +51,9 @@ async def started(client: httpx2.AsyncClient) -> str:
     return (await client.post("/runs", json={"input": "Hi"})).json()["run_id"]
 
 
+TERMINAL = {"run.completed", "run.failed", "run.cancelled"}
+
+
 def types_of(events: list[SseEvent]) -> list[str]:
     return [json.loads(event.data)["event"]["type"] for event in events]
 
@@ -161,6 +164,35 @@ async def test_a_run_that_waits_goes_on_at_whichever_server_hears_the_decision(
     assert types_of(events)[-1] == "run.completed"
 
 
+async def test_a_run_that_is_stopped_by_many_while_it_ends_has_one_end(
+    stores: Callable[[], RunStore],
+) -> None:
+    agents = [Agent(name=str(n), model=ScriptedModel(["Hello there, all of you."])) for n in range(12)]
+    async with (
+        serving(create_app(agents, access=LOCAL, log=stores())) as runner,
+        serving(create_app(agents, access=LOCAL, log=stores())) as other,
+    ):
+        ends = set[str]()
+        for n, agent in enumerate(agents):
+            run_id = (await runner.post("/runs", json={"input": "Hi", "agent": agent.name})).json()["run_id"]
+            for _ in range(n):  # a little later each time
+                await runner.get("/health")
+            path, modes = f"/runs/{run_id}/cancel", ("now", "after_turn", "now")
+            said = await asyncio.gather(
+                *(client.post(path, json={"mode": mode}) for client in (other, runner) for mode in modes)
+            )
+            assert {each.status_code for each in said} == {202}
+            kinds = types_of(await events_of(other, run_id))
+            assert sum(kind in TERMINAL for kind in kinds) == 1
+            assert kinds[-1] in TERMINAL
+            ends.add(kinds[-1])
+            late = await other.post(path, json={})
+            assert late.status_code == 202
+            assert types_of(await events_of(runner, run_id)) == kinds
+
+    assert ends <= {"run.completed", "run.cancelled"}
+
+
 # --- trouble amid a stream --------------------------------------------------------------------
 
 
@@ -205,3 +237,38 @@ async def test_a_stream_that_breaks_says_so_ends_its_body_and_is_resumed(
     assert CANARY.encode() not in answer.body
     assert CANARY in caplog.text
     assert seen + rest == whole
+
+
+@pytest.mark.breaks_grammar("its log drops the deltas of its first answer")
+async def test_a_position_that_is_no_longer_held_is_gone_and_never_a_shorter_stream() -> None:
+    log = MemoryLog(max_events=60)
+
+    @tool
+    async def look() -> str:
+        return "seen"
+
+    steps = [["x" * 40, function_call("look")], "Done."]
+    agent = Agent(name="A", model=ScriptedModel(steps, chunk_size=1), tools=[look])
+    async with serving(create_app(agent, access=LOCAL, log=log)) as client:
+        run_id = await started(client)
+        assert await has_ended(client, run_id) == "completed"
+        last = (await log.record(run_id)).last
+        positions, gaps, after = set[int](), list[tuple[int, int]](), 0
+        while after < last:
+            for event in await events_of(client, run_id, after):
+                told = json.loads(event.data)
+                if "event" in told:
+                    after = told["position"]
+                    positions.add(after)
+                else:
+                    assert (told["type"], told["requested"]) == ("stream.gap", after + 1)
+                    gaps.append((told["requested"], told["first"]))
+                    after = told["first"] - 1
+        await log.trim(run_id, 3)
+        gone = await client.get(f"/runs/{run_id}/events")
+
+    missed = {position for first, then in gaps for position in range(first, then)}
+    assert gaps, "nothing was dropped, so that this shows nothing"
+    assert positions | missed == set(range(1, last + 1))
+    assert not positions & missed
+    assert (gone.status_code, gone.json()["error"]["code"], gone.json()["error"]["first"]) == (410, "gone", 3)
