@@ -6,9 +6,11 @@ import json
 from collections.abc import AsyncIterator
 from typing import Any
 
+import httpx2
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
+from millstream.client import Client
 from millstream.errors import (
     AccessDeniedError,
     AgentsException,
@@ -58,12 +60,14 @@ def problem(code: str, message: str = "No.", **facts: Any) -> bytes:
 
 
 class Answers:
-    """A server that gives one answer after another, whatever is asked; an Event in one is waited for."""
+    """A server that gives one answer after another, whatever is asked; an Event in one waits until the client leaves."""
 
     def __init__(self, *answers: Any) -> None:
         self.left = list(answers)
         self.asked: list[str] = []
         self.url = ""
+        self.is_left = asyncio.Event()
+        """Set when a client closes a connection on which something is waited for."""
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -72,7 +76,8 @@ class Answers:
             answer = self.left.pop(0)
             for piece in answer if isinstance(answer, list) else [answer]:
                 if isinstance(piece, asyncio.Event):
-                    await piece.wait()
+                    await reader.read()
+                    self.is_left.set()
                 else:
                     writer.write(piece)
                     await writer.drain()
@@ -237,10 +242,9 @@ async def test_what_came_is_given_before_trouble_behind_it_is_told() -> None:
 
 
 async def test_a_stream_that_falls_silent_is_opened_anew() -> None:
-    never = asyncio.Event()
     clock = ManualClock()
     async with (
-        answering([STREAM + entry(1), never], WHOLE) as server,
+        answering([STREAM + entry(1), asyncio.Event()], WHOLE) as server,
         reaching(server.url, clock=clock, idle_timeout=45) as client,
     ):
         entries: Any = client.run(RUN).entries()
@@ -273,11 +277,33 @@ async def test_a_silent_run_is_followed_for_as_long_as_its_connections_last() ->
     assert (seen, len(server.asked)) == ([1, 2, 3], 13)
 
 
-async def test_a_client_that_is_closed_leaves_what_it_was_given_open() -> None:
-    async with answering(WHOLE, WHOLE) as server, reaching(server.url) as client:
-        await everything(client.run(RUN))
+async def test_a_client_that_is_closed_asks_nothing_more_and_leaves_what_it_was_given_open() -> None:
+    async with answering([STREAM + entry(1), asyncio.Event()], WHOLE) as server, httpx2.AsyncClient() as http:
+        client = Client(server.url, http_client=http)
         await client.aclose()
-        assert len(await everything(client.run(RUN))) == 3
+        with pytest.raises(UserError, match="closed"):
+            await client.record(RUN)
+        async with Client(server.url, clock=HastyClock()) as own:
+            entries: Any = own.run(RUN).entries()
+            await anext(entries)
+            waiting = asyncio.ensure_future(anext(entries))
+            await asyncio.sleep(0)
+        with pytest.raises(UserError, match="closed"):
+            await waiting
+        seen = await everything(Client(server.url, http_client=http).run(RUN))
+
+    assert len(seen) == 3
+
+
+async def test_a_reader_that_is_closed_while_it_waits_is_over_and_so_is_its_connection() -> None:
+    async with answering([STREAM + entry(1), asyncio.Event()]) as server, reaching(server.url) as client:
+        entries: Any = client.run(RUN).entries()
+        await anext(entries)
+        waiting = asyncio.ensure_future(anext(entries, None))
+        await asyncio.sleep(0)
+        await entries.aclose()
+        assert await waiting is None
+        await server.is_left.wait()
 
 
 # --- requests that do not stream ---------------------------------------------------------------

@@ -161,7 +161,7 @@ class Client:
         return found
 
     async def aclose(self) -> None:
-        """Close the connections. Runs go on. Safe to call twice."""
+        """Close the connections. Runs go on; whoever reads one by this client is told, as a UserError. Safe to call twice."""
         await self._server.aclose()
 
     async def __aenter__(self) -> Client:

@@ -78,6 +78,7 @@ class Server:
         self._headers = _checked_headers(token, headers)
         self._given = http_client
         self._own: httpx2.AsyncClient | None = None
+        self._is_closed = False
         self.clock = clock
         self.tries = tries
         self.idle_timeout = idle_timeout
@@ -212,6 +213,8 @@ class Server:
         )
 
     def _client(self) -> httpx2.AsyncClient:
+        if self._is_closed:
+            raise UserError("This Client is closed: nothing can be asked by it any more. Runs go on without it.")
         if self._given is not None:
             return self._given
         if self._own is None:
@@ -221,7 +224,8 @@ class Server:
         return self._own
 
     async def aclose(self) -> None:
-        """Close the connections, where they are its own. Safe to call twice."""
+        """Close the connections, where they are its own, and open no other. Safe to call twice."""
+        self._is_closed = True
         if self._own is not None:
             client, self._own = self._own, None
             await client.aclose()
