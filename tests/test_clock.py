@@ -50,6 +50,7 @@ SLEEPERS = {
     "log/test_redis.py": _ELSEWHERE,
     "log/test_redis_faults.py": f"{_ELSEWHERE}; and a server is held still for longer than it may say nothing",
     "log/test_redis_processes.py": _ELSEWHERE,
+    "server/test_processes.py": _ELSEWHERE,
     "support/keepers.py": "a lease in Redis ends by the server's clock, which no test can move",
     "support/hurry.py": "what a thread's clock waits for is over at once",
     "test_clock.py": "the lines that are to be found, and the clock of the machine, against real time",

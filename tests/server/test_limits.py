@@ -51,10 +51,9 @@ async def test_a_caller_has_so_many_runs_at_a_time_and_no_other_pays_for_it() ->
         client.headers.update(ANN)
         for run in runs:
             await events_of(client, run.json()["run_id"])
+        # A run gives its place back when it has let go of its store, behind its end.
         while (again := await client.post("/runs", json=body)).status_code == 429:
-            await asyncio.sleep(
-                0
-            )  # a run gives its place back when it has let go of its store, behind its end
+            await asyncio.sleep(0)
         await events_of(client, again.json()["run_id"])
 
     assert told(refused) == (429, "too_many_runs", "5")
