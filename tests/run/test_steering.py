@@ -34,6 +34,7 @@ from millstream import (
     tool,
 )
 from millstream.log import Batch
+from millstream.log.batches import Caps
 from millstream.testing import (
     ManualClock,
     ModelCall,
@@ -636,7 +637,7 @@ async def test_a_log_that_is_full_where_an_answer_is_ended_is_closed_all_the_sam
     run = scene.run
     await scene.during_the_model()
     log: Any = run._run.trunk.log
-    log._max_events = run._run.position
+    log._runs[run.run_id]._batches._caps = Caps(run._run.position, 1 << 30)
 
     run.send("Faster")
     entries = await collect(run.entries())
