@@ -9,7 +9,7 @@ import openai.types.responses  # noqa: F401  # when first imported it reads file
 import pytest
 from starlette.requests import HTTPConnection
 
-from millstream import Agent, MemoryLog, input_guardrail, tool
+from millstream import Agent, MemoryLog, RunHooks, input_guardrail, tool
 from millstream.errors import ModelResponseError
 from millstream.server import LOCAL, OPEN, create_app
 from millstream.server.app import ROUTES
@@ -181,6 +181,11 @@ async def failing_guardrail(*_: Any) -> Any:
     raise Leaky
 
 
+class FailingHooks(RunHooks[Any]):
+    async def on_agent_start(self, context: Any, agent: Any) -> None:
+        raise Leaky
+
+
 LEAKS: dict[str, dict[str, Any]] = {
     "tool": {"agents": agent([function_call("failing")], tools=[failing])},
     "tool whose failure is told to the model": {
@@ -192,6 +197,7 @@ LEAKS: dict[str, dict[str, Any]] = {
     "instructions": {"agents": agent(instructions=raise_it)},
     "agent factory": {"agents": raise_it},
     "context factory": {"agents": agent(), "context_from": raise_it},
+    "hooks": {"agents": agent(), "hooks": FailingHooks()},
     "access": {"agents": agent(), "access": raise_it},
     "error handler": {
         "agents": agent([function_call("fine")], [function_call("fine")], tools=[fine]),
