@@ -16,7 +16,7 @@ from millstream.errors import (
     UnknownRunError,
 )
 from millstream.server import LOCAL, create_app
-from millstream.testing import ScriptedModel, check_stream, function_call
+from millstream.testing import ScriptedModel, awkward_values, check_stream, function_call
 from tests.client.kit import everything, reaching, served
 from tests.client.proxy import boundaries, proxy
 from tests.server.kit import serving
@@ -46,6 +46,24 @@ async def test_what_is_followed_is_the_log() -> None:
 
     assert seen == [entry.to_json() async for entry in log.follow(run.run_id)]
     assert check_stream(b"\n".join(seen)).ok
+
+
+async def test_what_is_followed_has_the_very_bytes_of_the_log() -> None:
+    chosen = {"decimal nan", "nan", "lone surrogate", "str subclass that lies", "range", "bytes"}
+    values = {each.name: each.value for each in awkward_values() if each.name in chosen}
+
+    @tool
+    async def give(name: str) -> Any:
+        return values[name]
+
+    calls = [function_call("give", {"name": name}) for name in values]
+    log = MemoryLog()
+    async with served(create_app(agent(calls, "Done.", tools=[give]), access=LOCAL, log=log)) as (client, _):
+        run = await client.start("Give!")
+        seen = await everything(run)
+
+    assert seen == [entry.to_json() async for entry in log.follow(run.run_id)]
+    assert values.keys() == chosen
 
 
 async def test_a_stream_that_is_cut_between_two_events_is_read_on() -> None:

@@ -14,13 +14,16 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from millstream import codec
 from millstream.attach.source import LogSource
 from millstream.client.answers import Request
 from millstream.client.server import run_path
 from millstream.client.tries import Failure, Tries
 from millstream.errors import LogGapError
-from millstream.events import Entry, RunPaused, entry_from
+from millstream.events import RunPaused, Stamp
+from millstream.log.form import payload_of
 from millstream.log.promise import Batch, Cursor
 from millstream.stream.filter import EVERYTHING
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from millstream.attach.source import Until
     from millstream.client.server import EventStream, Server
     from millstream.client.sse import SseEvent
+    from millstream.log.promise import Payload
     from millstream.stream.filter import EntryFilter
 
 STEADY = 30.0
@@ -188,47 +192,76 @@ class _RemoteCursor(Cursor):
         if self._trouble is not None or self._is_over:
             return
         try:
-            plain: Any = codec.decode(event.data)
-            if "event" in plain:
-                self._entry(entry_from(plain))
+            told = _read(event.data)
+            line = bytes(told.event)
+            if line:
+                self._entry(told, payload_of(_clean(line)))
             else:
-                self._told(plain)
+                self._message(told)
         except Failure:
             raise
         except Exception as error:  # a proxy, or another server, may have put anything there
             raise Failure("it sent what is no event of a run") from error
 
-    def _entry(self, entry: Entry) -> None:
-        position, source = entry.position, self._source
+    def _entry(self, told: _Told, payload: Payload) -> None:
+        position, source = told.position, self._source
         if position <= self._after:
             return  # seen already
         if position != self._after + 1 and source.wanted == EVERYTHING:
             raise Failure(f"it left out position {self._after + 1}")
         self._passed(position)
-        is_own = entry.run_id == source.run_id
-        self._is_paused = is_own and isinstance(entry.event, RunPaused)
-        self._is_over = is_own and entry.is_terminal
-        last = self._ready[-1] if self._ready else None
-        if last is not None and last.last + 1 == position and last.stamp == entry.stamp:
-            last.payloads.append(entry.event)
+        is_own = told.run_id == source.run_id
+        self._is_paused = is_own and isinstance(payload, RunPaused)
+        last, stamp = self._ready[-1] if self._ready else None, told.stamp
+        if last is not None and last.last + 1 == position and last.stamp == stamp:
+            last.payloads.append(payload)
         else:
-            self._ready.append(Batch(position, entry.stamp, [entry.event]))
+            last = Batch(position, stamp, [payload])
+            self._ready.append(last)
+        self._is_over = last.ends(source.run_id)
 
-    def _told(self, plain: dict[str, Any]) -> None:
-        """A message of the stream itself. Those that a later version may have are passed over."""
-        kind = plain["type"]
-        if kind == "stream.position":
-            if plain["position"] > self._after:
-                self._passed(plain["position"])
-                self._is_paused = False
-        elif kind == "stream.gap":
-            self._trouble = LogGapError(self._source.run_id, plain["requested"], plain["first"])
-        elif kind == "stream.error":
-            error_id = f", {plain['error_id']} in its log" if plain.get("error_id") else ""
-            raise Failure(
-                f"it ended its stream with an error ({plain['code']}{error_id})", reason=plain["code"]
-            )
+    def _message(self, told: _Told) -> None:
+        """What is said of the stream itself. Messages that a later version may have are passed over."""
+        if told.type == "stream.position" and told.position > self._after:
+            self._passed(told.position)
+            self._is_paused = False
+        elif told.type == "stream.gap":
+            self._trouble = LogGapError(self._source.run_id, told.requested, told.first)
+        elif told.type == "stream.error":
+            error_id = f", {told.error_id} in its log" if told.error_id else ""
+            raise Failure(f"it ended its stream with an error ({told.code}{error_id})", reason=told.code)
 
     def _passed(self, position: int) -> None:
         self._after = position
         self._tries.progress()
+
+
+class _Told(msgspec.Struct):
+    """One message of a stream: an entry where it has an event, else what it says of the stream."""
+
+    position: int = 0
+    event: msgspec.Raw = msgspec.Raw()
+    run_id: str = ""
+    agent: str = ""
+    turn: int = 0
+    depth: int = 0
+    parent_run_id: str | None = None
+    time: float = 0.0
+    path: tuple[str, ...] = ()
+    type: str = ""
+    requested: int = 0
+    first: int = 0
+    code: str = ""
+    error_id: str | None = None
+
+    @property
+    def stamp(self) -> Stamp:
+        """What an entry shares with those that were written with it."""
+        return Stamp(self.run_id, self.agent, self.turn, self.depth, self.parent_run_id, self.time, self.path)
+
+
+_read = msgspec.json.Decoder(_Told).decode
+
+
+def _clean(line: bytes) -> bytes:
+    return line if codec.is_clean(line) else codec.clean(line)

@@ -214,7 +214,9 @@ class Server:
 
     def _client(self) -> httpx2.AsyncClient:
         if self._is_closed:
-            raise UserError("This Client is closed: nothing can be asked by it any more. Runs go on without it.")
+            raise UserError(
+                "This Client is closed: nothing can be asked by it any more. Runs go on without it."
+            )
         if self._given is not None:
             return self._given
         if self._own is None:

@@ -28,7 +28,6 @@ from millstream.log.promise import Batch, Payload
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from millstream.events import Event
 
 VERSION = 1
 """Of this form. A later one is refused."""
@@ -82,11 +81,8 @@ def unpack(data: bytes, run_id: str, first: int) -> Batch:
     head, lines = _opened(data, run_id, first)
     payloads: list[Payload] = []
     for position, line in enumerate(lines, first):
-        if line.startswith(_RAW):
-            payloads.append(line[len(_RAW) : -1])
-            continue
         try:
-            payloads.append(_read(line))
+            payloads.append(payload_of(line))
         except (
             Exception
         ) as error:  # a program may have written anything there: whatever it breaks, it is damaged
@@ -103,7 +99,14 @@ def unpack_lines(data: bytes, run_id: str, first: int) -> list[bytes]:
     return _opened(data, run_id, first)[1]
 
 
-def _read(line: bytes) -> Event:
+def payload_of(line: bytes) -> Payload:
+    """The event of one line, as `Event.to_json` writes it; gives the same line again, where that is clean.
+
+    Raises:
+        Exception: whatever the line breaks, where it is not one of ours.
+    """
+    if line.startswith(_RAW):
+        return line[len(_RAW) : -1]
     event = event_from_json(line)
     if codec.is_clean(line) and not isinstance(event, RawResponsesStreamEvent):
         event.seal_as(line)  # not all that is read encodes again to the same: a decimal came back as text
