@@ -330,6 +330,18 @@ async def test_a_run_that_is_handed_back_is_gone_on_with_at_once() -> None:
     assert check_stream(await entries_of(log, run.run_id)).ok
 
 
+async def test_a_run_that_is_queued_for_one_agent_is_not_begun_by_another() -> None:
+    log = MemoryLog()
+    queued = await Runner.submit(log, Work().agent(), "Go")
+    other = Agent(name="other", model=ByHistory({(): "I am somebody else."}))
+
+    (run,) = await Runner.recover(log, other)
+
+    with pytest.raises(NotResumableError, match="of agent 'first', which is not here"):
+        await run
+    assert (await log.record(queued.run_id)).code == "not_resumable"
+
+
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [

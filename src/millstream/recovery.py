@@ -32,6 +32,7 @@ from millstream.errors import (
     LogGapError,
     LogUnavailableError,
     NotResumableError,
+    RecoveryError,
     RunClosedError,
     RunInterruptedError,
     RunOwnedError,
@@ -188,7 +189,8 @@ class Recovery:
                 raise claimed.damage
             document = _document(record)
             agent = await _agent(self.agent, record)
-            if record.checkpoint is None:  # it was asked for by a name that the program may have given it
+            if record.checkpoint is None and agent is not self.agent:
+                # It was asked for by a name that the program may have given it, which makes the agent of that.
                 document.agent = agent.name
             progress = progress_from(document, agents_by_name(agent), await self._context(record, document))
             claimed.past.check(record.run_id, self.max_attempts)
@@ -197,8 +199,9 @@ class Recovery:
             raise
         except Exception as raised:
             error = raised
-        if not isinstance(error, AgentsException):
-            told = NotResumableError(f"Run {record.run_id} cannot go on: {error!r}")
+        if not isinstance(error, RecoveryError | LogError):
+            why = str(error) if isinstance(error, AgentsException) else repr(error)
+            told = NotResumableError(f"Run {record.run_id} cannot go on: {why}")
             told.__cause__ = error
             error = told
         logger.error("run %s: it cannot be gone on with: %s", record.run_id, error)
