@@ -557,7 +557,7 @@ async def test_a_program_of_the_seeds_works_as_it_reads(
     program: Callable[[Agent[Any]], Awaitable[Any]], sees: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     hurry(asyncio.get_running_loop())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         seen = await program(greeter())
 
     assert seen == sees
@@ -567,6 +567,6 @@ async def test_a_program_of_the_seeds_works_as_it_reads(
 
 async def nothing_is_left_running() -> None:
     # A run that nobody reads any more goes on to its end, but no further.
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while others := asyncio.all_tasks() - {asyncio.current_task()}:
             await asyncio.wait(others)
