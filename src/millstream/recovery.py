@@ -16,7 +16,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -341,7 +341,6 @@ async def submit(
     *,
     caller: str = "",
     idempotency_key: str | None = None,
-    options: Mapping[str, Any] | None = None,
 ) -> RunRecord:
     """Keep a run that is to begin as `progress` says. See `Runner.submit`."""
     run = NewRun(
@@ -349,7 +348,7 @@ async def submit(
         agent=progress.current_agent.name,
         request=request_of(progress),
         caller=caller,
-        options={"streamed": True, "has_session": False, **(options or {})},
+        options={"streamed": True, "has_session": False},
         idempotency_key=idempotency_key,
     )
     return await log.create(run)

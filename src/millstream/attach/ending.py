@@ -20,12 +20,16 @@ from millstream.log.promise import Batch
 from millstream.run.closing import Opened
 from millstream.run.kept.form import read
 from millstream.run.state import RunProgress
-from millstream.run.tenure import LEASE, new_owner
+from millstream.run.tenure import new_owner
 
 if TYPE_CHECKING:
     from millstream.events import CancelMode, Event
     from millstream.log.store import RunRecord, RunStore
     from millstream.stream.history import History
+
+
+LEASE = 10.0
+"""Seconds that there are to write an end."""
 
 
 async def end_unowned(store: RunStore, run_id: str, mode: CancelMode) -> None:

@@ -75,10 +75,8 @@ class Options:
         """The position that the client has; or what to tell it, where it names one that cannot be."""
         after = self.after or 0
         if isinstance(after, str):
-            text = after.strip()
-            # No more digits than a position has: a longer number costs time to read.
-            after = int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
-        if 0 <= after <= last_position(run):
+            after = whole_number(after)
+        if after is not None and after <= last_position(run):
             return after
         return error_message("unknown_position", "This run has no such position.", 0)
 
@@ -93,6 +91,13 @@ class Options:
             heartbeat=self.heartbeat,
             on_end=_active(run).log_failure,
         )
+
+
+def whole_number(text: str) -> int | None:
+    """The number that a client has written, a position say; None where it is none."""
+    text = text.strip()
+    # No more digits than a position has: a longer number costs time to read.
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def clock_of(run: RunResultStreaming) -> Clock:

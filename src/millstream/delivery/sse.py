@@ -229,21 +229,50 @@ class SseApp:
         else:
             feed = self._options.feed(run, position)
             try:
-                await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
-                if scope["method"] == "HEAD":
-                    await send(_END)
-                else:
-                    pieces = SseFrames(feed, named=self._options.named)
-                    seconds = self._options.send_timeout
-                    await send_body(pieces, receive, send, clock=clock_of(run), send_timeout=seconds)
-            except TookNothingError:
-                log_let_go(run.run_id, self._options.send_timeout)
-            except OSError:  # what servers raise where the client is gone
-                pass
+                await send_stream(
+                    SseFrames(feed, named=self._options.named),
+                    (scope, receive, send),
+                    headers,
+                    run_id=run.run_id,
+                    clock=clock_of(run),
+                    send_timeout=self._options.send_timeout,
+                )
             finally:
                 if not feed.is_over and self._options.on_disconnect == "cancel":
                     run.cancel()
                 await feed.aclose()
+
+
+async def send_stream(
+    pieces: AsyncIterable[bytes],
+    asgi: tuple[Scope, Receive, Send],
+    headers: Headers,
+    *,
+    run_id: str,
+    clock: Clock,
+    send_timeout: float,
+) -> None:
+    """Answer a request with a stream, to its end or until its client is gone: that is no error of anybody's.
+
+    Args:
+        pieces: the stream.
+        asgi: scope, receive and send of the request.
+        headers: those of the answer.
+        run_id: the run, for the log.
+        clock: measures how long the client takes nothing.
+        send_timeout: how many seconds that may be.
+    """
+    scope, receive, send = asgi
+    try:
+        await send({"type": "http.response.start", "status": 200, "headers": list(headers)})
+        if scope["method"] == "HEAD":
+            await send(_END)
+        else:
+            await send_body(pieces, receive, send, clock=clock, send_timeout=send_timeout)
+    except TookNothingError:
+        log_let_go(run_id, send_timeout)
+    except OSError:  # what servers raise where the client is gone
+        pass
 
 
 async def send_body(

@@ -88,6 +88,43 @@ class ActiveRun:
         has_session: whether it has one: for its record.
     """
 
+    # How it stands: as every run begins.
+    not_held: BaseException | None = None
+    """Why this process has no hold on it, where it should: nothing is written."""
+    attempt: RunAttempt | None = None
+    """How it goes on, where that is in place of a process that died."""
+    ends_at: int | None = None
+    """The position behind which nothing of it comes, of this time; known before it is written."""
+    terminal: TerminalEvent | None = None
+    is_paused: bool = False
+    """Whether it waits for decisions: whoever takes it up is another `ActiveRun`."""
+    is_left: bool = False
+    """Whether others go on with it, so that nothing more of it is written here."""
+    exception: BaseException | None = None
+    """What ended the run, where it failed."""
+    outcome_seen: bool = False
+    """Whether anybody was told of that exception."""
+    lost_end: Batch | None = None
+    """The end of the run, where its log could not take it."""
+    cancel_mode: CancelMode | None = None
+    stop_error: BaseException | None = None
+    """What the run is to fail with, where something beside its loop found that."""
+    trace: Trace | None = None
+    """The trace that its spans go into: its own, or one that its caller had open."""
+    task: asyncio.Task[None] | None = None
+    began: bool = False
+    """Whether that task has taken its first step."""
+    is_ending: bool = False
+    """Whether it is over for the loop, and only its end is to be told: that has `END_GRACE` when it is cancelled."""
+    _patience: Timer | None = None
+    """Runs out where those who take part in the run are not done with its end."""
+    _error_id: str | None = None
+    """Names that exception in the log and to clients, who are told no more of it."""
+    _traceback: TracebackType | None = None
+    _interrupts: tuple[CancelMode, ...] = ("now",)
+    """The modes in which a cancellation interrupts what the loop is doing."""
+    _has_handle: bool = True
+
     def __init__(
         self,
         progress: RunProgress,
@@ -120,10 +157,6 @@ class ActiveRun:
         self.tenure = tenure
         self.checkpoints = Checkpoints(self) if self.root.tenure is not None else None
         """What it can be gone on with from, where somebody may have to."""
-        self.not_held: BaseException | None = None
-        """Why this process has no hold on it, where it should: nothing is written."""
-        self.attempt: RunAttempt | None = None
-        """How it goes on, where that is in place of a process that died."""
         self.has_session = has_session
         self.ledger = Ledger.of(config.budget, None if parent is None else parent.ledger)
         """Where what it uses is counted, if it has a budget, or one of those that it is nested in."""
@@ -147,37 +180,6 @@ class ActiveRun:
         self.goes_on = goes_on
         self.begins_after = self.trunk.position
         """The position behind which its events stand, of this time that it runs."""
-        self.ends_at: int | None = None
-        """The position behind which nothing of it comes, of this time; known before it is written."""
-        self.terminal: TerminalEvent | None = None
-        self.is_paused = False
-        """Whether it waits for decisions: whoever takes it up is another `ActiveRun`."""
-        self.is_left = False
-        """Whether others go on with it, so that nothing more of it is written here."""
-        self.exception: BaseException | None = None
-        """What ended the run, where it failed."""
-        self.outcome_seen = False
-        """Whether anybody was told of that exception."""
-        self.lost_end: Batch | None = None
-        """The end of the run, where its log could not take it."""
-        self.cancel_mode: CancelMode | None = None
-        self.stop_error: BaseException | None = None
-        """What the run is to fail with, where something beside its loop found that."""
-        self.trace: Trace | None = None
-        """The trace that its spans go into: its own, or one that its caller had open."""
-        self.task: asyncio.Task[None] | None = None
-        self.began = False
-        """Whether that task has taken its first step."""
-        self.is_ending = False
-        """Whether it is over for the loop, and only its end is to be told: that has `END_GRACE` when it is cancelled."""
-        self._patience: Timer | None = None
-        """Runs out where those who take part in the run are not done with its end."""
-        self._error_id: str | None = None
-        """Names that exception in the log and to clients, who are told no more of it."""
-        self._traceback: TracebackType | None = None
-        self._interrupts: tuple[CancelMode, ...] = ("now",)
-        """The modes in which a cancellation interrupts what the loop is doing."""
-        self._has_handle = True
         self._done: set[asyncio.Future[None]] = set()
 
     @property

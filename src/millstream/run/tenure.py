@@ -39,10 +39,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("millstream")
 
-LEASE = 10.0
-"""Seconds for which a run is its owner's, if that does not renew it."""
 RENEWALS = 3
-"""How often it is renewed in that time."""
+"""How often a lease is renewed in its time."""
 
 
 class Tenure:
@@ -56,7 +54,7 @@ class Tenure:
     """
 
     def __init__(
-        self, store: RunStore, *, lease: float = LEASE, owner: str | None = None, last: int | None = None
+        self, store: RunStore, *, lease: float, owner: str | None = None, last: int | None = None
     ) -> None:
         self.store = store
         self.epoch = 0

@@ -95,23 +95,14 @@ def create_app(
         heartbeat: seconds of silence after which a stream says that it is alive.
         send_timeout: seconds that a client may take nothing before it is let go.
         drain: seconds that runs have to end when the server stops; those that do not are handed back.
-        max_runs: runs that one caller may have going in this process at a time. One who asks for more is
-            answered 429, and told when to ask again.
+        max_runs: runs that one caller may have going in this process at a time; more are answered 429.
         max_streams: streams that one caller may follow in this process at a time; as before.
         max_body: bytes that the body of a request may have.
 
     Raises:
         UserError: an argument that cannot work.
     """
-    if not callable(access):
-        raise UserError(
-            "create_app(access=...) is LOCAL, OPEN, or an async function that names the caller of a request."
-        )
-    for name, limit in (("max_runs", max_runs), ("max_streams", max_streams), ("max_body", max_body)):
-        if limit < 1:
-            raise UserError(
-                f"create_app({name}={limit!r}): it has to be 1 or more, or nothing could be done."
-            )
+    _check(access, max_runs=max_runs, max_streams=max_streams, max_body=max_body)
     book = AgentBook(agents)
     config = replace(RunConfig.of(run_config), log=None, caller="", idempotency_key=None)
     recovery = Recovery(
@@ -124,18 +115,31 @@ def create_app(
         error_handlers=error_handlers,
         max_attempts=max_attempts,
     )
-    service = Service(
-        supervisor=Supervisor(recovery, retention=retention, max_runs=max_runs),
-        agents=book,
-        access=access,
-        clock=config.clock,
-        heartbeat=heartbeat,
-        send_timeout=send_timeout,
-        drain=drain,
-        max_body=max_body,
-        places=Places(max_streams, TOO_MANY_STREAMS),
+    return _application(
+        Service(
+            supervisor=Supervisor(recovery, retention=retention, max_runs=max_runs),
+            agents=book,
+            access=access,
+            clock=config.clock,
+            heartbeat=heartbeat,
+            send_timeout=send_timeout,
+            drain=drain,
+            max_body=max_body,
+            places=Places(max_streams, TOO_MANY_STREAMS),
+        )
     )
-    return _application(service)
+
+
+def _check(access: Any, **limits: int) -> None:
+    if not callable(access):
+        raise UserError(
+            "create_app(access=...) is LOCAL, OPEN, or an async function that names the caller of a request."
+        )
+    for name, limit in limits.items():
+        if limit < 1:
+            raise UserError(
+                f"create_app({name}={limit!r}): it has to be 1 or more, or nothing could be done."
+            )
 
 
 def _application(service: Service) -> Starlette:

@@ -9,6 +9,7 @@ import msgspec
 
 from millstream import codec
 from millstream.clock import time_limit
+from millstream.delivery.options import whole_number
 from millstream.errors import DecodeError, UnknownRunError
 from millstream.server.access import origin_is_this
 from millstream.server.answers import (
@@ -119,8 +120,16 @@ def query_number(request: Request, name: str, default: int, *, most: int) -> int
         ProblemError: it is none.
     """
     text: Any = request.query_params.get(name)
-    if text is None:
-        return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= most):
+    return default if text is None else number_from(text, name, most=most)
+
+
+def number_from(text: str, name: str, *, most: int) -> int:
+    """The number from 0 to `most` that a client has written for `name`.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    number = whole_number(text)
+    if number is None or number > most:
         raise ProblemError(invalid(name, f"a whole number from 0 to {most}"))
-    return int(text)
+    return number

@@ -10,10 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from millstream.agent import Agent
 from millstream.context import settle
-from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
 from millstream.errors import UserError
-from millstream.server.answers import TOO_MANY_STREAMS
-from millstream.server.places import Places
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -23,6 +20,7 @@ if TYPE_CHECKING:
     from millstream.log.store import RunRecord, RunStore
     from millstream.recovery import AgentOf
     from millstream.server.access import Access
+    from millstream.server.places import Places
     from millstream.server.supervisor import Supervisor
 
 Agents: TypeAlias = "Agent[Any] | Sequence[Agent[Any]] | Mapping[str, Agent[Any]] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any]]]"
@@ -99,15 +97,15 @@ class Service:
     agents: AgentBook
     access: Access
     clock: Clock
-    heartbeat: float = HEARTBEAT_SECONDS
+    heartbeat: float
     """Seconds of silence after which a stream says that it is alive."""
-    send_timeout: float = SEND_SECONDS
+    send_timeout: float
     """Seconds that a client may take nothing of what it is sent."""
-    drain: float = 10.0
+    drain: float
     """Seconds that runs have to end when the server stops."""
-    max_body: int = MAX_BODY
+    max_body: int
     """Bytes that the body of a request may have."""
-    places: Places = field(default_factory=lambda: Places(MAX_STREAMS, TOO_MANY_STREAMS))
+    places: Places
     """For the streams of each caller."""
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_started: bool = False
@@ -129,8 +127,10 @@ class Service:
 
     async def start(self) -> None:
         """Start, if it has not. A server that is mounted into another hears of no start, and starts with its first request."""
+        if self._has_started:
+            return
         async with self._starting:
-            if not self._has_started:
+            if not self._has_started:  # by whoever was first
                 await self.supervisor.start()
                 self._has_started = True
 

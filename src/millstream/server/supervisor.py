@@ -15,8 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from millstream.agent import Agent
@@ -54,8 +53,6 @@ class Order:
     context: Any = None
     max_turns: int | None = 10
     idempotency_key: str | None = None
-    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
-    """What its record is to have besides, for whoever makes its agent."""
 
 
 class Supervisor:
@@ -144,11 +141,7 @@ class Supervisor:
         )
         with self._places.place(order.caller):
             record = await submit(
-                self.store,
-                progress,
-                caller=order.caller,
-                idempotency_key=order.idempotency_key,
-                options=order.options,
+                self.store, progress, caller=order.caller, idempotency_key=order.idempotency_key
             )
             if record.run_id == progress.run_id:
                 self._keep(await self._recovery.one(record.run_id), order.caller)

@@ -8,11 +8,10 @@ from starlette.responses import Response
 
 from millstream.attach import AttachedRun
 from millstream.delivery.feed import Feed
-from millstream.delivery.leaving import TookNothingError, log_let_go
-from millstream.delivery.sse import SSE_HEADERS, SseFrames, send_body
+from millstream.delivery.sse import SSE_HEADERS, SseFrames, send_stream
 from millstream.errors import LogGapError, UserError
 from millstream.server.answers import ProblemError, invalid, problem_answer
-from millstream.server.reading import caller_of, query_number, record_of
+from millstream.server.reading import caller_of, number_from, query_number, record_of
 from millstream.stream.filter import EVERYTHING, EntryFilter
 
 if TYPE_CHECKING:
@@ -86,18 +85,16 @@ class _Stream(Response):
         pieces = _Pieces(SseFrames(feed, named=self._named), service)
         try:
             with service.streaming(feed, self._caller):
-                await send({"type": "http.response.start", "status": 200, "headers": headers})
-                if scope["method"] == "HEAD":
-                    await send({"type": "http.response.body"})
-                else:
-                    seconds = service.send_timeout
-                    await send_body(pieces, receive, send, clock=service.clock, send_timeout=seconds)
+                await send_stream(
+                    pieces,
+                    (scope, receive, send),
+                    headers,
+                    run_id=self._run.run_id,
+                    clock=service.clock,
+                    send_timeout=service.send_timeout,
+                )
         except ProblemError as refused:
             await problem_answer(refused.problem)(scope, receive, send)
-        except TookNothingError:
-            log_let_go(self._run.run_id, service.send_timeout)
-        except OSError:  # what servers raise where the client is gone
-            pass
         finally:
             left = not feed.is_over
             await feed.aclose()
@@ -135,10 +132,7 @@ def _after(request: Request, record: RunRecord) -> int:
     told: str | None = request.headers.get("last-event-id") or None
     if "after" in request.query_params or told is None:
         return query_number(request, "after", 0, most=record.last)
-    text = told.strip()
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= record.last):
-        raise ProblemError(invalid("Last-Event-ID", f"a position of this run, from 0 to {record.last}"))
-    return int(text)
+    return number_from(told, "Last-Event-ID", most=record.last)
 
 
 def _wanted(request: Request) -> EntryFilter:

@@ -11,6 +11,7 @@ from millstream.errors import UserError
 from millstream.log.store import RunStatus
 from millstream.server.answers import NO_AGENT, ProblemError, answer, invalid
 from millstream.server.reading import body_of, caller_of, query_number, record_of
+from millstream.server.routes.follow import stream
 from millstream.server.supervisor import Order
 
 if TYPE_CHECKING:
@@ -40,8 +41,6 @@ class Start(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
 async def start(request: Request, service: Service) -> Response:
     """Begin a run. The answer is its record (202), or its stream."""
-    from millstream.server.routes.follow import stream
-
     caller = await caller_of(request, service.access)
     asked = await body_of(request, service, Start)
     agent = asked.agent or service.only_agent
