@@ -12,6 +12,10 @@ from typing import Any
 import pytest
 
 from millstream.clock import SystemClock
+from millstream.tool import threads as tool_threads
+
+_GLANCE = 0.05
+"""Seconds for which a loop that is not alone waits before it looks again whether it is now."""
 
 
 def hurry(loop: asyncio.AbstractEventLoop) -> None:
@@ -72,7 +76,8 @@ class _Hurried:
     def __init__(self, loop: Any) -> None:
         self.skipped = 0.0
         self._selector = loop._selector
-        self._threads = set(threading.enumerate())
+        _dismiss_idle_tool_threads()
+        self._threads = {each for each in threading.enumerate() if each.name != "millstream-tool"}
         tell = loop.time
         loop._selector = self
         loop.time = lambda: tell() + self.skipped
@@ -81,8 +86,12 @@ class _Hurried:
         ready = self._selector.select(0)
         if ready or timeout == 0:
             return ready
-        if timeout is None or not self._is_alone():
-            return self._selector.select(timeout)
+        if timeout is None:
+            return self._selector.select(None)
+        if not self._is_alone():
+            return self._selector.select(min(timeout, _GLANCE))
+        if ready := self._selector.select(0):  # from a thread that ended between the two looks
+            return ready
         self.skipped += timeout
         return []
 
@@ -95,3 +104,12 @@ class _Hurried:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._selector, name)
+
+
+def _dismiss_idle_tool_threads() -> None:
+    """Let the threads end that wait for a synchronous tool's next call, lest one serve it unnoticed:
+
+    it was there before, and would not count as one that could wake the loop.
+    """
+    while tool_threads._idle:
+        tool_threads._idle.pop().put(None)

@@ -28,8 +28,8 @@ Job: TypeAlias = Callable[[], Deliver]
 IDLE_SECONDS = 10.0
 """How long a thread waits for its next call before it ends."""
 
-_idle: deque[SimpleQueue[Job]] = deque()
-"""The threads that wait, each by the queue on which it does."""
+_idle: deque[SimpleQueue[Job | None]] = deque()
+"""The threads that wait, each by the queue on which it does; None there ends it."""
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_idle.clear)  # threads do not survive a fork
@@ -77,7 +77,7 @@ def _start(job: Job) -> None:
 
 
 def _work(job: Job | None) -> None:
-    jobs: SimpleQueue[Job] = SimpleQueue()
+    jobs: SimpleQueue[Job | None] = SimpleQueue()
     while job is not None:
         deliver = job()
         # Idle before the result is out: the loop may have the next call ready at once. That
