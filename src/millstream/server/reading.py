@@ -58,13 +58,23 @@ async def caller_of(request: Request, access: Access) -> str:
     return caller
 
 
-async def record_of(request: Request, store: RunStore, caller: str) -> RunRecord:
-    """The record of the run that the path names, if it is the caller's.
+async def asked_run(request: Request, service: Service) -> RunRecord:
+    """The record of the run that the path of a request names.
+
+    Raises:
+        ProblemError: the caller may not use the server.
+        UnknownRunError: as `record_of`.
+    """
+    caller = await caller_of(request, service.access)
+    return await record_of(request.path_params["run_id"], service.store, caller)
+
+
+async def record_of(run_id: str, store: RunStore, caller: str) -> RunRecord:
+    """The record of a run, if it is the caller's.
 
     Raises:
         UnknownRunError: there is none, or it is somebody else's: nothing tells which.
     """
-    run_id: str = request.path_params["run_id"]
     if not _RUN_ID.fullmatch(run_id):
         raise UnknownRunError(run_id)
     record = await store.record(run_id)
@@ -88,8 +98,17 @@ async def body_of(request: Request, service: Service, form: type[T]) -> T:
             body += piece
             if len(body) > service.max_body:
                 raise ProblemError(TOO_LARGE)
+    return form_of(bytes(body), form)
+
+
+def form_of(data: bytes | str, form: type[T]) -> T:
+    """`data`, which is a JSON object of that form.
+
+    Raises:
+        ProblemError: it is not; says what is wrong with it.
+    """
     try:
-        plain = codec.decode(bytes(body))
+        plain = codec.decode(data)
     except (DecodeError, RecursionError):
         raise ProblemError(BAD_JSON) from None
     try:

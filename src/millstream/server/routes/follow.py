@@ -11,7 +11,7 @@ from millstream.delivery.feed import Feed
 from millstream.delivery.sse import SSE_HEADERS, SseFrames, send_stream
 from millstream.errors import LogGapError, UserError
 from millstream.server.answers import ProblemError, invalid, problem_answer
-from millstream.server.reading import caller_of, number_from, query_number, record_of
+from millstream.server.reading import asked_run, number_from, query_number
 from millstream.stream.filter import EVERYTHING, EntryFilter
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ DEEPEST = 100
 
 async def follow(request: Request, service: Service) -> Response:
     """The stream of a run, from behind the position that the client has."""
-    caller = await caller_of(request, service.access)
-    record = await record_of(request, service.store, caller)
+    record = await asked_run(request, service)
     after = _after(request, record)
     if record.has_ended and after == record.last:
         return Response(status_code=204)  # at which browsers stop to reconnect
