@@ -10,13 +10,14 @@ T ?=
 
 VENV := .venv
 BIN := $(VENV)/bin
+NODE_MODULES := tests/javascript/node_modules
 # The pip inside a fresh environment may be too old for dependency groups (25.1).
 PIP_VERSION := 26.3
 INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-input \
 	--constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint types check cov bench bench-logs deps lock fresh clean
+.PHONY: help demo test fmt lint types check cov bench bench-logs deps lock fresh clean programs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -24,8 +25,7 @@ help: ## this list
 demo: $(VENV)/.core ## a multi-agent run, streamed: no key, no network
 	@$(BIN)/millstream demo
 
-test: $(VENV)/.dev $(VENV)-peer/.peer ## the whole suite in parallel, with coverage and the docs' snippets
-	@sh scripts/deps --if-allowed
+test: $(VENV)/.dev $(VENV)-peer/.peer $(NODE_MODULES)/.installed ## the whole suite in parallel, with coverage and the docs' snippets
 ifeq ($(strip $(T)),)
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=term
 else
@@ -47,8 +47,7 @@ types: $(VENV)/.dev ## the type checker, strict
 
 check: lint types ## lint and types
 
-cov: $(VENV)/.dev $(VENV)-peer/.peer ## the suite, then htmlcov/index.html
-	@sh scripts/deps --if-allowed
+cov: $(VENV)/.dev $(VENV)-peer/.peer $(NODE_MODULES)/.installed ## the suite, then htmlcov/index.html
 	@$(BIN)/python -m pytest -n auto --dist worksteal --cov --cov-report=html --cov-report=term
 
 bench: $(VENV)-peer/.peer ## CPU per streamed delta, beside openai-agents
@@ -70,7 +69,7 @@ fresh: ## demo and test in a fresh clone of HEAD, with an empty home folder
 	@sh scripts/fresh
 
 clean: ## everything that make made
-	rm -rf $(VENV) $(VENV)-peer build dist htmlcov .coverage .coverage.* \
+	rm -rf $(VENV) $(VENV)-peer $(NODE_MODULES) build dist htmlcov .coverage .coverage.* \
 		.hypothesis .pytest_cache .ruff_cache .import_linter_cache
 	find src tests -name __pycache__ -type d -prune -exec rm -rf {} +
 
@@ -94,3 +93,11 @@ $(VENV)-peer/.peer: pyproject.toml constraints.txt | $(VENV)-peer/bin/python
 	@echo "Installing openai-agents beside millstream into $(VENV)-peer (once)" >&2
 	@$(subst $(BIN)/,$(VENV)-peer/bin/,$(INSTALL)) --editable . --group peer
 	@touch $@
+
+# System programs that some tests start. Those of a program that may not be installed are left out.
+programs:
+	@sh scripts/deps --if-allowed
+
+# Clients from npm, which some tests start: likewise.
+$(NODE_MODULES)/.installed: tests/javascript/package.json tests/javascript/package-lock.json | programs
+	@sh scripts/npm $(@D)

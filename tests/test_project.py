@@ -211,6 +211,56 @@ def test_system_packages_are_not_forced_on_who_may_not_install_them(root: Path, 
     assert re.search(r"By hand: sudo apt-get install [a-z -]*\bgit\b", allowed.stderr)
 
 
+def test_a_system_package_that_cannot_be_had_keeps_no_other_away(root: Path, tmp_path: Path) -> None:
+    # A folder of programs, in which apt-get knows everything but chromium.
+    for name in ("sh", "uname", "mktemp", "cat", "rm", "env"):
+        program = shutil.which(name)
+        assert program is not None
+        (tmp_path / name).symlink_to(program)
+    for name, script in {
+        "id": "echo 0",
+        "apt-get": f'for last; do :; done; echo "$last" >>{tmp_path}/asked; [ "$last" != chromium ]',
+    }.items():
+        (tmp_path / name).write_text(f"#!/bin/sh\n{script}\n")
+        (tmp_path / name).chmod(0o755)
+    shell = tmp_path / "sh"
+
+    asked = run(shell, "scripts/deps", cwd=root, PATH=str(tmp_path))
+    allowed = run(shell, "scripts/deps", "--if-allowed", cwd=root, PATH=str(tmp_path))
+
+    assert (asked.returncode, allowed.returncode) == (1, 0)
+    assert allowed.stderr.endswith("deps: could not be installed: chromium\n")
+    assert {"nginx", "redis-server"} <= set((tmp_path / "asked").read_text().split())
+
+
+def test_a_machine_without_npm_leaves_out_what_comes_from_there_and_says_so(
+    root: Path, tmp_path: Path
+) -> None:
+    shell = shutil.which("sh")
+    assert shell is not None
+
+    done = run(shell, "scripts/npm", tmp_path / "node_modules", cwd=root, PATH=str(tmp_path))
+
+    assert done.returncode == 0
+    assert "npm: not found, so the tests of JavaScript clients are left out" in done.stderr
+    assert not (tmp_path / "node_modules").exists()
+
+
+def test_packages_of_npm_that_cannot_be_had_are_left_out_and_asked_for_again(
+    root: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "npm").write_text("#!/bin/sh\necho no network >&2\nexit 1\n")
+    (tmp_path / "npm").chmod(0o755)
+
+    done = run(
+        "sh", "scripts/npm", tmp_path / "node_modules", cwd=root, PATH=f"{tmp_path}:{os.environ['PATH']}"
+    )
+
+    assert done.returncode == 0
+    assert "no network\nnpm: the packages could not be installed" in done.stderr
+    assert not (tmp_path / "node_modules").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux has network namespaces")
 @pytest.mark.requires_program("make")
