@@ -54,6 +54,23 @@ class Entries(Protocol):
         ...
 
 
+class Messages(Protocol):
+    """What one client is sent, as a `Feed` gives it."""
+
+    run_id: str
+    """The run, for the server's log."""
+    is_over: bool
+    """Whether the last message was given."""
+
+    async def next(self) -> list[Message] | None:
+        """What is to be sent next: waits for it. An empty list for a heartbeat; None at the end."""
+        ...
+
+    async def aclose(self) -> None:
+        """Come to the end, also for who waits. Safe to call twice."""
+        ...
+
+
 class _SilentError(Exception):
     """Nothing came until a heartbeat was due."""
 

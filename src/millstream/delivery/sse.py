@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from millstream.clock import Clock
-    from millstream.delivery.feed import Feed
+    from millstream.delivery.feed import Messages
     from millstream.result import RunResultStreaming
 
 Scope: TypeAlias = MutableMapping[str, Any]
@@ -167,7 +167,7 @@ class SseFrames:
         first: a message that goes before.
     """
 
-    def __init__(self, feed: Feed | None, *, named: bool = False, first: Message | None = None) -> None:
+    def __init__(self, feed: Messages | None, *, named: bool = False, first: Message | None = None) -> None:
         self._feed = feed
         self._named = named
         self._first = first

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable
 
     from millstream.clock import Clock
-    from millstream.delivery.feed import Feed
+    from millstream.delivery.feed import Messages
     from millstream.log.store import RunRecord, RunStore
     from millstream.recovery import AgentOf
     from millstream.server.access import Access
@@ -109,7 +109,7 @@ class Service:
     """For the streams of each caller."""
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_started: bool = False
-    _streams: set[Feed] = field(default_factory=set["Feed"])
+    _streams: set[Messages] = field(default_factory=set["Messages"])
 
     @property
     def store(self) -> RunStore:
@@ -140,7 +140,7 @@ class Service:
         return self.supervisor.is_stopping
 
     @contextlib.contextmanager
-    def streaming(self, feed: Feed, caller: str) -> Generator[None]:
+    def streaming(self, feed: Messages, caller: str) -> Generator[None]:
         """A stretch in which `feed` is sent to `caller`.
 
         Raises:

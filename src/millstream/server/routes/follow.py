@@ -8,15 +8,14 @@ from starlette.responses import Response
 
 from millstream.attach import AttachedRun
 from millstream.delivery.feed import Feed
-from millstream.delivery.sse import SSE_HEADERS, SseFrames, send_stream
 from millstream.errors import LogGapError, UserError
-from millstream.server.answers import ProblemError, invalid, problem_answer
+from millstream.server.answers import ProblemError, invalid
 from millstream.server.reading import asked_run, number_from, query_number
+from millstream.server.streaming import Streamed
 from millstream.stream.filter import EVERYTHING, EntryFilter
 
 if TYPE_CHECKING:
     from starlette.requests import Request
-    from starlette.types import Receive, Scope, Send
 
     from millstream.delivery.feed import Entries
     from millstream.log.store import RunRecord
@@ -60,70 +59,14 @@ def stream(
         wanted=_wanted(request),
         heartbeat=service.heartbeat,
     )
-    named = request.query_params.get("named") == "1"
-    return _Stream(run, record.caller, feed, service, named=named, cancels=on_disconnect == "cancel")
-
-
-class _Stream(Response):
-    """Streams one run to one client. Who leaves takes nothing with him, unless that was wished."""
-
-    def __init__(
-        self, run: AttachedRun, caller: str, feed: Feed, service: Service, *, named: bool, cancels: bool
-    ) -> None:
-        super().__init__(status_code=200, headers=SSE_HEADERS | {"x-run-id": run.run_id})
-        self._run = run
-        self._caller = caller
-        self._feed = feed
-        self._service = service
-        self._named = named
-        self._cancels = cancels
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        service, feed = self._service, self._feed
-        headers = [(name, value) for name, value in self.raw_headers if name != b"content-length"]
-        pieces = _Pieces(SseFrames(feed, named=self._named), service)
-        try:
-            with service.streaming(feed, self._caller):
-                await send_stream(
-                    pieces,
-                    (scope, receive, send),
-                    headers,
-                    run_id=self._run.run_id,
-                    clock=service.clock,
-                    send_timeout=service.send_timeout,
-                )
-        except ProblemError as refused:
-            await problem_answer(refused.problem)(scope, receive, send)
-        finally:
-            left = not feed.is_over
-            await feed.aclose()
-            if left and self._cancels and not service.is_stopping:
-                await self._run.cancel()
-
-
-class _Pieces:
-    """The pieces of a stream; where the server stops, the last one says when to come back."""
-
-    def __init__(self, frames: SseFrames, service: Service) -> None:
-        self._frames = frames
-        self._service = service
-        self._is_over = False
-
-    def __aiter__(self) -> _Pieces:
-        return self
-
-    async def __anext__(self) -> bytes:
-        try:
-            return await anext(self._frames)
-        except StopAsyncIteration:
-            if self._is_over or not self._service.is_stopping:
-                raise
-            self._is_over = True
-            return COME_BACK
-
-
-COME_BACK = b"retry: %d\n\n" % 1000
-"""Sent at the end of a stream whose server stops: milliseconds after which there should be another one."""
+    return Streamed(
+        feed,
+        record.caller,
+        service,
+        named=request.query_params.get("named") == "1",
+        headers={"x-run-id": run.run_id},
+        on_left=run.cancel if on_disconnect == "cancel" else None,
+    )
 
 
 def _after(request: Request, record: RunRecord) -> int:
