@@ -64,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
         import uvicorn
 
         from millstream.cli.served import Served, load
+        from millstream.server.slow_headers import HeaderLimit
     except ModuleNotFoundError as error:
         from millstream.errors import MissingExtraError
 
@@ -96,6 +97,7 @@ def run(args: argparse.Namespace) -> int:
             log_level="warning",
             timeout_graceful_shutdown=5,
             ws_max_size=1024 * 1024,
+            http=HeaderLimit,
         )
     except SystemExit as end:  # it has told why it cannot serve: the port is somebody else's, say
         return exits.FAILED if end.code else exits.OK
