@@ -20,6 +20,8 @@ class Proxy:
         """What was passed on to the client, for each connection."""
         self.cuts: list[int] = []
         """After how many bytes the next answers are cut; those behind them are whole."""
+        self.marks: list[bytes] = []
+        """Behind each of these, the first answer is cut that has it."""
         self.connected = 0
         self.left = asyncio.Event()
         """Set when a client has closed a connection before its answer's end."""
@@ -57,12 +59,23 @@ class Proxy:
             stack.callback(asking.cancel)
             with contextlib.suppress(OSError):
                 while data := await upstream.read(65536):
-                    passed = data[: None if cut is None else cut - len(self.answers[place])]
-                    self.answers[place] += passed
-                    writer.write(passed)
+                    before, whole = len(self.answers[place]), self.answers[place] + data
+                    end = self._end(whole, cut)
+                    self.answers[place] = whole[:end]
+                    writer.write(whole[before:end])
                     await writer.drain()
-                    if len(self.answers[place]) == cut:
+                    if end is not None:
                         break
+
+    def _end(self, answer: bytes, cut: int | None) -> int | None:
+        """Where an answer is cut that has come this far; None: not yet."""
+        if cut is not None and len(answer) >= cut:
+            return cut
+        for mark in self.marks:
+            if mark in answer:
+                self.marks.remove(mark)
+                return answer.index(mark) + len(mark)
+        return None
 
     async def _ask(self, reader: asyncio.StreamReader, to_server: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
