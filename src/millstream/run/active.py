@@ -26,14 +26,21 @@ from typing import TYPE_CHECKING, Any, cast
 
 from millstream.errors import (
     AgentsException,
+    BudgetExceeded,
     HandedBackError,
+    InputGuardrailTripwireTriggered,
     LogFullError,
+    MaxTurnsExceeded,
+    OutputGuardrailTripwireTriggered,
     StaleOwnerError,
+    ToolInputGuardrailTripwireTriggered,
+    ToolOutputGuardrailTripwireTriggered,
     UserError,
     public_error,
 )
 from millstream.event_loops import call_on, wake
 from millstream.events import (
+    AgentUpdatedStreamEvent,
     CancelMode,
     Event,
     RawResponsesStreamEvent,
@@ -42,6 +49,7 @@ from millstream.events import (
     RunCompleted,
     RunFailed,
     RunPaused,
+    RunResumed,
     RunStarted,
     TerminalEvent,
 )
@@ -281,6 +289,8 @@ class ActiveRun:
     async def pause(self) -> None:
         """Write that the run waits for decisions on its `interruptions`. Its history keeps what is open.
 
+        One that was told to stop in this very moment ends behind that.
+
         Raises:
             LogError: the log does not take it: the run is not paused.
         """
@@ -294,9 +304,18 @@ class ActiveRun:
         except BaseException:
             self.ends_at = None
             raise
-        self._leave("paused")
-        self.is_paused = True
-        self._tell_all()
+        is_to_stop = False
+        try:
+            is_to_stop = self.tenure is not None and await self.tenure.holds_to_stop(self)
+        finally:
+            if not is_to_stop:
+                self._leave("paused")
+                self.is_paused = True
+                self._tell_all()
+        if is_to_stop and self.tenure is not None:
+            self.trunk.epoch = self.tenure.epoch
+            await self.write(RunResumed(), AgentUpdatedStreamEvent(self.progress.current_agent))
+            await self.end_cancelled()
 
     def leave_to_others(self, error: BaseException) -> None:
         """End in this process alone, with `error`: the run is another owner's, or was never to be had. Nothing is written."""
@@ -641,9 +660,9 @@ class ActiveRun:
     def log_unseen_failure(self) -> None:
         """Log that the run failed, unless somebody was told or still may ask."""
         if not (self._has_handle or len(self.readers)):
-            self.log_failure()
+            self.log_failure(" and nobody asked for its result")
 
-    def log_failure(self) -> None:
+    def log_failure(self, besides: str = "") -> None:
         """Log, once, that the run failed, unless somebody was told. A client is told only the error's id."""
         if self.exception is None or self.outcome_seen:
             return
@@ -653,7 +672,19 @@ class ActiveRun:
             if isinstance(self.exception, AgentsException)
             else type(self.exception).__name__
         )
-        logger.error(
-            "run %s failed (%s, %s) and nobody asked for its result",
-            self.run_id, code, self._error_id, exc_info=self.exception,
+        level = logging.WARNING if isinstance(self.exception, _OWN_LIMITS) else logging.ERROR
+        logger.log(
+            level, "run %s failed (%s, %s)%s",
+            self.run_id, code, self._error_id, besides, exc_info=self.exception,
         )  # fmt: skip
+
+
+_OWN_LIMITS = (
+    MaxTurnsExceeded,
+    BudgetExceeded,
+    InputGuardrailTripwireTriggered,
+    OutputGuardrailTripwireTriggered,
+    ToolInputGuardrailTripwireTriggered,
+    ToolOutputGuardrailTripwireTriggered,
+)
+"""What ends a run as its program wished: no fault of anybody's."""

@@ -11,6 +11,7 @@ import logging
 from operator import itemgetter
 from typing import TYPE_CHECKING, Any
 
+from millstream.about import CURRENT_RUN
 from millstream.agent import refuse_unsupported
 from millstream.clock import CURRENT_CLOCK
 from millstream.errors import (
@@ -76,6 +77,7 @@ class Loop:
         run = self._run
         run.began = True
         CURRENT_CLOCK.set(run.config.clock)  # in this task, and in those that are started here
+        CURRENT_RUN.set(run.run_id)
         if run.tenure is not None and not await self._is_held(run.tenure):
             return
         error = await self._to_the_end()
@@ -130,6 +132,8 @@ class Loop:
             await run.fail(_audible(error))
         elif not run.progress.interruptions:
             await run.complete()
+        elif run.cancel_mode is not None:  # while those who take part were told that it waits
+            await run.end_cancelled()
         else:
             try:
                 await run.pause()
@@ -203,6 +207,8 @@ class Loop:
             if progress.interruptions and run.cancel_mode is not None:
                 progress.interruptions = []  # to be stopped is not to wait
                 raise asyncio.CancelledError
+            if is_over and run.tenure is not None:
+                await run.tenure.hear(run)
             if progress.interruptions or (is_over and run.steering.ends(OVER)):
                 return
             progress.final_output = None  # where the run had one, input came at the last moment

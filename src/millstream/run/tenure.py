@@ -10,6 +10,10 @@ Rules of this file:
    is theirs. `ActiveRun.leave_to_others` does that.
 4. A run that pauses or ends is nobody's any more with that very event (`RunStore.append`), and one that is
    handed back is let go of: nobody waits for a lease to end.
+5. Mail is looked at once more where the run has its output, before that is taken for its end, and once more
+   behind its pause. So what was told before is followed: input is answered, and who is told to stop while it
+   pauses ends. What is told while the end itself is written has no effect, and the log shows it: there is no
+   `input.added`. Input for a run that pauses stays in its mail, or waits with it, for who goes on.
 """
 
 from __future__ import annotations
@@ -24,7 +28,10 @@ from millstream.errors import (
     LogDamagedError,
     LogError,
     LogTruncatedError,
+    PositionConflictError,
+    RunClosedError,
     RunExistsError,
+    RunOwnedError,
     StaleOwnerError,
     UnknownRunError,
     UserError,
@@ -80,6 +87,33 @@ class Tenure:
             # As for the run's own task: a loop that is closed carelessly says nothing of ours.
             task._log_destroy_pending = False  # pyright: ignore[reportAttributeAccessIssue]
             self._tasks.append(task)
+
+    async def hear(self, run: ActiveRun) -> None:
+        """Follow what was told by now, also where word of it has not come yet."""
+        try:
+            self._follow(run, await self.store.mail(run.run_id, run.progress.heard))
+        except LogError as error:
+            logger.warning("run %s: its mail could not be read: %s", run.run_id, error)
+
+    async def holds_to_stop(self, run: ActiveRun) -> bool:
+        """Whether the run, which has just paused, was told to stop before that was to be seen; it is held again then.
+
+        Who tells it later finds that it waits, and ends it himself.
+        """
+        try:
+            commands = await self.store.mail(run.run_id, run.progress.heard)
+            if not any(command.kind == "cancel" for command in commands):
+                return False
+            self.epoch = await self.store.claim(
+                run.run_id, owner=self._owner, lease=self._lease, last=run.position
+            )
+        except (RunOwnedError, PositionConflictError, RunClosedError):
+            return False  # somebody goes on with it, and has its mail; or has ended it
+        except LogError as error:
+            logger.warning("run %s: its mail could not be read behind its pause: %s", run.run_id, error)
+            return False
+        self._follow(run, commands)
+        return run.cancel_mode is not None
 
     def stop(self) -> None:
         """Hear of nothing more, and renew nothing: the run is about to end, to pause, or to be left."""
@@ -163,11 +197,13 @@ class Tenure:
             first: whether it came before the run goes on here.
         """
         for command in commands:
+            if command.number <= run.progress.heard:
+                continue
             try:
                 [said] = mail.read([command], run.run_id)
                 _do(run, said, first=first)
             except LogDamagedError as error:  # those behind it are still to be followed
-                logger.error("%s. It is passed over", error)
+                logger.error("run %s: %s. It is passed over", run.run_id, error)
             except UserError as error:
                 logger.warning("run %s: command %d came too late: %s", run.run_id, command.number, error)
             run.progress.heard = command.number
@@ -179,7 +215,11 @@ def _do(run: ActiveRun, said: mail.Said, *, first: bool) -> None:
     elif isinstance(said, mail.Send):
         # Behind a pause, the calls that waited are answered first: it is no use to have approved them else.
         waited = first and run.goes_on and run.attempt is None
-        run.send(cast("list[Any]", said.items), "after_turn" if waited else said.when)
+        items = cast("list[Any]", said.items)
+        if run.is_ending and run.progress.interruptions:
+            run.steering.keep(items)
+        else:
+            run.send(items, "after_turn" if waited else said.when)
     else:
         decisions = run.progress.context_wrapper.decisions
         # A call may wait again that is the same in everything: what was decided before is of the past then.

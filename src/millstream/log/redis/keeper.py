@@ -130,7 +130,7 @@ class Keeper:
             return reply
         again = [Append(work.run_id, Packed.of(batch).beyond(last), work.epoch) for batch in lost]
         logger.warning(
-            "Run %s: the Redis server had lost positions %d to %d, which were written again. Was it killed?",
+            "run %s: the Redis server had lost positions %d to %d, which were written again. Was it killed?",
             work.run_id, last + 1, known,
         )  # fmt: skip
         return self._ask([self._appender.call(each) for each in (*again, work)])[-1]
