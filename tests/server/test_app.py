@@ -62,6 +62,9 @@ async def test_a_follower_comes_back_with_the_id_that_it_had() -> None:
 
         assert (await client.get(path, headers={"last-event-id": str(last)})).status_code == 204
         assert (await client.get(path, headers={"last-event-id": "3"})).content.startswith(b"id: 4\n")
+        # A browser that comes back asks at the address with which it began.
+        again = await client.get(path, params={"after": 1}, headers={"last-event-id": "3"})
+        assert again.content.startswith(b"id: 4\n")
         for bad in (str(last + 1), "-1", "x", "9" * 40):
             answer = await client.get(path, headers={"last-event-id": bad})
             assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_request")

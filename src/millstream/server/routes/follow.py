@@ -70,11 +70,15 @@ def stream(
 
 
 def _after(request: Request, record: RunRecord) -> int:
-    """The position that the client has: what it says itself, or what its browser says for it."""
+    """The position that the client has.
+
+    A browser that comes back says so in its header, to the address with which it once began: the header is
+    the newer one.
+    """
     told: str | None = request.headers.get("last-event-id") or None
-    if "after" in request.query_params or told is None:
-        return query_number(request, "after", 0, most=record.last)
-    return number_from(told, "Last-Event-ID", most=record.last)
+    if told is not None:
+        return number_from(told, "Last-Event-ID", most=record.last)
+    return query_number(request, "after", 0, most=record.last)
 
 
 def _wanted(request: Request) -> EntryFilter:
