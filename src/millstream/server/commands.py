@@ -1,4 +1,4 @@
-"""What a caller may ask of a server, by whichever transport: begin a run, stop it, decide over its calls, give it input.
+"""What a caller may ask of a server, by whichever transport: begin a run, follow it, stop it, decide over its calls, give it input.
 
 Each command is a struct, which is also the body of its request and a message on a WebSocket, and a function
 that does it. Who asks, and that the run is his, was seen to before.
@@ -11,13 +11,21 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import msgspec
 
 from millstream.attach import AttachedRun
+from millstream.delivery.feed import Feed
+from millstream.errors import LogGapError, UserError
 from millstream.events import CancelMode
 from millstream.server.answers import NO_AGENT, ProblemError, invalid
 from millstream.server.supervisor import Order
+from millstream.stream.filter import EntryFilter
 
 if TYPE_CHECKING:
+    from millstream.delivery.feed import Entries
     from millstream.log.store import RunRecord
     from millstream.server.service import Service
+
+
+DEEPEST = 100
+"""Levels of nesting that a follower may name."""
 
 
 class Start(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -32,6 +40,19 @@ class Start(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What becomes of the run where the answer is its stream, and the client leaves before its end."""
     max_turns: Annotated[int, msgspec.Meta(ge=1)] | None = 10
     context: dict[str, Any] | None = None
+
+
+class Follow(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
+    """Follow a run."""
+
+    after: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    """The position that the client has; without it, all is sent from the first entry on."""
+    types: list[str] | None = None
+    """The types of events that are sent, and of the model's own; all where it is left out."""
+    depth: Annotated[int, msgspec.Meta(ge=0, le=DEEPEST)] | None = None
+    """How deep a run may be nested whose entries are sent: 0 for this run alone."""
+    until: Literal["end", "pause"] = "end"
+    """Whether the stream ends where the run waits for decisions, too."""
 
 
 class Cancel(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -82,6 +103,47 @@ async def start(service: Service, caller: str, said: Start, key: str | None) -> 
         idempotency_key=key,
     )
     return await service.supervisor.begin(order)
+
+
+async def follow(service: Service, record: RunRecord, said: Follow) -> Feed | None:
+    """What is sent to one who follows a run; None where nothing is left of it for him.
+
+    Raises:
+        ProblemError: a position that the run does not have, or a type of no event.
+        LogGapError: the position is no longer held.
+    """
+    after = said.after or 0
+    if after > record.last:
+        raise ProblemError(invalid("after", f"a whole number from 0 to {record.last}"))
+    stands = record.has_ended or (said.until == "pause" and record.status == "paused")
+    if stands and after == record.last:
+        return None
+    if record.last:
+        info = await service.store.info(record.run_id)
+        if after + 1 < info.first:
+            raise LogGapError(record.run_id, after + 1, info.first)
+    return feed_of(service, record, said)
+
+
+def feed_of(service: Service, record: RunRecord, said: Follow) -> Feed:
+    """What is sent to one who follows a run from a position that it has.
+
+    Raises:
+        ProblemError: a type of no event.
+    """
+    try:
+        wanted = EntryFilter.of("follow", depth=said.depth, types=said.types or None)
+    except UserError:
+        raise ProblemError(invalid("types", "types of events that there are")) from None
+    after = said.after or 0
+    return Feed(
+        cast("Entries", AttachedRun(record.run_id, service.store).entries(after, until=said.until)),
+        record.run_id,
+        clock=service.clock,
+        after=after,
+        wanted=wanted,
+        heartbeat=service.heartbeat,
+    )
 
 
 async def cancel(service: Service, record: RunRecord, said: Cancel) -> None:

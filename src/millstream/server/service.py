@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from millstream.agent import Agent
 from millstream.context import settle
@@ -31,6 +31,14 @@ MAX_STREAMS = 2000
 """Streams that one caller may follow at a time, unless the program says otherwise."""
 MAX_BODY = 1024 * 1024
 """Bytes that the body of a request may have, unless the program says otherwise."""
+
+
+class Stream(Protocol):
+    """What is sent to one client as long as it likes: it ends where the server stops."""
+
+    async def aclose(self) -> None:
+        """Come to the end. Safe to call twice."""
+        ...
 
 
 class AgentBook:
@@ -109,7 +117,7 @@ class Service:
     """For the streams of each caller."""
     _starting: asyncio.Lock = field(default_factory=asyncio.Lock)
     _has_started: bool = False
-    _streams: set[Messages] = field(default_factory=set["Messages"])
+    _streams: set[Stream] = field(default_factory=set["Stream"])
 
     @property
     def store(self) -> RunStore:
@@ -141,23 +149,38 @@ class Service:
 
     @contextlib.contextmanager
     def streaming(self, feed: Messages, caller: str) -> Generator[None]:
-        """A stretch in which `feed` is sent to `caller`.
+        """A stretch in which `feed` is sent to `caller`, on a connection of its own.
 
         Raises:
-            ProblemError: he follows as many streams as he may.
+            ProblemError: he has as many as he may.
+        """
+        with self.connected(feed, caller), self.reading(feed):
+            yield
+
+    @contextlib.contextmanager
+    def connected(self, stream: Stream, caller: str) -> Generator[None]:
+        """A stretch in which a connection for streams is `caller`'s; `stream` is closed where the server stops.
+
+        Raises:
+            ProblemError: he has as many as he may.
         """
         with self.places.place(caller):
-            self._streams.add(feed)
+            self._streams.add(stream)
             try:
                 yield
             finally:
-                self._streams.discard(feed)
+                self._streams.discard(stream)
+
+    @contextlib.contextmanager
+    def reading(self, feed: Messages) -> Generator[None]:
+        """A stretch in which `feed` is sent."""
+        yield
 
     async def leave_streams(self) -> None:
         """Begin nothing more, and end all streams: their clients are told to come back. The runs go on."""
         self.supervisor.refuse()
-        for feed in self._streams.copy():
-            await feed.aclose()
+        for stream in self._streams.copy():
+            await stream.aclose()
 
     async def stop(self) -> None:
         """Begin nothing more, end all streams, and end or hand back what runs."""
