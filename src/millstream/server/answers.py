@@ -113,32 +113,40 @@ def answer(value: Any, status: int = 200, **headers: str) -> Response:
     )
 
 
-def problem_answer(
-    problem: Problem, error_id: str | None = None, facts: Mapping[str, Any] | None = None
-) -> Response:
+def problem_fields(problem: Problem, facts: Mapping[str, Any]) -> dict[str, Any]:
     """`problem`, for a client, with `facts` about it."""
-    fields: dict[str, Any] = {"code": problem.code, "message": problem.message}
-    fields["retryable"] = problem.retry_after is not None
-    fields.update(facts or {})
-    if error_id is not None:
-        fields["error_id"] = error_id
+    return {
+        "code": problem.code,
+        "message": problem.message,
+        "retryable": problem.retry_after is not None,
+        **facts,
+    }
+
+
+def problem_answer(problem: Problem, facts: Mapping[str, Any] | None = None) -> Response:
+    """`problem` as the answer to a request, with `facts` about it."""
     headers = {} if problem.retry_after is None else {"retry_after": str(problem.retry_after)}
-    return answer({"error": fields}, problem.status, **headers)
+    return answer({"error": problem_fields(problem, facts or {})}, problem.status, **headers)
 
 
 def answer_to_error(request: Request, error: Exception) -> Response:
-    """What a client is told of what was raised for its request; all else goes to the log."""
+    """The answer to a request for which `error` was raised."""
+    return problem_answer(*problem_of(error, f"{request.method} {request.url.path}"))
+
+
+def problem_of(error: Exception, asked: str) -> tuple[Problem, dict[str, Any]]:
+    """What a client is told of what was raised for what he `asked`, with facts about it; all else goes to the log."""
     if isinstance(error, ProblemError):
-        return problem_answer(error.problem)
+        return error.problem, {}
     if isinstance(error, ClientDisconnect):  # amid its body: nobody is there to be told
-        return problem_answer(LEFT)
+        return LEFT, {}
     found = next((problem for kind, problem in _OF_ERRORS.items() if isinstance(error, kind)), None)
     if found is not None and found.status < 500:
-        logger.debug("%s %s: %s", request.method, request.url.path, found.code, exc_info=error)
-        return problem_answer(found, facts=_facts(error))
+        logger.debug("%s: %s", asked, found.code, exc_info=error)
+        return found, _facts(error)
     error_id = f"err_{secrets.token_hex(8)}"
-    logger.error("%s %s failed (%s)", request.method, request.url.path, error_id, exc_info=error)
-    return problem_answer(found or INTERNAL, error_id)
+    logger.error("%s failed (%s)", asked, error_id, exc_info=error)
+    return found or INTERNAL, {"error_id": error_id}
 
 
 def _facts(error: Exception) -> dict[str, Any]:
