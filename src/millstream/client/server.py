@@ -114,8 +114,8 @@ class Server:
             await self.clock.sleep(wait)
 
     async def _answer(self, request: Request) -> dict[str, Any]:
-        response = await self._send(request, "application/json", silence=ANSWER_SECONDS)
-        body = await self._whole(response)
+        response = await self.send(request, "application/json", silence=ANSWER_SECONDS)
+        body = await self.whole(response)
         if not 200 <= response.status_code < 300:
             raise self._refused(request, response, body)
         try:
@@ -136,35 +136,48 @@ class Server:
             Failure: it does not do so now.
             AgentsException: it refuses.
         """
-        response = await self._send(request, EVENTS, silence=self.idle_timeout)
+        response = await self.send(request, EVENTS, silence=self.idle_timeout)
         kind = response.headers.get("content-type", "").partition(";")[0].strip().lower()
         if response.status_code == 200 and kind == EVENTS:
             return EventStream(self, response)
-        body = await self._whole(response)
+        body = await self.whole(response)
         if response.status_code == 204:
             return None
         if response.status_code == 200:
             raise Failure(f"it answered with {kind or 'nothing'}, which is no stream of events", status=200)
         raise self._refused(request, response, body)
 
-    async def _send(self, request: Request, accept: str, *, silence: float) -> httpx2.Response:
-        """Send a request; the answer, of which the body is still to be read."""
+    async def send(
+        self, request: Request, accept: str, *, silence: float, headers: Mapping[str, str] | None = None
+    ) -> httpx2.Response:
+        """Send a request; the answer, of which the body is still to be read, whatever its status is.
+
+        Args:
+            request: what is asked.
+            accept: the type of the answer.
+            silence: seconds within which it has to begin.
+            headers: in place of those that a client sends.
+
+        Raises:
+            Failure: there is none.
+            UserError: the request cannot be sent.
+        """
         client = self._client()
         # Who packs a stream holds it back until there is enough to pack.
-        headers = {"accept": accept, "accept-encoding": "identity", "cache-control": "no-store"}
+        own = {"accept": accept, "accept-encoding": "identity", "cache-control": "no-store"}
         content = None
         if request.body is not None:
             content = codec.encode(request.body)
-            headers["content-type"] = "application/json"
+            own["content-type"] = "application/json"
         if request.key is not None:
-            headers["idempotency-key"] = request.key
+            own["idempotency-key"] = request.key
         if request.after:
-            headers["last-event-id"] = str(request.after)
+            own["last-event-id"] = str(request.after)
         built = client.build_request(
             request.method,
             self._url.copy_with(raw_path=self._url.raw_path.rstrip(b"/") + request.path.encode()),
             params=dict(request.query) or None,
-            headers=self._headers | headers,
+            headers={**self._headers, **own, **(headers or {})},
             content=content,
             timeout=httpx2.Timeout(None, connect=CONNECT_SECONDS),
         )
@@ -174,8 +187,12 @@ class Server:
         except httpx2.TransportError as error:
             raise _failure_of(error) from error
 
-    async def _whole(self, response: httpx2.Response) -> bytes:
-        """The body of an answer that does not stream."""
+    async def whole(self, response: httpx2.Response) -> bytes:
+        """The body of an answer that does not stream.
+
+        Raises:
+            Failure: it broke off, or is too long.
+        """
         body = b""
         silent = Failure(f"its answer broke off for {ANSWER_SECONDS:g} s", status=response.status_code)
         try:

@@ -48,6 +48,8 @@ class SseParser:
         """What to come back with: the id of the last event that was given."""
         self.retry: int | None = None
         """Milliseconds after which the server wants to be asked again, once it has said so."""
+        self.comments = 0
+        """Lines of comments so far: by these a server says that it is there."""
         self._max_event = max_event
         self._rest = bytearray()
         """The beginning of a line."""
@@ -106,6 +108,9 @@ class SseParser:
 
     def _line(self, line: bytes) -> None:
         name, colon, value = line.partition(b":")
+        if not name:
+            self.comments += 1
+            return
         if colon:
             value = value.removeprefix(b" ")
         text = value.decode("utf-8", "replace")
