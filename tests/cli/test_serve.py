@@ -85,11 +85,11 @@ class Stream:
 
 
 @contextlib.contextmanager
-def serving(folder: Path, *arguments: str) -> Iterator[Served]:
+def serving(folder: Path, *arguments: str, app: str = "app.py") -> Iterator[Served]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [*PROGRAM, "serve", "app.py", "--port", str(port), "--drain", "0.5", *arguments]
+    command = [*PROGRAM, "serve", app, "--port", str(port), "--drain", "0.5", *arguments]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8"
     )
@@ -167,6 +167,32 @@ def test_another_address_is_not_served_without_a_word_on_who_may_use_it(folder: 
     assert refused.code == 2
     assert "0.0.0.0 can be reached from other machines" in refused.err
     assert "--insecure" in refused.err
+
+
+OWN = """
+from millstream.server import create_app
+
+
+async def by_name(connection):
+    return connection.headers.get("x-name")
+
+
+app = create_app(agent, access=by_name, log="memory:")
+"""
+
+
+def test_an_application_says_itself_who_may_and_where_its_runs_are(folder: Path) -> None:
+    with (folder / "app.py").open("a") as file:
+        file.write(OWN)
+
+    with serving(folder, "--host", "0.0.0.0", app="app.py:app") as served:
+        refused = served.ask("GET", "/runs")
+    told = millstream("serve", "app.py:app", "--store", "sqlite:///runs.db", cwd=folder)
+
+    assert refused["error"]["code"] == "unauthorized"
+    assert not (folder / "millstream.db").exists()
+    assert told.code == 2
+    assert "an application was made with its own log" in told.err
 
 
 @pytest.mark.parametrize(

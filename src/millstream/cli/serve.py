@@ -23,7 +23,7 @@ examples:
   millstream serve app.py:planner --port 8080
   millstream serve app.py --store redis://localhost:6379/0 --workers 4
   millstream serve app.py --reload           anew whenever a file changes; no run is lost
-  millstream serve app.py:app                an application made by create_app(..., access=...)
+  millstream serve app.py:app                an application made by create_app(..., access=..., log=...)
 
 then, from another terminal:
   curl -N http://127.0.0.1:7420/runs -H 'content-type: application/json' \\
@@ -50,7 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=_workers, default=1, metavar="N", help="processes (default 1)")
     parser.add_argument("--reload", action="store_true", help="start anew when a Python file changes")
     parser.add_argument(
-        "--drain", type=_seconds, default=10.0, metavar="S", help="seconds that runs have to end (default 10)"
+        "--drain", type=_seconds, metavar="S", help="seconds that runs have to end (default 10)"
     )
     parser.add_argument(
         "--insecure", action="store_true", help="let everybody use it who can reach it, on any address"
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         from millstream.errors import MissingExtraError
 
         raise MissingExtraError("millstream serve", "server") from error
+    from millstream.agent import Agent
     from millstream.log.address import shown, store_of
 
     served = Served(
@@ -77,13 +78,16 @@ def run(args: argparse.Namespace) -> int:
         drain=args.drain,
         is_open=args.insecure,
     )
-    load(served.app)
-    # Says what is wrong with it before anything is started; the server in this process has the same one.
-    asyncio.run(store_of("--store", served.store).check())
+    if isinstance(load(served.app), Agent):
+        _check_address(args)
+        # Says what is wrong with it before anything is started; the server in this process has the same one.
+        asyncio.run(store_of("--store", served.store).check())
+        runs = f"runs in {shown(served.store)}"
+    else:
+        _check_application(args)
+        runs = "an application of its own"
     served.to_environment()
-    say(
-        f"serving {args.app} on http://{_shown(args.host)}:{args.port} (runs in {shown(served.store)}; Ctrl-C stops)"
-    )
+    say(f"serving {args.app} on http://{_shown(args.host)}:{args.port} ({runs}; Ctrl-C stops)")
     # The HTTP server sends itself the signal again that it was stopped by, when all is done.
     signal.signal(signal.SIGTERM, _is_done)
     try:
@@ -109,8 +113,6 @@ def _is_done(number: int, frame: FrameType | None) -> None:
 
 
 def _check(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
-    from millstream.server.access import is_loopback
-
     if args.reload and args.workers > 1:
         raise Problem("--reload goes with one worker.", "leave out --workers while you develop.")
     store: str = args.store or environment.get(VARIABLE) or STORE
@@ -118,12 +120,26 @@ def _check(args: argparse.Namespace, environment: Mapping[str, str]) -> None:
         raise Problem(
             "several workers cannot share memory:.", "name a file or a server: --store sqlite:///runs.db."
         )
+
+
+def _check_address(args: argparse.Namespace) -> None:
+    from millstream.server.access import is_loopback
+
     if not is_loopback(args.host) and not args.insecure:
         raise Problem(
             f"{args.host} can be reached from other machines, and whoever reaches this server could use it.",
-            "serve an application that says who may: app = create_app(agent, access=...), in an ASGI server of your own; "
+            "serve an application that says who may: app = create_app(agent, access=...), as app.py:app; "
             "or say --insecure, behind something that lets through only who may pass.",
         )
+
+
+def _check_application(args: argparse.Namespace) -> None:
+    for given, name in ((args.store, "--store"), (args.insecure, "--insecure")):
+        if given:
+            raise Problem(
+                f"{name} says nothing to {args.app}: an application was made with its own log and access.",
+                f"leave out {name}, or name an agent.",
+            )
 
 
 def _shown(host: str) -> str:

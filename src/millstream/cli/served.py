@@ -36,7 +36,8 @@ class Served:
     app: str
     """Names the application: `app.py`, `app.py:name` or `module:name`."""
     store: str
-    drain: float
+    drain: float | None
+    """Seconds that runs have to end; None for what the application says."""
     is_open: bool = False
     """Whether everybody may use it who can reach it."""
 
@@ -55,11 +56,11 @@ def application() -> Any:
     served = Served.from_environment()
     found = load(served.app)
     if not isinstance(found, Starlette):
-        found = create_app(
-            found, access=OPEN if served.is_open else LOCAL, log=served.store, drain=served.drain
-        )
+        found = create_app(found, access=OPEN if served.is_open else LOCAL, log=served.store)
     service: Service | None = getattr(found.state, "service", None)
     if service is not None:
+        if served.drain is not None:
+            service.drain = served.drain
         found.router.lifespan_context = _ending_streams_first(found.router.lifespan_context, service)
     return found
 
