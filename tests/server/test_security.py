@@ -12,7 +12,7 @@ from starlette.requests import HTTPConnection
 from millstream import Agent, MemoryLog, RunHooks, input_guardrail, tool
 from millstream.errors import ModelResponseError
 from millstream.server import LOCAL, OPEN, create_app
-from millstream.server.app import ROUTES
+from millstream.server.table import ENDPOINTS
 from millstream.testing import CANARY, ScriptedModel, function_call
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked
@@ -28,9 +28,11 @@ def agent(*steps: Any, **options: Any) -> Agent[Any]:
     return Agent(name="A", model=ScriptedModel(steps or ["Hello there."]), **options)
 
 
+ROUTES = [(each.method, each.path, each.name) for each in ENDPOINTS if not each.is_open]
+
 # --- callers ----------------------------------------------------------------------------------
 
-OF_NO_RUN = {"start", "runs"}
+OF_NO_RUN = {"start", "runs", "probe"}
 BODIES: dict[str, Any] = {
     "start": {"input": "Hi"},
     "runs": None,
@@ -40,13 +42,14 @@ BODIES: dict[str, Any] = {
     "cancel": {},
     "decide": {"call_id": "c1", "approved": True},
     "input": {"input": "mine"},
+    "probe": None,
 }
 """By the name of a route, what is sent to it."""
 
 
 def test_every_route_has_its_row_here() -> None:
-    assert {name for _, _, name, _ in ROUTES} == set(BODIES)
-    assert {name for _, path, name, _ in ROUTES if "{run_id}" not in path} == OF_NO_RUN
+    assert {name for _, _, name in ROUTES} == set(BODIES)
+    assert {name for _, path, name in ROUTES if "{run_id}" not in path} == OF_NO_RUN
 
 
 async def paused_run(client: httpx2.AsyncClient) -> str:
@@ -71,7 +74,7 @@ async def test_no_route_tells_another_caller_of_a_run_or_lets_him_touch_it() -> 
         run_id = await paused_run(client)
         before = await log.record(run_id)
         of_none = f"run_{'0' * 32}"
-        for method, path, name, _ in ROUTES:
+        for method, path, name in ROUTES:
             if name in OF_NO_RUN:
                 continue
             hers, nobodys = [
@@ -108,7 +111,7 @@ async def test_who_may_not_use_a_server_is_told_the_same_by_every_route() -> Non
         run_id = await paused_run(client)
         answers = [
             await client.request(method, path.format(run_id=each), json=BODIES[name])
-            for method, path, name, _ in ROUTES
+            for method, path, name in ROUTES
             for each in (run_id, "x")
         ]
 
@@ -122,7 +125,7 @@ async def test_a_page_of_another_origin_changes_nothing() -> None:
         run_id = await paused_run(client)
         before = await log.record(run_id)
         for origin in ("https://evil.example", "null", "", str(client.base_url) + ".evil.example"):
-            for method, path, name, _ in ROUTES:
+            for method, path, name in ROUTES:
                 where, query = path.format(run_id=run_id), {"until": "pause"}
                 headers = ANN | {"origin": origin}
                 answer = await client.request(method, where, params=query, json=BODIES[name], headers=headers)
@@ -218,7 +221,7 @@ async def all_answers(client: httpx2.AsyncClient) -> bytes:
         await events_of(client, run_id)
         got += [
             await client.request(method, path.format(run_id=run_id), json=BODIES[name])
-            for method, path, name, _ in sorted(ROUTES, key=lambda route: route[0] == "DELETE")
+            for method, path, name in sorted(ROUTES, key=lambda route: route[0] == "DELETE")
         ]
     return b"".join(repr(each.headers).encode() + each.content for each in got)
 
@@ -373,7 +376,7 @@ async def test_options_and_head_tell_no_more_than_get() -> None:
     async with serving(app) as client:
         run_id = (await client.post("/runs", json={"input": "Hi"})).json()["run_id"]
         head = await client.head(f"/runs/{run_id}/events")  # of a run that has no end yet
-        options = [await client.options(path.format(run_id=run_id)) for _, path, _, _ in ROUTES]
+        options = [await client.options(path.format(run_id=run_id)) for _, path, _ in ROUTES]
         trace = await client.request("TRACE", "/runs")
         go_on.set()
         await events_of(client, run_id)

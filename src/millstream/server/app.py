@@ -5,30 +5,28 @@ from __future__ import annotations
 import contextlib
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 
-from millstream.about import __version__
 from millstream.config import RunConfig
 from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
-from millstream.errors import LogError, UserError
+from millstream.errors import UserError
 from millstream.log.address import store_of
 from millstream.recovery import MAX_ATTEMPTS, Recovery
 from millstream.server.answers import (
     NO_ROUTE,
     TOO_MANY_STREAMS,
     WRONG_METHOD,
-    answer,
     answer_to_error,
     problem_answer,
 )
 from millstream.server.places import Places
-from millstream.server.routes import acting, follow, runs
 from millstream.server.service import MAX_BODY, MAX_STREAMS, AgentBook, Agents, Service
 from millstream.server.supervisor import MAX_RUNS, Supervisor
+from millstream.server.table import ENDPOINTS
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -38,21 +36,7 @@ if TYPE_CHECKING:
     from millstream.log.store import RunStore
     from millstream.recovery import ContextOf, SessionOf
     from millstream.server.access import Access
-
-Handler: TypeAlias = "Callable[[Request, Service], Awaitable[Response]]"
-"""Answers a request."""
-
-ROUTES: tuple[tuple[str, str, str, Handler], ...] = (
-    ("POST", "/runs", "start", runs.start),
-    ("GET", "/runs", "runs", runs.listing),
-    ("GET", "/runs/{run_id}", "run", runs.show),
-    ("DELETE", "/runs/{run_id}", "delete", runs.delete),
-    ("GET", "/runs/{run_id}/events", "events", follow.follow),
-    ("POST", "/runs/{run_id}/cancel", "cancel", acting.cancel),
-    ("POST", "/runs/{run_id}/decisions", "decide", acting.decide),
-    ("POST", "/runs/{run_id}/input", "input", acting.give_input),
-)
-"""Method, path, name and handler of everything that has to do with runs."""
+    from millstream.server.endpoint import Endpoint
 
 
 def create_app(
@@ -152,49 +136,21 @@ def _application(service: Service) -> Starlette:
             await service.stop()
 
     routes = [
-        Route(path, _endpoint(handler, service), methods=[method], name=name)
-        for method, path, name, handler in ROUTES
-    ]
-    routes += [
-        Route("/health", _health, name="health"),
-        Route("/ready", _endpoint(_ready, service), name="ready"),
-        Route("/version", _version, name="version"),
+        Route(each.path, _route(each, service), methods=[each.method], name=each.name) for each in ENDPOINTS
     ]
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_here})
     app.state.service = service
     return app
 
 
-def _endpoint(handler: Handler, service: Service) -> Callable[[Request], Awaitable[Response]]:
-    async def endpoint(request: Request) -> Response:
+def _route(endpoint: Endpoint[Any, Any, Any], service: Service) -> Callable[[Request], Awaitable[Response]]:
+    async def route(request: Request) -> Response:
         try:
-            await service.start()
-            return await handler(request, service)
+            return await endpoint.handler(await endpoint.ask(request, service))
         except Exception as error:
             return answer_to_error(request, error)
 
-    return endpoint
-
-
-async def _health(request: Request) -> Response:
-    """That the process answers."""
-    return answer({"status": "ok"})
-
-
-async def _ready(request: Request, service: Service) -> Response:
-    """Whether runs can be begun: the store is there, and the server is not stopping."""
-    try:
-        await service.store.check()
-    except LogError:
-        return answer({"status": "no store"}, 503, retry_after="5")
-    if service.supervisor.is_stopping:
-        return answer({"status": "stopping"}, 503, retry_after="2")
-    return answer({"status": "ready", "runs": service.supervisor.live_runs})
-
-
-async def _version(request: Request) -> Response:
-    """Which version this is."""
-    return answer({"name": "millstream", "version": __version__})
+    return route
 
 
 async def _not_here(request: Request, error: Exception) -> Response:

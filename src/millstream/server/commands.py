@@ -114,7 +114,7 @@ async def follow(service: Service, record: RunRecord, said: Follow) -> Feed | No
     """
     after = said.after or 0
     if after > record.last:
-        raise ProblemError(invalid("after", f"a whole number from 0 to {record.last}"))
+        raise ProblemError(invalid("The position", f"a whole number from 0 to {record.last}"))
     stands = record.has_ended or (said.until == "pause" and record.status == "paused")
     if stands and after == record.last:
         return None

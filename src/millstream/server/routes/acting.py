@@ -4,33 +4,46 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import msgspec
+
 from millstream.server import commands
 from millstream.server.answers import answer
-from millstream.server.reading import asked_run, body_of
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
     from starlette.responses import Response
 
-    from millstream.server.service import Service
+    from millstream.server.endpoint import Asked
 
 
-async def cancel(request: Request, service: Service) -> Response:
+class Taken(msgspec.Struct):
+    """What was said is kept with the run, which does it."""
+
+    run_id: str
+
+
+class Decided(Taken):
+    """The decision is kept with the run."""
+
+    waiting: list[str]
+    """The ids of the calls that wait still. Where none does, the run goes on."""
+
+
+async def cancel(asked: Asked[commands.Cancel]) -> Response:
     """Stop a run. May be said any number of times."""
-    record = await asked_run(request, service)
-    await commands.cancel(service, record, await body_of(request, service, commands.Cancel))
-    return answer({"run_id": record.run_id}, 202)
+    record = await asked.run()
+    await commands.cancel(asked.service, record, asked.body)
+    return answer(Taken(record.run_id), 202)
 
 
-async def decide(request: Request, service: Service) -> Response:
+async def decide(asked: Asked[commands.Decide]) -> Response:
     """Decide over a call that waits. The run goes on when nothing waits any more."""
-    record = await asked_run(request, service)
-    waiting = await commands.decide(service, record, await body_of(request, service, commands.Decide))
-    return answer({"run_id": record.run_id, "waiting": waiting}, 202)
+    record = await asked.run()
+    waiting = await commands.decide(asked.service, record, asked.body)
+    return answer(Decided(record.run_id, waiting), 202)
 
 
-async def give_input(request: Request, service: Service) -> Response:
+async def give_input(asked: Asked[commands.Input]) -> Response:
     """Give a run more input."""
-    record = await asked_run(request, service)
-    await commands.give_input(service, record, await body_of(request, service, commands.Input))
-    return answer({"run_id": record.run_id}, 202)
+    record = await asked.run()
+    await commands.give_input(asked.service, record, asked.body)
+    return answer(Taken(record.run_id), 202)

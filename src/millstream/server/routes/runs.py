@@ -2,87 +2,150 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any, Self
+
+import msgspec
 
 from millstream.attach import AttachedRun
 from millstream.errors import UserError
 from millstream.log.store import RunStatus
 from millstream.server import commands
-from millstream.server.answers import ProblemError, answer, invalid
-from millstream.server.reading import asked_run, body_of, caller_of, query_number, record_of
-from millstream.server.routes.follow import stream
+from millstream.server.answers import answer
+from millstream.server.reading import record_of
+from millstream.server.routes.follow import Following, streamed
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
     from millstream.log.store import RunRecord
-    from millstream.server.service import Service
+    from millstream.server.endpoint import Asked
 
 LISTED = 100
 """Runs that one listing has at most."""
 
 
-async def start(request: Request, service: Service) -> Response:
+class StartHeaders(msgspec.Struct):
+    """What the headers of a start may say."""
+
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=255)] | None = msgspec.field(
+        name="Idempotency-Key", default=None
+    )
+    """Of requests with one key, the first begins a run, and all are answered by that run."""
+
+
+class Listing(msgspec.Struct):
+    """Which runs are listed."""
+
+    limit: Annotated[int, msgspec.Meta(ge=0, le=LISTED)] = 20
+    """How many at most."""
+    status: list[RunStatus] = []
+    """Those that stand so; all where none is named."""
+    before: str | None = None
+    """Those older than this run."""
+
+
+class RunShown(msgspec.Struct, kw_only=True):
+    """A run, as clients see it."""
+
+    run_id: str
+    agent: str
+    """The name of its first agent."""
+    status: RunStatus
+    code: str | None
+    """Why it failed, where it did."""
+    created: float
+    """When, in seconds since the epoch; as is `updated`."""
+    updated: float
+    """When anything was written to it last."""
+    position: int
+    """The last position of its stream."""
+    attempts: int
+    """How many owners it has had."""
+    is_owned: bool
+    """Whether somebody drives it at this moment."""
+
+    @classmethod
+    def of(cls, record: RunRecord, **more: Any) -> Self:
+        """What of `record` is shown, and `more`."""
+        return cls(
+            run_id=record.run_id,
+            agent=record.agent,
+            status=record.status,
+            code=record.code,
+            created=record.created,
+            updated=record.updated,
+            position=record.last,
+            attempts=record.epoch,
+            is_owned=record.is_owned,
+            **more,
+        )
+
+
+class RunStanding(RunShown, kw_only=True):
+    """A run, and what it waits for."""
+
+    waiting: list[str]
+    """The ids of the calls that wait for a decision, where it is paused."""
+
+
+class Runs(msgspec.Struct):
+    """Runs of the caller."""
+
+    runs: list[RunShown]
+    """The newest first."""
+
+
+class Deleted(msgspec.Struct):
+    """A run that is forgotten."""
+
+    deleted: str
+    """Its id."""
+
+
+async def start(asked: Asked[commands.Start, Following, StartHeaders]) -> Response:
     """Begin a run. The answer is its record (202), or its stream."""
-    caller = await caller_of(request, service.access)
-    said = await body_of(request, service, commands.Start)
-    streams = said.stream or _wants_stream(request)
+    service = asked.service
+    streams = asked.body.stream or _wants_stream(asked.request)
     if streams:
-        service.places.check(caller)  # before a run is begun that is then not told of
-    record = await commands.start(service, caller, said, request.headers.get("idempotency-key"))
+        service.places.check(asked.caller)  # before a run is begun that is then not told of
+    record = await commands.start(service, asked.caller, asked.body, asked.headers.key)
     if streams:
-        return stream(request, service, record, after=0, on_disconnect=said.on_disconnect)
-    return answer(shown(record), 202, location=request.url_for("run", run_id=record.run_id).path)
+        feed = commands.feed_of(service, record, msgspec.structs.replace(asked.query, after=0))
+        left = asked.body.on_disconnect
+        return streamed(feed, asked.caller, service, named=asked.query.named, on_disconnect=left)
+    where = asked.request.url_for("run", run_id=record.run_id).path
+    return answer(RunShown.of(record), 202, location=where)
 
 
 def _wants_stream(request: Request) -> bool:
     return "text/event-stream" in request.headers.get("accept", "")
 
 
-async def show(request: Request, service: Service) -> Response:
+async def show(asked: Asked) -> Response:
     """What is known of a run; of one that is paused, which calls wait."""
-    record = await asked_run(request, service)
-    told = shown(record)
+    record = await asked.run()
+    waiting: list[str] = []
     if record.status == "paused":
-        told["waiting"] = await AttachedRun(record.run_id, service.store).waiting()
-    return answer(told)
+        waiting = await AttachedRun(record.run_id, asked.service.store).waiting()
+    return answer(RunStanding.of(record, waiting=waiting))
 
 
-async def listing(request: Request, service: Service) -> Response:
+async def listing(asked: Asked[None, Listing]) -> Response:
     """The caller's runs, the newest first."""
-    caller = await caller_of(request, service.access)
-    limit = query_number(request, "limit", 20, most=LISTED)
-    statuses: list[Any] = request.query_params.getlist("status")
-    known = RunStatus.__args__
-    if not set(statuses) <= set(known):
-        raise ProblemError(invalid("status", "one of " + ", ".join(known)))
-    before = request.query_params.get("before")
-    if before is not None:
-        await record_of(before, service.store, caller)
-    records = await service.store.runs(caller=caller, statuses=statuses, limit=limit, before=before)
-    return answer({"runs": [shown(record) for record in records]})
+    store, query = asked.service.store, asked.query
+    if query.before is not None:
+        await record_of(query.before, store, asked.caller)
+    records = await store.runs(
+        caller=asked.caller, statuses=query.status, limit=query.limit, before=query.before
+    )
+    return answer(Runs([RunShown.of(record) for record in records]))
 
 
-async def delete(request: Request, service: Service) -> Response:
+async def delete(asked: Asked) -> Response:
     """Forget a run that has ended."""
-    record = await asked_run(request, service)
+    record = await asked.run()
     if not record.has_ended:
         raise UserError(f"Run {record.run_id} is {record.status}: stop it before it is forgotten.")
-    await service.store.delete(record.run_id)
-    return answer({"deleted": record.run_id})
-
-
-def shown(record: RunRecord) -> dict[str, Any]:
-    """A record, as clients see it."""
-    return {
-        "run_id": record.run_id,
-        "agent": record.agent,
-        "status": record.status,
-        "code": record.code,
-        "created": record.created,
-        "updated": record.updated,
-        "position": record.last,
-        "attempts": record.epoch,
-        "is_owned": record.is_owned,
-    }
+    await asked.service.store.delete(record.run_id)
+    return answer(Deleted(record.run_id))
