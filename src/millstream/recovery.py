@@ -20,6 +20,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from millstream import metrics
 from millstream.agent import Agent
 from millstream.attach import AttachedRun
 from millstream.config import RunConfig
@@ -219,6 +220,7 @@ class Recovery:
         record, attempt = claimed.record, None
         if record.last:
             attempt = RunAttempt(number=claimed.past.attempts + 2, resumed_from=record.checkpoint_at)
+            metrics.add(metrics.TAKEOVERS)
         config = replace(self.run_config, log=self.log, caller=record.caller, idempotency_key=None)
         return take_over_run(
             agent,

@@ -116,6 +116,11 @@ class Feed:
         self.is_over = False
         """Whether the last message was given."""
 
+    @property
+    def passed(self) -> int:
+        """The position that it has come to: what is behind that was not given yet."""
+        return self._passed
+
     async def next(self) -> list[Message] | None:
         """What is to be sent next, all that is ready: waits for it. None at the end.
 

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from millstream import metrics
+
+if TYPE_CHECKING:
+    from millstream.metrics import Transport
 
 logger = logging.getLogger("millstream")
 
@@ -13,8 +18,9 @@ class TookNothingError(Exception):
     """The client took nothing of what it was sent for as long as it may."""
 
 
-def log_let_go(run_id: str, seconds: float) -> None:
-    """Say that a client was let go because it took nothing."""
+def log_let_go(run_id: str, seconds: float, transport: Transport) -> None:
+    """Say that a client was let go because it took nothing, and count it."""
+    metrics.add(metrics.DROPPED, 1, {"millstream.transport": transport})
     logger.warning("run %s: a client took nothing for %g s and was let go; it may resume", run_id, seconds)
 
 

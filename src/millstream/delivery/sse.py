@@ -270,7 +270,7 @@ async def send_stream(
         else:
             await send_body(pieces, receive, send, clock=clock, send_timeout=send_timeout)
     except TookNothingError:
-        log_let_go(run_id, send_timeout)
+        log_let_go(run_id, send_timeout, "sse")
     except OSError:  # what servers raise where the client is gone
         pass
 

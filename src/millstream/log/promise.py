@@ -127,6 +127,11 @@ class EventLog(ABC):
         """`info` where that is known without waiting, and the run is: a log whose reads take their time says None."""
         return None
 
+    def known_end(self, run_id: str) -> int:
+        """The last position of a run that this process knows of without asking; 0 where it knows nothing. Safe in any thread."""
+        known = self.info_nowait(run_id)
+        return 0 if known is None else known.last
+
     @abstractmethod
     async def trim(self, run_id: str, first: int) -> None:
         """Forget the positions before `first`. Who asks for one of them gets a `LogGapError`."""

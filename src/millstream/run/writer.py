@@ -18,7 +18,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from millstream import codec
+from millstream import codec, metrics
 from millstream.clock import SYSTEM_CLOCK
 from millstream.events import ModelCompleted, RawResponsesStreamEvent, RunItemStreamEvent, Stamp
 from millstream.log.promise import Batch
@@ -224,7 +224,14 @@ class Writer:
         """Encode what a program could still change."""
         for event in payloads:
             if not isinstance(event, bytes) and event.type in _MUTABLE:
-                codec.log_bad_fields(logger, event.seal(), event.type, self._progress.run_id)
+                bad = event.seal()
+                codec.log_bad_fields(logger, bad, event.type, self._progress.run_id)
+                for each in bad:
+                    metrics.add(
+                        metrics.BAD_FIELDS,
+                        1,
+                        {"millstream.event.type": event.type, "millstream.value.type": each.type},
+                    )
 
     def stamp(self) -> Stamp:
         """The envelope of what is written now."""

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from millstream.clock import Clock
     from millstream.delivery.feed import Messages
     from millstream.log.store import RunRecord, RunStore
+    from millstream.metrics import Transport
     from millstream.recovery import AgentOf
     from millstream.server.access import Access
     from millstream.server.places import Places
@@ -154,7 +155,7 @@ class Service:
         Raises:
             ProblemError: he has as many as he may.
         """
-        with self.connected(feed, caller), self.reading(feed):
+        with self.connected(feed, caller), self.reading(feed, "sse"):
             yield
 
     @contextlib.contextmanager
@@ -172,9 +173,10 @@ class Service:
                 self._streams.discard(stream)
 
     @contextlib.contextmanager
-    def reading(self, feed: Messages) -> Generator[None]:
+    def reading(self, feed: Messages, transport: Transport) -> Generator[None]:
         """A stretch in which `feed` is sent."""
-        yield
+        with self.supervisor.observed.stream(feed, transport):
+            yield
 
     async def leave_streams(self) -> None:
         """Begin nothing more, and end all streams: their clients are told to come back. The runs go on."""

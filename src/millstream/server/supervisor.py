@@ -26,6 +26,7 @@ from millstream.recovery import Recovery, submit
 from millstream.run.input import check_input
 from millstream.run.state import RunProgress, new_run_id
 from millstream.server.answers import TOO_MANY_RUNS
+from millstream.server.observed import Observed
 from millstream.server.places import Places
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ class Supervisor:
     ) -> None:
         self._recovery = recovery
         self._retention = retention
+        self.observed = Observed(recovery.log, recovery.run_config.clock)
         self._runs: dict[str, RunResultStreaming] = {}
         self._places = Places(max_runs, TOO_MANY_RUNS)
         self._looking: asyncio.Task[None] | None = None
@@ -132,6 +134,7 @@ class Supervisor:
         """
         if self._is_stopping:
             raise ServerStoppingError("This server is stopping and begins no runs. Ask again in a moment.")
+        asked = self._recovery.run_config.clock.monotonic()
         progress = RunProgress(
             run_id=new_run_id(),
             input=check_input(order.input),
@@ -144,7 +147,7 @@ class Supervisor:
                 self.store, progress, caller=order.caller, idempotency_key=order.idempotency_key
             )
             if record.run_id == progress.run_id:
-                self._keep(await self._recovery.one(record.run_id), order.caller)
+                self._keep(await self._recovery.one(record.run_id), order.caller, asked)
         return record
 
     async def resume(self, run_id: str, caller: str) -> bool:
@@ -157,16 +160,20 @@ class Supervisor:
             return False
         return True
 
-    def _keep(self, run: RunResultStreaming | None, caller: str | None = None) -> None:
-        """Have `run` until it is over, in a place of `caller`, where he asked for it here."""
+    def _keep(
+        self, run: RunResultStreaming | None, caller: str | None = None, asked: float | None = None
+    ) -> None:
+        """Have `run` until it is over, in a place of `caller`, where he asked for it here, and when it was `asked` for."""
         task = None if run is None else run.run_loop_task
         if run is None or task is None:
             return
         self._runs[run.run_id] = run
+        tell_end = self.observed.run(run, asked)
         if caller is not None:
             self._places.take(caller)
 
         def over(_: object) -> None:
+            tell_end()
             if caller is not None:
                 self._places.free(caller)
             if self._runs.get(run.run_id) is run:

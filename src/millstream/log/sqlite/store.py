@@ -92,6 +92,10 @@ class SQLiteLog(RunStore):
         """A cursor behind position `after`."""
         return self._tails.cursor(run_id, after)
 
+    def known_end(self, run_id: str) -> int:
+        """The last position that this process knows of."""
+        return self._tails.last(run_id)
+
     async def info(self, run_id: str) -> LogInfo:
         """How far the log reaches."""
         return await self._reader.ask(lambda look: look.info(run_id))
