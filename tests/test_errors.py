@@ -11,6 +11,7 @@ from millstream import errors
 from millstream.agent import Agent
 from millstream.errors import (
     AgentsException,
+    ConversationBusyError,
     IdempotencyError,
     InputGuardrailTripwireTriggered,
     LogBrokenError,
@@ -31,6 +32,7 @@ from millstream.errors import (
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
     ToolTimeoutError,
+    UnknownConversationError,
     UnknownRunError,
     UserError,
     public_error,
@@ -57,6 +59,8 @@ MADE_OTHERWISE: dict[type[AgentsException], tuple[Any, ...]] = {
     MCPServerError: (CANARY, CANARY),
     RunFailedError: (CANARY, "internal", "The run failed."),
     IdempotencyError: (CANARY, CANARY),
+    ConversationBusyError: (CANARY, CANARY),
+    UnknownConversationError: (CANARY,),
 }
 FAMILY: list[type[AgentsException]] = [
     cls
@@ -162,6 +166,9 @@ def test_errors_carry_data_as_attributes() -> None:
     assert (gap.run_id, gap.requested, gap.first) == ("run_1", 3, 7)
     assert "after=6" in str(gap)
     assert UnknownRunError("run_1").run_id == "run_1"
+    assert UnknownConversationError("chat").conversation == "chat"
+    busy = ConversationBusyError("chat", "run_1")
+    assert (busy.conversation, busy.run_id) == ("chat", "run_1")
     assert LogBrokenError("run_1").run_id == "run_1"
 
 

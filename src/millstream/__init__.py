@@ -63,6 +63,7 @@ from millstream.errors import (
     AttemptsExhaustedError,
     BudgetExceeded,
     CommandConflictError,
+    ConversationBusyError,
     DecodeError,
     DuplicateToolError,
     IdempotencyError,
@@ -109,6 +110,7 @@ from millstream.errors import (
     ToolInputGuardrailTripwireTriggered,
     ToolOutputGuardrailTripwireTriggered,
     ToolTimeoutError,
+    UnknownConversationError,
     UnknownModelError,
     UnknownRunError,
     UserError,
@@ -184,7 +186,7 @@ from millstream.items import (
     ToolCallOutputItem,
     TResponseInputItem,
 )
-from millstream.log import EventLog, MemoryLog, RunRecord, RunStatus, RunStore, SQLiteLog
+from millstream.log import ConversationRecord, EventLog, MemoryLog, RunRecord, RunStatus, RunStore, SQLiteLog
 from millstream.log.address import open_log
 from millstream.models import (
     Model,
@@ -301,6 +303,8 @@ __all__ = [
     "CallModelData",
     "CodeInterpreterTool",
     "CommandConflictError",
+    "ConversationBusyError",
+    "ConversationRecord",
     "CustomSpanData",
     "DecodeError",
     "DuplicateToolError",
@@ -486,6 +490,7 @@ __all__ = [
     "Trace",
     "TracingProcessor",
     "TurnSpanData",
+    "UnknownConversationError",
     "UnknownModelError",
     "UnknownRunError",
     "Usage",

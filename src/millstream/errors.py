@@ -46,6 +46,8 @@
     │   ├── RunExistsError                 a run of that id is there already
     │   ├── IdempotencyError               a key that was used for another request
     │   ├── CommandConflictError           something else was said under that key before
+    │   ├── ConversationBusyError          a conversation of which a run is going
+    │   ├── UnknownConversationError       no conversation of that id in this log
     │   └── UnknownRunError                no run of that id in this log
     ├── RecoveryError                      a run whose process died cannot be gone on with
     │   ├── NotResumableError              its context is not kept, or its agent is not there
@@ -540,6 +542,33 @@ class IdempotencyError(LogError):
 
 class CommandConflictError(LogError):
     """Something else was said to the run before, where one thing may be said once."""
+
+
+class ConversationBusyError(LogError):
+    """A run of the conversation is going: another one waits for its end. One that is paused is going, too.
+
+    Attributes:
+        conversation: the id of the conversation.
+        run_id: the run that is going.
+    """
+
+    code = "conversation_busy"
+    retryable = True
+
+    def __init__(self, conversation: str, run_id: str) -> None:
+        self.conversation = conversation
+        self.run_id = run_id
+        super().__init__(
+            f"Run {run_id} of the conversation {conversation!r} is going: wait for its end, or stop it first."
+        )
+
+
+class UnknownConversationError(LogError):
+    """The log holds no conversation of that id of that caller's."""
+
+    def __init__(self, conversation: str) -> None:
+        self.conversation = conversation
+        super().__init__(f"No conversation {conversation!r} in this log.")
 
 
 class UnknownRunError(LogError):

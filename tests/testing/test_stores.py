@@ -1,6 +1,7 @@
 """`check_store` finds what is wrong with a store, and says which clause is broken."""
 
 import asyncio
+import contextlib
 from collections.abc import Collection, Sequence
 from dataclasses import replace
 from typing import Any
@@ -8,6 +9,7 @@ from typing import Any
 import pytest
 
 from millstream.errors import (
+    ConversationBusyError,
     IdempotencyError,
     LogBrokenError,
     LogFullError,
@@ -16,9 +18,10 @@ from millstream.errors import (
     RunExistsError,
     RunOwnedError,
     StaleOwnerError,
+    UnknownConversationError,
     UnknownRunError,
 )
-from millstream.log import Batch, Command, Cursor, MemoryLog, NewRun, RunRecord
+from millstream.log import Batch, Command, ConversationRecord, Cursor, MemoryLog, NewRun, RunRecord
 from millstream.log.store import ENDED, RunStatus
 from millstream.testing import ManualClock, check_store
 from millstream.testing.logs import CAP_CLAUSES, CLAUSES, STORE_CLAUSES
@@ -153,10 +156,13 @@ class Listing(MemoryLog):
         *,
         caller: str | None = None,
         statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
-        return await self.listed(caller=caller, statuses=statuses, limit=limit, before=before)
+        return await self.listed(
+            caller=caller, statuses=statuses, conversation=conversation, limit=limit, before=before
+        )
 
     async def listed(self, **wanted: Any) -> list[RunRecord]:
         return await MemoryLog.runs(self, **wanted)
@@ -469,6 +475,112 @@ class WarnsOfNothing(MemoryLog):
         return [""]
 
 
+# --- conversations ------------------------------------------------------------------------------
+
+
+class LosesConversations(Recorded):
+    def changed(self, record: RunRecord) -> RunRecord:
+        return replace(record, conversation="")
+
+
+class TakesTwoRunsAtATime(MemoryLog):
+    async def create(self, run: NewRun) -> RunRecord:
+        try:
+            return await super().create(run)
+        except ConversationBusyError as busy:
+            return await self.create_all_the_same(run, await self.record(busy.run_id), busy)
+
+    async def create_all_the_same(
+        self, run: NewRun, going: RunRecord, busy: ConversationBusyError
+    ) -> RunRecord:
+        del self._conversations[run.caller, run.conversation]
+        return await super().create(run)
+
+
+class TakesPausedRunsForEnded(TakesTwoRunsAtATime):
+    async def create_all_the_same(
+        self, run: NewRun, going: RunRecord, busy: ConversationBusyError
+    ) -> RunRecord:
+        if going.status != "paused":
+            raise busy
+        return await super().create_all_the_same(run, going, busy)
+
+
+class LooksForTheRunTooSoon(MemoryLog):
+    async def create(self, run: NewRun) -> RunRecord:
+        if (whose := (run.caller, run.conversation)) not in self._conversations:
+            await asyncio.sleep(0)
+            self._conversations.pop(whose, None)
+        return await super().create(run)
+
+
+class LooksAtTheConversationFirst(MemoryLog):
+    async def create(self, run: NewRun) -> RunRecord:
+        self._must_not_be_busy(run.caller, run.conversation)
+        return await super().create(run)
+
+
+class ListsTheRunsOfAll(Listing):
+    async def listed(self, **wanted: Any) -> list[RunRecord]:
+        return await super().listed(**{**wanted, "conversation": None})
+
+
+class ListsTheOldestConversationFirst(MemoryLog):
+    async def conversations(
+        self, caller: str, *, limit: int = 100, before: str | None = None
+    ) -> list[ConversationRecord]:
+        return (await super().conversations(caller, before=before))[::-1][:limit]
+
+
+class JoinsTheNames(MemoryLog):
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.kept: dict[str, list[bytes]] = {}
+
+    async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
+        return self.kept.get(f"{caller}:{conversation}", [])
+
+    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        self.kept.setdefault(f"{caller}:{conversation}", []).extend(items)
+
+
+class ForgetsConversationsWithTheirRuns(MemoryLog):
+    async def delete(self, run_id: str) -> None:
+        await super().delete(run_id)
+        self._conversations = {
+            whose: each for whose, each in self._conversations.items() if each.run.run_id != run_id
+        }
+
+
+class ForgetsWhatIsGoing(MemoryLog):
+    async def forget(self, caller: str, conversation: str) -> None:
+        self._conversations.pop((caller, conversation), None)
+
+
+class KeepsTheRunsOfWhatIsForgotten(MemoryLog):
+    async def forget(self, caller: str, conversation: str) -> None:
+        self._must_not_be_busy(caller, conversation)
+        self._conversations.pop((caller, conversation), None)
+
+
+class GivesTheFirstItems(MemoryLog):
+    async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
+        return (await super().items(caller, conversation))[:limit]
+
+
+class AddsOneByOne(MemoryLog):
+    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        for item in items:
+            await asyncio.sleep(0)
+            await super().add_items(caller, conversation, [item])
+
+
+class TakesWhatIsAddedToNothing(MemoryLog):
+    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        with contextlib.suppress(UnknownConversationError):
+            await super().add_items(caller, conversation, items)
+
+
 ROWS = [
     (DropsNothing, "raw_events_of_ended_calls_make_room"),
     (MisnamesTheGapInTheMiddle, "a_gap_in_the_middle_is_told"),
@@ -519,6 +631,20 @@ ROWS = [
     (LosesMailThatWasWaitedForInVain, "a_wait_for_mail_may_be_cancelled"),
     (WaitsForMailForEver, "a_wait_for_mail_ends_with_the_run"),
     (WarnsOfNothing, "the_engine_is_checked"),
+    (LosesConversations, "a_conversation_begins_with_its_first_run"),
+    (TakesTwoRunsAtATime, "a_conversation_has_one_run_at_a_time"),
+    (TakesPausedRunsForEnded, "a_run_that_is_paused_is_going"),
+    (LooksForTheRunTooSoon, "of_many_runs_at_once_one_is_its_next"),
+    (LooksAtTheConversationFirst, "a_key_comes_before_its_conversation"),
+    (ListsTheRunsOfAll, "runs_are_listed_by_conversation"),
+    (ListsTheOldestConversationFirst, "conversations_are_listed_the_newest_first"),
+    (JoinsTheNames, "conversations_are_their_callers"),
+    (ForgetsConversationsWithTheirRuns, "a_conversation_outlives_its_runs"),
+    (ForgetsWhatIsGoing, "a_conversation_that_is_going_is_not_forgotten"),
+    (KeepsTheRunsOfWhatIsForgotten, "a_forgotten_conversation_leaves_nothing"),
+    (GivesTheFirstItems, "items_are_kept_in_order"),
+    (AddsOneByOne, "items_stand_side_by_side"),
+    (TakesWhatIsAddedToNothing, "nothing_is_added_to_what_is_not_there"),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from millstream.log.memory import MemoryLog
 from millstream.log.promise import Batch, Cursor, EventLog, LogInfo
 from millstream.log.sqlite import SQLiteLog
-from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore
+from millstream.log.store import Command, ConversationRecord, NewRun, RunRecord, RunStatus, RunStore
 
 if TYPE_CHECKING:
     from millstream.log.redis import RedisLog
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Batch",
     "Command",
+    "ConversationRecord",
     "Cursor",
     "EventLog",
     "LogInfo",

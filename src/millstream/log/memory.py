@@ -12,13 +12,14 @@ import itertools
 import math
 import threading
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 from millstream import codec
 from millstream.clock import SYSTEM_CLOCK, Clock
 from millstream.errors import (
     CommandConflictError,
+    ConversationBusyError,
     IdempotencyError,
     LogBrokenError,
     LogGapError,
@@ -27,12 +28,21 @@ from millstream.errors import (
     RunExistsError,
     RunOwnedError,
     StaleOwnerError,
+    UnknownConversationError,
     UnknownRunError,
 )
 from millstream.event_loops import wake
 from millstream.log.batches import ROOM, Batches, Caps
 from millstream.log.promise import Batch, Cursor, LogInfo
-from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore, status_told
+from millstream.log.store import (
+    Command,
+    ConversationRecord,
+    NewRun,
+    RunRecord,
+    RunStatus,
+    RunStore,
+    status_told,
+)
 
 __all__ = ["MAX_BYTES", "MAX_EVENTS", "ROOM", "MemoryLog"]
 
@@ -65,6 +75,8 @@ class MemoryLog(RunStore):
         self._runs: dict[str, _Run] = {}
         self._keys: dict[tuple[str, str], _Run] = {}
         """The run that a caller's idempotency key made."""
+        self._conversations: dict[tuple[str, str], _Conversation] = {}
+        """By their callers and ids."""
         self._lock = threading.Lock()
         self._numbers = itertools.count(1)
 
@@ -105,10 +117,17 @@ class MemoryLog(RunStore):
         with self._lock:
             made = self._made_by_key(run)
             if made is None:
+                known = self._runs.get(run.run_id)
+                if run.conversation and (known is None or not known.number):
+                    self._must_not_be_busy(run.caller, run.conversation)
                 made = self._run(run.run_id)
                 made.create(run)
                 if run.idempotency_key is not None:
                     self._keys[run.caller, run.idempotency_key] = made
+                if run.conversation:
+                    self._conversations.setdefault(
+                        (run.caller, run.conversation), _Conversation(made)
+                    ).run = made
         return made.record()
 
     def _made_by_key(self, run: NewRun) -> _Run | None:
@@ -128,19 +147,21 @@ class MemoryLog(RunStore):
         *,
         caller: str | None = None,
         statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
         """Runs, the newest first."""
         end = None if before is None else self._known(before).number
         found = (
-            run.record()
+            run.listed()
             for run in reversed(self._in_order())
             if (end is None or run.number < end)
             and (caller is None or run.caller == caller)
             and (not statuses or run.status in statuses)
+            and (conversation is None or run.conversation == conversation)
         )
-        return [replace(each, request=None, checkpoint=None) for each in itertools.islice(found, limit)]
+        return list(itertools.islice(found, limit))
 
     async def delete(self, run_id: str) -> None:
         """Forget a run."""
@@ -162,6 +183,60 @@ class MemoryLog(RunStore):
         for run in old:
             await self.delete(run.run_id)
         return len(old)
+
+    # --- conversations -----------------------------------------------------------------------
+
+    async def conversation(self, caller: str, conversation: str) -> ConversationRecord:
+        """What is known of a conversation."""
+        return self._told(self._conversation(caller, conversation))
+
+    async def conversations(
+        self, caller: str, *, limit: int = 100, before: str | None = None
+    ) -> list[ConversationRecord]:
+        """The conversations of a caller, that of the newest run first."""
+        end = None if before is None else self._conversation(caller, before).run.number
+        found = [each for (whose, _), each in list(self._conversations.items()) if whose == caller]
+        found.sort(key=lambda each: each.run.number, reverse=True)
+        return [self._told(each) for each in found if end is None or each.run.number < end][:limit]
+
+    async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
+        """The items of a conversation."""
+        items = self._conversation(caller, conversation).items
+        return items[max(len(items) - limit, 0) :] if limit is not None else items.copy()
+
+    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        """Put `items` at the end of a conversation."""
+        self._conversation(caller, conversation).items += items
+
+    async def forget(self, caller: str, conversation: str) -> None:
+        """Forget a conversation with its items and its runs."""
+        with self._lock:
+            self._must_not_be_busy(caller, conversation)
+            self._conversations.pop((caller, conversation), None)
+        for run in self._in_order():
+            if (run.caller, run.conversation) == (caller, conversation):
+                await self.delete(run.run_id)
+
+    def _conversation(self, caller: str, conversation: str) -> _Conversation:
+        found = self._conversations.get((caller, conversation))
+        if found is None:
+            raise UnknownConversationError(conversation)
+        return found
+
+    def _must_not_be_busy(self, caller: str, conversation: str) -> None:
+        found = self._conversations.get((caller, conversation))
+        if found is not None and found.run.ended_at is None and found.run.run_id in self._runs:
+            raise ConversationBusyError(conversation, found.run.run_id)
+
+    def _told(self, conversation: _Conversation) -> ConversationRecord:
+        last = conversation.run.listed()
+        return ConversationRecord(
+            id=last.conversation,
+            caller=last.caller,
+            created=conversation.created,
+            updated=last.created,
+            run=last if last.run_id in self._runs else None,
+        )
 
     # --- owners ------------------------------------------------------------------------------
 
@@ -228,6 +303,17 @@ class MemoryLog(RunStore):
     def _in_order(self) -> list[_Run]:
         """The runs that there are, the oldest first."""
         return sorted((run for run in list(self._runs.values()) if run.number), key=lambda run: run.number)
+
+
+@dataclass
+class _Conversation:
+    run: _Run
+    """Its last run, also where that is forgotten."""
+    items: list[bytes] = field(default_factory=list[bytes])
+    created: float = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.created = self.run.record().created
 
 
 class _Run:
@@ -368,6 +454,7 @@ class _Run:
                 caller=self.caller,
                 options=codec.decode(self._options),
                 idempotency_key=None if new is None else new.idempotency_key,
+                conversation=self.conversation,
                 created=self._created,
                 updated=self._updated,
                 epoch=self._epoch,
@@ -383,6 +470,15 @@ class _Run:
     def caller(self) -> str:
         """Who asked for it."""
         return "" if self.new is None else self.new.caller
+
+    @property
+    def conversation(self) -> str:
+        """What it belongs to."""
+        return "" if self.new is None else self.new.conversation
+
+    def listed(self) -> RunRecord:
+        """Its record, as in a listing."""
+        return replace(self.record(), request=None, checkpoint=None)
 
     # --- its owner ---------------------------------------------------------------------------
 

@@ -9,7 +9,10 @@ Four things belong to a run, and one keeper has them all:
   so that a process that slept through its lease can do no harm when it wakes;
 - its **mail**: what others say to whoever owns it (stop, here is input, that call may run).
 
-Nothing here knows what a checkpoint, a request or a command means: to the keeper they are bytes.
+Runs of one caller, one after another, may belong to a **conversation**: its items are kept here too,
+and stay when its runs are forgotten.
+
+Nothing here knows what a checkpoint, a request, a command or an item means: to the keeper they are bytes.
 """
 
 from __future__ import annotations
@@ -70,6 +73,8 @@ class NewRun:
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     """Anything else that is to be known of it later: JSON values."""
     idempotency_key: str | None = None
+    conversation: str = ""
+    """The conversation that it goes on with, one of its caller's; "" for none."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,6 +87,8 @@ class RunRecord:
     caller: str = ""
     options: dict[str, Any] = field(default_factory=dict[str, Any])
     idempotency_key: str | None = None
+    conversation: str = ""
+    """As in `NewRun`."""
     created: float = 0.0
     """When, in seconds since the epoch by the engine's clock; as is `updated`."""
     updated: float = 0.0
@@ -105,6 +112,21 @@ class RunRecord:
     def has_ended(self) -> bool:
         """Whether its terminal event is written."""
         return self.status in ENDED
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConversationRecord:
+    """What several runs of one caller share, one after another."""
+
+    id: str
+    """Names it among those of its caller."""
+    caller: str
+    created: float
+    """When its first run was created, in seconds since the epoch by the engine's clock."""
+    updated: float
+    """When its last run was created."""
+    run: RunRecord | None
+    """Its last run, as in a listing; None where that is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +167,13 @@ class RunStore(EventLog):
     async def create(self, run: NewRun) -> RunRecord:
         """Keep `run`, queued; its record, or that of the run that this caller's idempotency key already made.
 
+        Its conversation is made, where there is none of that id of that caller's. Of two runs that are
+        created in one at the same time one is refused.
+
         Raises:
-            RunExistsError: another run has that id.
             IdempotencyError: the key was used for another request.
+            RunExistsError: another run has that id.
+            ConversationBusyError: the last run of its conversation has not ended.
         """
 
     @abstractmethod
@@ -164,6 +190,7 @@ class RunStore(EventLog):
         *,
         caller: str | None = None,
         statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
@@ -172,6 +199,7 @@ class RunStore(EventLog):
         Args:
             caller: those of one caller only.
             statuses: those with one of these statuses only; none means any.
+            conversation: those of the conversation of that id only: of that caller, or of each caller who has one.
             limit: how many at most.
             before: only those that are older than the run of that id: the last of the page before.
 
@@ -186,6 +214,55 @@ class RunStore(EventLog):
     @abstractmethod
     async def sweep(self, older_than: float) -> int:
         """Forget the runs that ended more than `older_than` seconds ago; how many those were."""
+
+    # --- conversations -----------------------------------------------------------------------
+
+    @abstractmethod
+    async def conversation(self, caller: str, conversation: str) -> ConversationRecord:
+        """What is known of a conversation.
+
+        Raises:
+            UnknownConversationError: this caller has none of that id.
+        """
+
+    @abstractmethod
+    async def conversations(
+        self, caller: str, *, limit: int = 100, before: str | None = None
+    ) -> list[ConversationRecord]:
+        """The conversations of a caller, that of the newest run first. They are there until they are forgotten.
+
+        Args:
+            caller: whose.
+            limit: how many at most.
+            before: only those behind the one of that id: the last of the page before.
+
+        Raises:
+            UnknownConversationError: there is none `before`.
+        """
+
+    @abstractmethod
+    async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
+        """The items of a conversation, the oldest first; with `limit` the latest so many.
+
+        Raises:
+            UnknownConversationError: this caller has none of that id.
+        """
+
+    @abstractmethod
+    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        """Put `items` at the end of a conversation: all of them, side by side, or none.
+
+        Raises:
+            UnknownConversationError: this caller has none of that id, or it is forgotten by now.
+        """
+
+    @abstractmethod
+    async def forget(self, caller: str, conversation: str) -> None:
+        """Forget a conversation with its items and its runs. One that is not there is no error.
+
+        Raises:
+            ConversationBusyError: its last run has not ended.
+        """
 
     # --- owners ------------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import msgspec
 from millstream import codec
 from millstream.errors import (
     CommandConflictError,
+    ConversationBusyError,
     IdempotencyError,
     LogDamagedError,
     PositionConflictError,
@@ -26,13 +27,14 @@ from millstream.errors import (
     RunExistsError,
     RunOwnedError,
     StaleOwnerError,
+    UnknownConversationError,
     UnknownRunError,
 )
 from millstream.log.form import unpack
 from millstream.log.promise import Batch, LogInfo
 from millstream.log.redis import scripts
 from millstream.log.redis.server import Call, Reply
-from millstream.log.store import ENDED, Command, NewRun, RunRecord, RunStatus
+from millstream.log.store import ENDED, Command, ConversationRecord, NewRun, RunRecord, RunStatus
 from millstream.log.tails import Chunk, Mail, Reach, Tails
 from millstream.log.worker import Wakes
 
@@ -125,13 +127,14 @@ def create(run: NewRun) -> Request:
             raise RunExistsError(f"There is a run {run.run_id} already: give a new one an id of its own.")
         if word == b"conflict":
             raise IdempotencyError(run.idempotency_key or "", _text(rest[0]))
+        if word == b"busy":
+            raise ConversationBusyError(run.conversation, _text(rest[0]))
         return _text(rest[0])
 
     arguments = (run.agent, run.request, run.caller, codec.encode(run.options))
     key = run.idempotency_key
-    return _request(
-        scripts.CREATE, run.run_id, (*arguments, _flag(key is not None), key or "", _once()), outcome
-    )
+    arguments += (_flag(key is not None), key or "", _once(), run.conversation)
+    return _request(scripts.CREATE, run.run_id, arguments, outcome)
 
 
 def record(run_id: str) -> Request:
@@ -158,7 +161,12 @@ class Page:
 
 
 def runs(
-    caller: str | None, statuses: Collection[RunStatus], limit: int, before: str | None, place: str
+    caller: str | None,
+    statuses: Collection[RunStatus],
+    conversation: str | None,
+    limit: int,
+    before: str | None,
+    place: str,
 ) -> Request:
     """A page of a listing from `place` on, or behind the run `before`."""
 
@@ -167,18 +175,23 @@ def runs(
         if word == b"gone":
             raise UnknownRunError(before or "")
         now, rows, place = rest
-        records = [_record(_text(row[0]), dict(zip(_LISTED, row[1:], strict=True)), int(now)) for row in rows]
-        return Page(records, _text(place))
+        return Page([_listed(_text(row[0]), row[1:], int(now)) for row in rows], _text(place))
 
     wanted = f" {' '.join(statuses)} " if statuses else ""
     arguments = (_flag(caller is not None), caller or "", wanted, place, PLACES, limit)
+    arguments += (_flag(conversation is not None), conversation or "")
     return _request(scripts.RUNS, before or "", arguments, outcome)
 
 
 _LISTED = (
     "agent", "status", "caller", "options", "key", "created", "updated", "epoch", "lease", "last", "code",
+    "conversation",
 )  # fmt: skip
-"""The fields of a row in `lua/runs.lua`, behind the id."""
+"""What `row_of` in `lua/common.lua` gives."""
+
+
+def _listed(run_id: str, row: Sequence[Any], now: int) -> RunRecord:
+    return _record(run_id, dict(zip(_LISTED, row, strict=True)), now)
 
 
 def delete(run_id: str) -> Request:
@@ -215,6 +228,7 @@ def _record(run_id: str, fields: dict[str, Any], now: int) -> RunRecord:
             caller=text("caller"),
             options=codec.decode(fields.get("options") or b"{}"),
             idempotency_key=None if key is None else _text(key),
+            conversation=text("conversation"),
             created=int(text("created")) / 1000,
             updated=int(text("updated")) / 1000,
             epoch=int(text("epoch")),
@@ -227,6 +241,72 @@ def _record(run_id: str, fields: dict[str, Any], now: int) -> RunRecord:
         )
     except Exception as error:  # whatever others have put there
         raise LogDamagedError(f"The record of run {run_id} cannot be read: {error}") from error
+
+
+# --- conversations -----------------------------------------------------------------------------
+
+
+def conversations(caller: str, limit: int, *, one: str = "", before: str | None = None) -> Request:
+    """Those of a caller behind the one `before`, or the one that is named."""
+
+    def outcome(reply: Reply) -> list[ConversationRecord]:
+        word, *rest = reply
+        if word == b"gone":
+            raise UnknownConversationError(_text(rest[0]))
+        now, rows = rest
+        return [_conversation(caller, row, int(now)) for row in rows]
+
+    return _request(scripts.CONVERSATIONS, "", (caller, one, before or "", limit), outcome)
+
+
+def _conversation(caller: str, row: Sequence[Any], now: int) -> ConversationRecord:
+    conversation, created, updated, run_id, run = row
+    is_there = run[1] is not None
+    return ConversationRecord(
+        id=_text(conversation),
+        caller=caller,
+        created=int(created) / 1000,
+        updated=int(updated) / 1000,
+        run=_listed(_text(run_id), run, now) if is_there else None,
+    )
+
+
+def items(caller: str, conversation: str, limit: int | None) -> Request:
+    """The items of a conversation, the latest so many."""
+    arguments = (caller, conversation, -(limit or 0))
+    return _request(scripts.ITEMS, "", arguments, lambda reply: list(_known(reply, conversation)[0]))
+
+
+def add_items(caller: str, conversation: str, added: Sequence[bytes]) -> Request:
+    """Put items at the end of a conversation; None."""
+
+    def outcome(reply: Reply) -> None:
+        _known(reply, conversation)
+
+    return _request(scripts.ADD_ITEMS, "", (caller, conversation, _once(), *added), outcome)
+
+
+def forget(caller: str, conversation: str) -> Request:
+    """Forget a conversation; the ids of its runs."""
+
+    def outcome(reply: Reply) -> list[str]:
+        word, told = reply
+        if word == b"busy":
+            raise ConversationBusyError(conversation, _text(told))
+        return [_text(run_id) for run_id in told]
+
+    def tell(tails: Tails, run_ids: list[str], wakes: Wakes) -> None:
+        for run_id in run_ids:
+            tails.deleted(run_id, wakes)
+
+    return _request(scripts.FORGET, "", (caller, conversation), outcome, tell=tell)
+
+
+def _known(reply: Reply, conversation: str) -> Sequence[Any]:
+    word, *rest = reply
+    if word == b"gone":
+        raise UnknownConversationError(conversation)
+    return rest
 
 
 # --- owners ------------------------------------------------------------------------------------

@@ -39,6 +39,10 @@ TRIM = Script("trim", "allow-oom")
 CREATE = Script("create")
 RECORD = Script("record", "no-writes")
 RUNS = Script("runs", "no-writes")
+CONVERSATIONS = Script("conversations", "no-writes")
+ITEMS = Script("items", "no-writes")
+ADD_ITEMS = Script("add_items")
+FORGET = Script("forget", "allow-oom")
 DELETE = Script("delete", "allow-oom")
 SWEEP = Script("sweep", "allow-oom")
 CLAIM = Script("claim")
@@ -48,5 +52,8 @@ ORPHANS = Script("orphans", "no-writes")
 TELL = Script("tell")
 MAIL = Script("mail", "no-writes")
 
-SCRIPTS = (APPEND, READ, TRIM, CREATE, RECORD, RUNS, DELETE, SWEEP, CLAIM, RENEW, LET_GO, ORPHANS, TELL, MAIL)
+SCRIPTS = (
+    APPEND, READ, TRIM, CREATE, RECORD, RUNS, DELETE, SWEEP, CONVERSATIONS, ITEMS, ADD_ITEMS, FORGET,
+    CLAIM, RENEW, LET_GO, ORPHANS, TELL, MAIL,
+)  # fmt: skip
 """All of them: a connection loads them when it is made."""

@@ -14,6 +14,11 @@ What it keeps, under one prefix:
     P:live             sorted set: the runs that are queued or running, by the end of their lease
     P:ended            sorted set: the runs that have ended, by when
     P:key:…            the run that an idempotency key of a caller has made
+    P:conversations:C  sorted set: the conversations of a caller, by their last runs
+    P:conversation:is:…     hash: a conversation of a caller, and its last run
+    P:conversation:items:…  list: its items
+    P:conversation:runs:…   sorted set: its runs, in the order in which they came
+    P:conversation:added:…  list: the last calls that have added items
 
 Channels, `P@<database>:R`, tell of what is written. All is changed by the scripts in `lua/`
 alone, each of which does what it does as a whole, and by the server's own clock.
@@ -36,7 +41,7 @@ from millstream.log.redis.appends import Append, Appender
 from millstream.log.redis.keeper import Ask, Keeper, Work
 from millstream.log.redis.requests import Page
 from millstream.log.redis.server import TIMEOUT, Address, Server
-from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore
+from millstream.log.store import Command, ConversationRecord, NewRun, RunRecord, RunStatus, RunStore
 from millstream.log.tails import Chunk, Mail, Tails
 from millstream.log.worker import Worker
 
@@ -60,7 +65,7 @@ class RedisLog(RunStore):
     those who ask later get it at once, until the server is back. What the server refuses (no memory,
     a read-only replica) is a `LogUnavailableError` at once.
 
-    A run is forgotten `retention` seconds after its end, by the server itself. At a cap, the raw
+    A run is forgotten `retention` seconds after its end, by the server itself; a conversation is kept. At a cap, the raw
     events of model calls that have ended are dropped; who asks for them gets a `LogGapError`. If
     that is not enough, the run is told so once. It may still write what closes what it opened, and
     its terminal event, which is refused for no cap.
@@ -158,6 +163,7 @@ class RedisLog(RunStore):
         *,
         caller: str | None = None,
         statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
@@ -166,7 +172,7 @@ class RedisLog(RunStore):
         place = "+inf"
         while place and len(found) < limit:
             page: Page = await self._worker.ask(
-                requests.runs(caller, statuses, limit - len(found), before, place)
+                requests.runs(caller, statuses, conversation, limit - len(found), before, place)
             )
             found += page.records
             place, before = page.place, None
@@ -186,6 +192,34 @@ class RedisLog(RunStore):
             count, is_more = await self._worker.ask(requests.sweep(older_than))
             swept += count
         return swept
+
+    # --- conversations -----------------------------------------------------------------------
+
+    async def conversation(self, caller: str, conversation: str) -> ConversationRecord:
+        """What is known of a conversation."""
+        (found,) = await self._worker.ask(requests.conversations(caller, 1, one=conversation))
+        return found
+
+    async def conversations(
+        self, caller: str, *, limit: int = 100, before: str | None = None
+    ) -> list[ConversationRecord]:
+        """The conversations of a caller, that of the newest run first."""
+        return await self._worker.ask(requests.conversations(caller, limit, before=before))
+
+    async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
+        """The items of a conversation."""
+        if limit is not None and limit < 1:  # the server's -0 would be the first one
+            await self.conversation(caller, conversation)
+            return []
+        return await self._worker.ask(requests.items(caller, conversation, limit))
+
+    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        """Put `items` at the end of a conversation."""
+        await self._worker.ask(requests.add_items(caller, conversation, items))
+
+    async def forget(self, caller: str, conversation: str) -> None:
+        """Forget a conversation with its items and its runs."""
+        await self._worker.ask(requests.forget(caller, conversation))
 
     # --- owners ------------------------------------------------------------------------------
 

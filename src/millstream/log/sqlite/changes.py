@@ -8,13 +8,14 @@ once, however often a transaction changes them.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream.clock import Clock
 from millstream.errors import (
     CommandConflictError,
+    ConversationBusyError,
     IdempotencyError,
     LogFullError,
     PositionConflictError,
@@ -27,7 +28,7 @@ from millstream.errors import (
 from millstream.events import ModelCompleted
 from millstream.log.batches import ROOM, Caps
 from millstream.log.form import Packed, unpack_lines
-from millstream.log.sqlite import rows
+from millstream.log.sqlite import conversations, rows
 from millstream.log.sqlite.rows import MODEL_COMPLETED, OTHER, RAW_ONLY, Row
 from millstream.log.store import NewRun, RunRecord, status_told
 
@@ -190,9 +191,14 @@ class Change:
         if row is None:
             if self._row(run.run_id) is not None:
                 raise RunExistsError(f"There is a run {run.run_id} already: give a new one an id of its own.")
+            if run.conversation:
+                self._must_not_be_busy(run.caller, run.conversation)
             row = self._not_yet(run.run_id, run.agent)
             row.caller, row.key, row.is_asked_for = run.caller, run.idempotency_key, 1
+            row.conversation = run.conversation
             self._insert(row)
+            if run.conversation:
+                conversations.go_on(self.connection, row)
             rows.put_document(self.connection, row.number, "request", run.request)
             rows.put_document(self.connection, row.number, "options", options)
         return rows.record_of(self.connection, row, self.clock.monotonic(), with_documents=True)
@@ -231,6 +237,31 @@ class Change:
             self._changed.pop(run_id, None)
             self.then.append(lambda tails, wakes, run_id=run_id: tails.deleted(run_id, wakes))
         return len(runs)
+
+    # --- conversations -----------------------------------------------------------------------
+
+    def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        """As `RunStore.add_items`."""
+        conversations.add(self.connection, conversations.known(self.connection, caller, conversation), items)
+
+    def forget(self, caller: str, conversation: str) -> None:
+        """As `RunStore.forget`."""
+        whose = (caller, conversation)
+        self._must_not_be_busy(*whose)
+        conversations.forget(self.connection, *whose)
+        self._forget(
+            self.connection.execute(f"SELECT number, run_id FROM runs {rows.OF_CONVERSATION}", whose)
+        )
+
+    def _must_not_be_busy(self, caller: str, conversation: str) -> None:
+        """Refuse where a run of the conversation is going. The last one is: none is created before that has ended."""
+        found = self.connection.execute(
+            f"SELECT run_id FROM runs {rows.OF_CONVERSATION} ORDER BY number DESC LIMIT 1",
+            (caller, conversation),
+        ).fetchone()
+        last = None if found is None else self._row(found[0])
+        if last is not None and last.ended is None:
+            raise ConversationBusyError(conversation, last.run_id)
 
     # --- owners ------------------------------------------------------------------------------
 
@@ -327,7 +358,7 @@ class Change:
         now = float(self.clock.time())
         # The name is text that a model's program chose: what has no UTF-8 must not keep its run from being written.
         name = agent.encode("utf-8", "replace").decode()
-        return Row(0, run_id, name, "", None, now, 0, now, "queued")
+        return Row(0, run_id, name, "", None, now, 0, "", now, "queued")
 
     def _insert(self, row: Row) -> None:
         rows.insert(self.connection, row)

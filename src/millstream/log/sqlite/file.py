@@ -20,8 +20,8 @@ TROUBLE = (sqlite3.Error, UnicodeDecodeError)
 
 APPLICATION_ID = 0x4D537472
 """`MStr`, where `file` and others look."""
-VERSION = 1
-"""Of the tables. A later one is refused."""
+VERSION = 2
+"""Of the tables. Another one is refused."""
 PATIENCE = 5.0
 """Seconds that a change waits while another process writes to the file."""
 CHECKPOINT_PAGES = 4000
@@ -38,6 +38,7 @@ CREATE TABLE runs (
     key TEXT,
     created REAL NOT NULL,
     is_asked_for INTEGER NOT NULL,
+    conversation TEXT NOT NULL,
     updated REAL NOT NULL,
     status TEXT NOT NULL,
     code TEXT,
@@ -57,6 +58,7 @@ CREATE TABLE runs (
 ) STRICT;
 CREATE UNIQUE INDEX runs_by_key ON runs (caller, key) WHERE key IS NOT NULL;
 CREATE INDEX runs_by_caller ON runs (caller, number);
+CREATE INDEX runs_by_conversation ON runs (caller, conversation, number) WHERE conversation <> '';
 CREATE INDEX runs_open ON runs (number) WHERE status IN ('queued', 'running');
 CREATE INDEX runs_by_end ON runs (ended) WHERE ended IS NOT NULL;
 CREATE TABLE batches (
@@ -84,6 +86,25 @@ CREATE TABLE mail (
     body BLOB NOT NULL,
     crc INTEGER NOT NULL,
     PRIMARY KEY (run, number)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE conversations (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    caller TEXT NOT NULL,
+    id TEXT NOT NULL,
+    created REAL NOT NULL,
+    updated REAL NOT NULL,
+    last INTEGER NOT NULL,
+    items INTEGER NOT NULL,
+    crc INTEGER NOT NULL,
+    UNIQUE (caller, id)
+) STRICT;
+CREATE INDEX conversations_by_run ON conversations (caller, last);
+CREATE TABLE items (
+    conversation INTEGER NOT NULL,
+    number INTEGER NOT NULL,
+    body BLOB NOT NULL,
+    crc INTEGER NOT NULL,
+    PRIMARY KEY (conversation, number)
 ) STRICT, WITHOUT ROWID;
 """
 # `batches.kind` and `documents.kind` are those of `changes.py` and `rows.py`.
@@ -158,6 +179,11 @@ class File:
                 raise LogDamagedError(
                     f"The log {self.path} has version {version} of its tables, and this version of Millstream "
                     f"reads version {VERSION}: use one of that age or newer."
+                )
+            if version < VERSION:
+                raise LogDamagedError(
+                    f"The log {self.path} has version {version} of its tables, of before the first release, and this "
+                    f"version of Millstream reads version {VERSION}: delete it, or give another path."
                 )
             return False
         (count,) = connection.execute("SELECT count(*) FROM sqlite_schema").fetchone()

@@ -11,10 +11,10 @@ from typing import Any, TypeAlias
 from millstream.clock import Clock
 from millstream.errors import LogDamagedError, LogError, LogTruncatedError, UnknownRunError, UserError
 from millstream.log.promise import LogInfo
-from millstream.log.sqlite import rows
+from millstream.log.sqlite import conversations, rows
 from millstream.log.sqlite.file import TROUBLE, File, Opened, transaction
 from millstream.log.sqlite.rows import Row
-from millstream.log.store import Command, RunRecord, RunStatus
+from millstream.log.store import Command, ConversationRecord, RunRecord, RunStatus
 from millstream.log.tails import Chunk, Mail, Seen, Tails
 from millstream.log.worker import Job, Wakes
 
@@ -55,7 +55,12 @@ class Look:
         )
 
     def runs(
-        self, caller: str | None, statuses: Collection[RunStatus], limit: int, before: str | None
+        self,
+        caller: str | None,
+        statuses: Collection[RunStatus],
+        conversation: str | None,
+        limit: int,
+        before: str | None,
     ) -> list[RunRecord]:
         """As `RunStore.runs`."""
         conditions, values = ["true"], list[Any]()
@@ -68,10 +73,27 @@ class Look:
         if statuses:
             conditions.append(f"status IN ({', '.join('?' * len(statuses))})")
             values += statuses
+        if conversation is not None:
+            conditions.append("conversation = ? AND conversation <> ''")
+            values.append(conversation)
         rest = f"WHERE {' AND '.join(conditions)} ORDER BY number DESC LIMIT ?"
         found = rows.find_all(self.connection, rest, (*values, limit))
         now = self.clock.monotonic()
         return [rows.record_of(self.connection, row, now, with_documents=False) for row in found]
+
+    def conversation(self, caller: str, conversation: str) -> ConversationRecord:
+        """As `RunStore.conversation`."""
+        row = conversations.known(self.connection, caller, conversation)
+        return conversations.told(self.connection, row, self.clock.monotonic())
+
+    def conversations(self, caller: str, limit: int, before: str | None) -> list[ConversationRecord]:
+        """As `RunStore.conversations`."""
+        return conversations.listing(self.connection, caller, limit, before, self.clock.monotonic())
+
+    def items(self, caller: str, conversation: str, limit: int | None) -> list[bytes]:
+        """As `RunStore.items`."""
+        row = conversations.known(self.connection, caller, conversation)
+        return conversations.items_of(self.connection, row, limit)
 
     def orphans(self, limit: int) -> list[str]:
         """As `RunStore.orphans`."""

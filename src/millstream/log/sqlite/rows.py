@@ -48,6 +48,8 @@ class Row:
     created: float
     is_asked_for: int
     """Whether `create` made it, so that it has a request and options."""
+    conversation: str
+    """What it belongs to; "" for nothing."""
     updated: float
     status: RunStatus
     code: str | None = None
@@ -92,10 +94,14 @@ _values_of: Callable[[Row], tuple[Any, ...]] = attrgetter(*_COLUMNS)
 _SELECT = f"SELECT {', '.join(_COLUMNS)}, crc FROM runs"
 _INSERT = f"INSERT INTO runs ({', '.join(_COLUMNS)}, crc) VALUES ({', '.join('?' * (len(_COLUMNS) + 1))})"
 # What does not change is left out, as it would be looked up in the indexes; `number` is the last.
-_FIXED = 7
+_FIXED = 8
 _UPDATE = (
     f"UPDATE runs SET {', '.join(f'{name} = ?' for name in _COLUMNS[_FIXED:])}, crc = ? WHERE number = ?"
 )
+
+
+OF_CONVERSATION = "WHERE caller = ? AND conversation = ? AND conversation <> ''"
+"""The rest of an SQL statement about the runs of a conversation; its last part is what their index is chosen by."""
 
 
 def find(connection: sqlite3.Connection, run_id: str) -> Row | None:
@@ -208,6 +214,7 @@ def record_of(connection: sqlite3.Connection, row: Row, now: float, *, with_docu
         caller=row.caller,
         options={} if options is None else codec.decode(options),
         idempotency_key=row.key,
+        conversation=row.conversation,
         created=row.created,
         updated=row.updated,
         epoch=row.epoch,

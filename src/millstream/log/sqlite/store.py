@@ -19,7 +19,7 @@ from millstream.log.sqlite.file import File
 from millstream.log.sqlite.reading import Reading
 from millstream.log.sqlite.reading import Work as Looking
 from millstream.log.sqlite.writing import Writing
-from millstream.log.store import Command, NewRun, RunRecord, RunStatus, RunStore
+from millstream.log.store import Command, ConversationRecord, NewRun, RunRecord, RunStatus, RunStore
 from millstream.log.tails import Chunk, Tails
 from millstream.log.worker import Worker
 
@@ -124,11 +124,13 @@ class SQLiteLog(RunStore):
         *,
         caller: str | None = None,
         statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
         """Runs, the newest first."""
-        return await self._reader.ask(lambda look: look.runs(caller, tuple(statuses), limit, before))
+        wanted = tuple(statuses)
+        return await self._reader.ask(lambda look: look.runs(caller, wanted, conversation, limit, before))
 
     async def delete(self, run_id: str) -> None:
         """Forget a run. Who follows it in another process gets a `LogBrokenError` when he looks next."""
@@ -140,6 +142,31 @@ class SQLiteLog(RunStore):
         while swept := await self._writer.ask(lambda change: change.sweep(older_than)):
             count += swept
         return count
+
+    # --- conversations -----------------------------------------------------------------------
+
+    async def conversation(self, caller: str, conversation: str) -> ConversationRecord:
+        """What is known of a conversation."""
+        return await self._reader.ask(lambda look: look.conversation(caller, conversation))
+
+    async def conversations(
+        self, caller: str, *, limit: int = 100, before: str | None = None
+    ) -> list[ConversationRecord]:
+        """The conversations of a caller, that of the newest run first."""
+        return await self._reader.ask(lambda look: look.conversations(caller, limit, before))
+
+    async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
+        """The items of a conversation."""
+        return await self._reader.ask(lambda look: look.items(caller, conversation, limit))
+
+    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+        """Put `items` at the end of a conversation."""
+        added = list(items)
+        await self._writer.ask(lambda change: change.add_items(caller, conversation, added))
+
+    async def forget(self, caller: str, conversation: str) -> None:
+        """Forget a conversation with its items and its runs."""
+        await self._writer.ask(lambda change: change.forget(caller, conversation))
 
     # --- owners ------------------------------------------------------------------------------
 

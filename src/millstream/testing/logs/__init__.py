@@ -16,6 +16,7 @@ from millstream.log.promise import EventLog
 from millstream.log.store import RunStore
 from millstream.testing.logs.caps import CAP, CAP_CLAUSES
 from millstream.testing.logs.clause import PassTime, hold
+from millstream.testing.logs.conversations import CONVERSATION_CLAUSES
 from millstream.testing.logs.events import CLAUSES
 from millstream.testing.logs.owners import MAIL_CLAUSES, OWNER_CLAUSES
 from millstream.testing.logs.records import RECORD_CLAUSES
@@ -31,7 +32,7 @@ MakeStore: TypeAlias = Callable[[], RunStore | Awaitable[RunStore]]
 MakeCapped: TypeAlias = Callable[[int], EventLog | Awaitable[EventLog]]
 """Gives a log that holds no runs, and at most so many events of one."""
 
-STORE_CLAUSES = (*RECORD_CLAUSES, *OWNER_CLAUSES, *MAIL_CLAUSES)
+STORE_CLAUSES = (*RECORD_CLAUSES, *OWNER_CLAUSES, *MAIL_CLAUSES, *CONVERSATION_CLAUSES)
 """The clauses on what a store keeps beside the events, in the order in which they are checked."""
 
 
@@ -59,7 +60,7 @@ async def check_store(
     pass_time: PassTime = asyncio.sleep,
     make_capped: MakeCapped | None = None,
 ) -> None:
-    """Hold a store to its contract: that of every log, and that of records, owners and mail.
+    """Hold a store to its contract: that of every log, and that of records, owners, mail and conversations.
 
     Each clause gets a store of its own, which is closed afterwards.
 

@@ -6,7 +6,7 @@ local has_checkpoint, checkpoint = ARGV[13] == '1', ARGV[14]
 local most_events, most_bytes, spare = tonumber(ARGV[15]), tonumber(ARGV[16]), tonumber(ARGV[17])
 local retention = tonumber(ARGV[18])
 
-local names = {'last', 'first', 'epoch', 'sealed', 'events', 'bytes', 'full_at', 'lease', 'caller', 'key'}
+local names = {'last', 'first', 'epoch', 'sealed', 'events', 'bytes', 'full_at', 'lease', 'caller', 'key', 'conversation'}
 local found, it = call('HMGET', key, unpack(names)), {}
 for i, name in ipairs(names) do it[name] = found[i] end
 if not it.last and (epoch > 0 or first > 1) then return {'gone', store()} end
@@ -54,7 +54,7 @@ if not ends then
 end
 
 local now = clock()
-local terminal = ends and cmsgpack.pack({run, it.caller or ''})
+local terminal = ends and as_ended(run, it.caller or '', it.conversation or '')
 if status ~= '' then
   call('ZSCORE', live, run)
   call('ZSCORE', ended, run)
@@ -82,8 +82,8 @@ if ends then
     if it.key then call('PEXPIREAT', of_key(it.caller, it.key), dies) end
     -- Whoever ends a run clears away what is left in the indexes of some that have expired.
     for _, old in ipairs(call('ZRANGE', ended, 0, 7)) do
-      local id, caller = unpack(cmsgpack.unpack(old))
-      if call('EXISTS', key_of(id)) == 0 then forget(id, caller) end
+      local id, caller, conversation = unpack(cmsgpack.unpack(old))
+      if call('EXISTS', key_of(id)) == 0 then forget(id, caller, conversation or '') end
     end
   end
 elseif status == 'paused' then

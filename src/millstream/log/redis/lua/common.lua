@@ -21,10 +21,33 @@ end
 local function whole(number) return string.format('%d', number) end
 
 local function of_caller(caller) return prefix .. ':caller:' .. caller end
+-- What belongs to a conversation: it `is`, its `items`, its `runs`, and what was `added` last.
+local function of_conversation(what, caller, id)
+  return prefix .. ':conversation:' .. what .. ':' .. #caller .. ':' .. caller .. ':' .. id
+end
+local function conversations_of(caller) return prefix .. ':conversations:' .. caller end
 local function of_key(caller, key) return prefix .. ':key:' .. #caller .. ':' .. caller .. ':' .. key end
 
 -- Who follows a run hears of it: 'e', a position and the batch; 'm' and the number of a command; 'g' when it is gone.
 local function tell_all(id, what) call('PUBLISH', KEYS[2] .. id, what) end
+
+-- A run among those that have ended.
+local function as_ended(id, caller, conversation)
+  return cmsgpack.pack(conversation ~= '' and {id, caller, conversation} or {id, caller})
+end
+
+-- The last run of a conversation, where that has not ended.
+local function going_in(conversation)
+  local last = call('HGET', conversation, 'run')
+  local found = last and call('HMGET', key_of(last), 'last', 'sealed')
+  return found and found[1] and not found[2] and last
+end
+
+-- What a listing tells of a run, in this order; its status is the second.
+local function row_of(id)
+  return call('HMGET', key_of(id), 'agent', 'status', 'caller', 'options', 'key', 'created', 'updated', 'epoch', 'lease',
+              'last', 'code', 'conversation')
+end
 
 -- A run that is kept from now on. Its place in the listings is its number, which only grows.
 local function begin(id, now, fields)
@@ -37,16 +60,18 @@ local function begin(id, now, fields)
   call('ZADD', all_runs, number, id)
   call('ZADD', of_caller(fields.caller), number, id)
   call('ZADD', live, 0, id)
+  return number
 end
 
 -- All that is kept of a run, also of one whose keys have expired: then the indexes only.
-local function forget(id, caller, idempotency_key)
+local function forget(id, caller, conversation, idempotency_key)
   local it = key_of(id)
   call('DEL', it, it .. ':log', it .. ':raw', it .. ':calls', it .. ':mail', it .. ':said')
   call('ZREM', all_runs, id)
   call('ZREM', live, id)
   call('ZREM', of_caller(caller), id)
-  call('ZREM', ended, cmsgpack.pack({id, caller}))
+  call('ZREM', ended, as_ended(id, caller, conversation))
+  if conversation ~= '' then call('ZREM', of_conversation('runs', caller, conversation), id) end
   if idempotency_key and call('GET', of_key(caller, idempotency_key)) == id then
     call('DEL', of_key(caller, idempotency_key))
   end

@@ -3,9 +3,9 @@ local most = 100
 local old = call('ZRANGE', ended, '-inf', clock() - tonumber(ARGV[2]), 'BYSCORE', 'LIMIT', 0, most)
 local count = 0
 for _, each in ipairs(old) do
-  local id, caller = unpack(cmsgpack.unpack(each))
+  local id, caller, conversation = unpack(cmsgpack.unpack(each))
   local found = call('HMGET', key_of(id), 'last', 'key')
   if found[1] then count = count + 1 end
-  forget(id, caller, found[2])
+  forget(id, caller, conversation or '', found[2])
 end
 return {count, #old == most and 1 or 0}
