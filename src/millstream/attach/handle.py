@@ -87,7 +87,8 @@ class AttachedRun(LogRun):
         """Stop the run, whoever drives it. May be said any number of times, also to a run that has ended.
 
         Returns when the store has it; the run's end says when it was done. A run that waits for
-        decisions, or to begin, has ended when this returns.
+        decisions, or to begin, has ended when this returns; one that comes to wait in this very moment ends
+        behind its pause. One that has its output, and is about to say so, may complete.
 
         Args:
             mode: as of `RunResultStreaming.cancel`: "now" (also spelled "immediate"), "after_tool" or
@@ -106,7 +107,9 @@ class AttachedRun(LogRun):
     async def send(self, message: str | list[TResponseInputItem], when: CancelMode = "now") -> None:
         """Give the run more input. Returns when the store has it; `input.added` says when its model gets it.
 
-        A run that waits for decisions gets it when it goes on.
+        A run that waits for decisions gets it when it goes on. One that is told before it has its output does not
+        end without an answer to it; to one whose end is being written in this very moment it has no effect,
+        which is seen by its log: there is no `input.added` in it.
 
         Args:
             message: a message of the user, or a list of input items.

@@ -123,7 +123,10 @@ class Reader:
                 self._batch = None
             ends_at = source.ends_at
             if ends_at is not None and place.taken >= ends_at:
-                await self._is_over()
+                await source.settled()
+                if source.ends_at == ends_at:  # a run that paused may have been stopped in that moment
+                    await self._is_over()
+                continue
             source.ask(place, holds=self._holds, bound=self._bound)
             task = self._waiting = asyncio.current_task()
             cancelling = 0 if task is None else task.cancelling()

@@ -8,6 +8,9 @@ Rules of this file:
    that the store keeps the first decision, takes the same one again, and refuses another. A call that
    is the same in everything and waits at a later pause is another: servers use call ids again.
 3. Whoever says something is told what cannot be meant before it is kept.
+4. What is said before the run takes its last decision is followed, whatever becomes of its owner: the
+   owner looks when it has an output, and behind a pause (`tenure.py`); who goes on with a run looks first.
+   What comes later, and before the end is written, is kept and has no effect.
 """
 
 from __future__ import annotations

@@ -69,6 +69,11 @@ class Steering:
             if is_sooner(when, self._due):
                 self._due = when
 
+    def keep(self, items: Sequence[TResponseInputItem]) -> None:
+        """Let `items` wait, also where nothing is taken any more: for whoever goes on with the run."""
+        with self._lock:
+            self._waiting.extend(items)
+
     def take(self) -> list[TResponseInputItem]:
         """All that waits, which waits no longer."""
         with self._lock:
