@@ -8,8 +8,9 @@ the stream itself and stand in no log:
 | `stream.position` | position | the cursor stands here; what lies between was filtered out |
 | `stream.gap` | requested, first, after | the stream ends: a position is no longer held |
 | `stream.error` | code, message, error_id, after | the stream ends; the run does as it would have |
-| `command.error` | code, message | WebSocket only: the command was not understood |
-| `pong` | | WebSocket only: the answer to a ping |
+| `command.done` | id, command, … | the WebSocket of a server only: a command was obeyed |
+| `command.error` | id, code, message, … | WebSocket only: it was not, or not understood |
+| `pong` | id | WebSocket only: the answer to a ping |
 
 Only the run itself writes an end of the run; a stream that ends with trouble of its own has no
 terminal entry, and is resumed from `after`.
@@ -22,6 +23,8 @@ closed set and positions are numbers, so that nothing of a stranger's gets into 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
+
+import msgspec
 
 from millstream import codec
 from millstream.errors import LogGapError
@@ -42,6 +45,34 @@ class Message(NamedTuple):
     """What the client resumes from once it has this; None for what has no place in the log."""
 
 
+class StreamPosition(msgspec.Struct, tag_field="type", tag="stream.position"):
+    """What lies between the last position and this one was filtered out."""
+
+    position: int
+
+
+class StreamGap(msgspec.Struct, tag_field="type", tag="stream.gap"):
+    """The stream ends: a position is no longer held."""
+
+    requested: int
+    first: int
+    """The first position that is held."""
+    after: int
+    """The last position that was sent."""
+    message: str = "This part of the stream is no longer held."
+
+
+class StreamError(msgspec.Struct, tag_field="type", tag="stream.error"):
+    """The stream ends, by trouble of its own. The run does as it would have."""
+
+    code: str
+    message: str
+    error_id: str | None
+    """Stands in the server's log, with what happened."""
+    after: int
+    """The last position that was sent, behind which to resume."""
+
+
 def entry_message(entry: Entry) -> Message:
     """An entry of the log."""
     return Message(entry.to_json(), entry.type, entry.position)
@@ -54,20 +85,17 @@ def position_message(position: int) -> Message:
 
 def gap_message(gap: LogGapError, after: int) -> Message:
     """A position that is no longer held was asked for."""
-    fields = {
-        "type": "stream.gap",
-        "requested": gap.requested,
-        "first": gap.first,
-        "after": after,
-        "message": "This part of the stream is no longer held.",
-    }
-    return Message(codec.encode(fields), "stream.gap")
+    return _told(StreamGap(requested=gap.requested, first=gap.first, after=after))
 
 
 def error_message(code: str, text: str, after: int, error_id: str | None = None) -> Message:
     """The stream cannot go on; `text` is for the public, `error_id` stands in the server's log."""
-    fields = {"type": "stream.error", "code": code, "message": text, "error_id": error_id, "after": after}
-    return Message(codec.encode(fields), "stream.error")
+    return _told(StreamError(code=code, message=text, error_id=error_id, after=after))
+
+
+def _told(message: StreamGap | StreamError) -> Message:
+    fields = msgspec.to_builtins(message)
+    return Message(codec.encode(fields), fields["type"])
 
 
 def command_error_message(code: str, text: str) -> Message:

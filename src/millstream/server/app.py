@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 
 from millstream.config import RunConfig
 from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
 from millstream.errors import UserError
 from millstream.log.address import store_of
 from millstream.recovery import MAX_ATTEMPTS, Recovery
+from millstream.server import websocket
 from millstream.server.answers import (
     NO_ROUTE,
     TOO_MANY_STREAMS,
@@ -135,9 +136,10 @@ def _application(service: Service) -> Starlette:
         finally:
             await service.stop()
 
-    routes = [
+    routes: list[BaseRoute] = [
         Route(each.path, _route(each, service), methods=[each.method], name=each.name) for each in ENDPOINTS
     ]
+    routes.append(WebSocketRoute(websocket.PATH, websocket.endpoint(service), name="websocket"))
     app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_here})
     app.state.service = service
     return app

@@ -326,7 +326,9 @@ def _passed(report: StreamReport) -> StreamReport:
 
 # --- text ----------------------------------------------------------------------------------------
 
-_FRAMES = frozenset({"stream.gap", "stream.error", "stream.position", "command.error", "pong"})
+_FRAMES = frozenset(
+    {"stream.gap", "stream.error", "stream.position", "command.done", "command.error", "pong"}
+)
 """What the transport says between the entries (`millstream.delivery.frame`)."""
 
 _NOBODY = Stamp(run_id="", agent="")
