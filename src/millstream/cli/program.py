@@ -10,7 +10,21 @@ from collections.abc import Sequence
 from typing import Any, NoReturn
 
 from millstream.about import __version__
-from millstream.cli import approve, cancel, chat, check, demo, exits, models, reject, runs, send, serve, tail
+from millstream.cli import (
+    approve,
+    cancel,
+    chat,
+    check,
+    demo,
+    doctor,
+    exits,
+    models,
+    reject,
+    runs,
+    send,
+    serve,
+    tail,
+)
 from millstream.cli import run as run_command
 from millstream.cli.problem import Problem, explain, say
 
@@ -24,6 +38,7 @@ examples:
   millstream chat                        talk with one, answer by answer
   millstream models                      which model would be used, and why
   millstream check run.jsonl             is this the whole stream of a run?
+  millstream doctor https://example.com  what is wrong between here and a server?
   millstream runs --store sqlite:///runs.db   what runs, ran or waits there?
   millstream tail run_4f2a --store sqlite:///runs.db
 
@@ -33,7 +48,7 @@ exit codes:
 """
 
 
-_COMMANDS = (run_command, chat, serve, models, check, demo, runs, tail, send, cancel, approve, reject)
+_COMMANDS = (run_command, chat, serve, doctor, models, check, demo, runs, tail, send, cancel, approve, reject)
 """In the order that the help lists them."""
 
 
