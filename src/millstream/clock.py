@@ -8,11 +8,10 @@ there inherit it. Nobody else reads the time: `tests/test_clock.py` looks.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time as _time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import Callable
 from contextvars import ContextVar
-from typing import Protocol
+from typing import Any, Protocol
 
 
 class Timer(Protocol):
@@ -70,22 +69,45 @@ def current_clock() -> Clock:
     return CURRENT_CLOCK.get()
 
 
-@contextlib.asynccontextmanager
-async def time_limit(clock: Clock, seconds: float | None, error: Exception) -> AsyncGenerator[None]:
-    """Cancel the body after `seconds` by `clock`, and raise `error` in its place; None is no limit."""
-    if seconds is None:
-        yield
-        return
-    # asyncio does the cancelling, which is the hard part; only when is ours to say.
-    limit = asyncio.timeout(None)
-    try:
-        async with limit:
-            timer = clock.call_later(seconds, lambda: limit.reschedule(0))
-            try:
-                yield
-            finally:
-                timer.cancel()
-    except TimeoutError:
-        if limit.expired():
-            raise error from None
-        raise  # the body's own
+class time_limit:
+    """Cancels the body after `seconds` by `clock`, and raises `error` in its place; None is no limit.
+
+    As `asyncio.timeout`, but by a clock that may be passed in, and for a third of the price: a
+    stream has one for each of its events.
+    """
+
+    __slots__ = ("_cancelling", "_clock", "_error", "_is_cut", "_seconds", "_task", "_timer")
+
+    def __init__(self, clock: Clock, seconds: float | None, error: Exception) -> None:
+        self._clock = clock
+        self._seconds = seconds
+        self._error = error
+        self._task: asyncio.Task[Any] | None = None
+        self._timer: Timer | None = None
+        self._cancelling = 0
+        self._is_cut = False
+
+    async def __aenter__(self) -> None:
+        if self._seconds is not None:
+            task = self._task = asyncio.current_task()
+            assert task is not None
+            self._cancelling = task.cancelling()
+            self._timer = self._clock.call_later(self._seconds, self._ring)
+
+    async def __aexit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        # Somebody else may have cancelled the task at the same time: then that is what happened.
+        if self._is_cut and self._task is not None and self._task.uncancel() <= self._cancelling:
+            self._is_cut = False
+            if kind is not None and issubclass(kind, asyncio.CancelledError):
+                raise self._error from None
+
+    def _ring(self) -> None:
+        # A turn later: a clock that is moved by hand may call this from within the body.
+        self._timer = asyncio.get_running_loop().call_soon(self._cut)
+
+    def _cut(self) -> None:
+        if self._task is not None:
+            self._is_cut = True
+            self._task.cancel()

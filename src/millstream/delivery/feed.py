@@ -32,6 +32,8 @@ logger = logging.getLogger("millstream")
 
 AT_ONCE = 64 * 1024
 """About how many bytes are given together."""
+LOOKED_AT = 256
+"""As how many of them an entry counts that was left out: it had to be looked at."""
 
 
 class Entries(Protocol):
@@ -112,6 +114,8 @@ class Feed:
         """The last position that the client knows of."""
         self._is_paused = False
         """Whether the last entry that was read says that the run waits for decisions."""
+        self._at_a_stretch = 0
+        """About how many bytes were given since others had their turn."""
         self._is_closed = False
         self.is_over = False
         """Whether the last message was given."""
@@ -128,8 +132,10 @@ class Feed:
         """
         quiet_since = self._clock.monotonic()
         while not self.is_over:
-            # A long log is at hand as a whole, and a fast client takes it all: others have their turn.
-            await asyncio.sleep(0)
+            if self._at_a_stretch >= AT_ONCE:
+                # A long log is at hand as a whole, and a fast client takes it all: others have their turn.
+                self._at_a_stretch = 0
+                await asyncio.sleep(0)
             messages: list[Message] = []
             try:
                 entry = await self._first(quiet_since)
@@ -138,6 +144,7 @@ class Feed:
                 size = self._take(entry, messages)
                 while self._entries.has_more and size < AT_ONCE and not self.is_over:
                     size += self._take(await anext(cast("Any", self._entries)), messages)
+                self._at_a_stretch += size
             except Exception as error:
                 self.is_over = True
                 messages += self._trouble(error)
@@ -165,7 +172,7 @@ class Feed:
             return None
 
     def _take(self, entry: Entry, messages: list[Message]) -> int:
-        """Add what is sent of `entry` to `messages`; how many bytes that is."""
+        """Add what is sent of `entry` to `messages`; about how many bytes that is."""
         message = None
         is_end = entry.is_terminal and entry.run_id == self.run_id
         self._is_paused = entry.type == "run.paused" and entry.run_id == self.run_id
@@ -178,7 +185,7 @@ class Feed:
             self.is_over = True
             if self._on_end is not None:
                 self._on_end()
-        return 0 if message is None else len(message.json)
+        return LOOKED_AT if message is None else len(message.json)
 
     def _position(self) -> list[Message]:
         """Tell the client how far it has come, where what lies between was left out."""
