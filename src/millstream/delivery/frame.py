@@ -59,7 +59,7 @@ class StreamGap(msgspec.Struct, tag_field="type", tag="stream.gap"):
     """The first position that is held."""
     after: int
     """The last position that was sent."""
-    message: str = "This part of the stream is no longer held."
+    message: str
 
 
 class StreamError(msgspec.Struct, tag_field="type", tag="stream.error"):
@@ -85,7 +85,8 @@ def position_message(position: int) -> Message:
 
 def gap_message(gap: LogGapError, after: int) -> Message:
     """A position that is no longer held was asked for."""
-    return _told(StreamGap(requested=gap.requested, first=gap.first, after=after))
+    text = "This part of the stream is no longer held."
+    return _told(StreamGap(requested=gap.requested, first=gap.first, after=after, message=text))
 
 
 def error_message(code: str, text: str, after: int, error_id: str | None = None) -> Message:

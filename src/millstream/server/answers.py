@@ -9,9 +9,10 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+import msgspec
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 
@@ -20,12 +21,14 @@ from millstream.errors import (
     AgentsException,
     ApprovalError,
     CommandConflictError,
+    ConversationBusyError,
     IdempotencyError,
     InputItemError,
     LogError,
     LogGapError,
     RunClosedError,
     ServerStoppingError,
+    UnknownConversationError,
     UnknownRunError,
     UserError,
 )
@@ -50,6 +53,7 @@ class Problem:
 NO_ACCESS = Problem(401, "unauthorized", "You may not use this server.")
 WRONG_ORIGIN = Problem(403, "wrong_origin", "A page of another origin may not do that.")
 NO_RUN = Problem(404, "unknown_run", "There is no such run.")
+NO_CONVERSATION = Problem(404, "unknown_conversation", "There is no such conversation.")
 NO_ROUTE = Problem(404, "unknown_path", "There is nothing here.")
 WRONG_METHOD = Problem(405, "wrong_method", "That cannot be done here.")
 NO_AGENT = Problem(422, "unknown_agent", "There is no agent of that name.")
@@ -72,26 +76,38 @@ TOO_MANY_STREAMS = Problem(
 BAD_JSON = Problem(400, "bad_json", "The body is no JSON.")
 INTERNAL = Problem(500, "internal", "Something went wrong.")
 
+GONE = Problem(410, "gone", "This part of the stream is no longer held.")
+KEY_TAKEN = Problem(409, "idempotency_conflict", "The key was used for another request.")
+NO_DECISION = Problem(409, "no_such_decision", "No such call waits, or it was decided over otherwise.")
+CONFLICT = Problem(409, "conflict", "Something else was said before.")
+BUSY = Problem(409, "conversation_busy", "A run of this conversation is going.")
+RUN_OVER = Problem(409, "run_over", "The run is over.")
+BAD_INPUT = Problem(422, "bad_input", "The input is none that models take.")
+STOPPING = Problem(503, "stopping", ServerStoppingError.public, retry_after=2)
+NO_STORE = Problem(503, "log_unavailable", "The server's store cannot be used at the moment.", retry_after=5)
+NOT_POSSIBLE = Problem(409, "not_possible", "That is not possible with this run.")
+BAD_REQUEST = Problem(422, "bad_request", "Something of the request is not what it has to be.")
+
 _OF_ERRORS: dict[type[AgentsException], Problem] = {
     UnknownRunError: NO_RUN,
-    LogGapError: Problem(410, "gone", "This part of the stream is no longer held."),
-    IdempotencyError: Problem(409, "idempotency_conflict", "The key was used for another request."),
-    ApprovalError: Problem(409, "no_such_decision", "No such call waits, or it was decided over otherwise."),
-    CommandConflictError: Problem(409, "conflict", "Something else was said before."),
-    RunClosedError: Problem(409, "run_over", "The run is over."),
-    InputItemError: Problem(422, "bad_input", "The input is none that models take."),
-    ServerStoppingError: Problem(503, "stopping", ServerStoppingError.public, retry_after=2),
-    LogError: Problem(
-        503, "log_unavailable", "The server's store cannot be used at the moment.", retry_after=5
-    ),
-    UserError: Problem(409, "not_possible", "That is not possible with this run."),
+    UnknownConversationError: NO_CONVERSATION,
+    ConversationBusyError: BUSY,
+    LogGapError: GONE,
+    IdempotencyError: KEY_TAKEN,
+    ApprovalError: NO_DECISION,
+    CommandConflictError: CONFLICT,
+    RunClosedError: RUN_OVER,
+    InputItemError: BAD_INPUT,
+    ServerStoppingError: STOPPING,
+    LogError: NO_STORE,
+    UserError: NOT_POSSIBLE,
 }
 """By the class of an error, the more special one first."""
 
 
 def invalid(where: str, wanted: str) -> Problem:
     """A field of a request is not what it has to be. Both are words of ours."""
-    return Problem(422, "bad_request", f"{where} has to be {wanted}.")
+    return replace(BAD_REQUEST, message=f"{where} has to be {wanted}.")
 
 
 class ProblemError(Exception):
@@ -113,14 +129,33 @@ def answer(value: Any, status: int = 200, **headers: str) -> Response:
     )
 
 
+class Told(msgspec.Struct, kw_only=True):
+    """What was wrong."""
+
+    code: str
+    message: str
+    retryable: bool
+    """Whether the same request may do better in a moment: see `Retry-After`."""
+    error_id: str | msgspec.UnsetType = msgspec.UNSET
+    """Stands in the server's log, with what happened."""
+    requested: int | msgspec.UnsetType = msgspec.UNSET
+    """The position that was asked for, where it is gone."""
+    first: int | msgspec.UnsetType = msgspec.UNSET
+    """The first position that is held, then."""
+    run_id: str | msgspec.UnsetType = msgspec.UNSET
+    """The run that the idempotency key belongs to."""
+
+
+class ErrorAnswer(msgspec.Struct):
+    """An error."""
+
+    error: Told
+
+
 def problem_fields(problem: Problem, facts: Mapping[str, Any]) -> dict[str, Any]:
     """`problem`, for a client, with `facts` about it."""
-    return {
-        "code": problem.code,
-        "message": problem.message,
-        "retryable": problem.retry_after is not None,
-        **facts,
-    }
+    retryable = problem.retry_after is not None
+    return msgspec.to_builtins(Told(code=problem.code, message=problem.message, retryable=retryable, **facts))
 
 
 def problem_answer(problem: Problem, facts: Mapping[str, Any] | None = None) -> Response:
@@ -150,7 +185,7 @@ def problem_of(error: Exception, asked: str) -> tuple[Problem, dict[str, Any]]:
 
 
 def _facts(error: Exception) -> dict[str, Any]:
-    """What a client may know of an error besides: where to read on, and which run its own key belongs to."""
+    """What a client may know of an error besides: where to read on, and which of his runs it is about."""
     if isinstance(error, LogGapError):
         return {"requested": error.requested, "first": error.first}
-    return {"run_id": error.run_id} if isinstance(error, IdempotencyError) else {}
+    return {"run_id": error.run_id} if isinstance(error, IdempotencyError | ConversationBusyError) else {}

@@ -24,8 +24,19 @@ B = TypeVar("B", default=None)
 Q = TypeVar("Q", default=None)
 H = TypeVar("H", default=None)
 
-Answered: TypeAlias = "type[msgspec.Struct] | Literal['stream', 'document'] | None"
-"""What an answer holds: JSON of that form, the stream of a run, any JSON object, or nothing."""
+
+@dataclass(frozen=True, slots=True)
+class Stream:
+    """An answer that is a stream of server-sent events."""
+
+    message: str | type[msgspec.Struct] = "StreamMessage"
+    """What the data of each event is: that of a run's stream, or a struct."""
+    headers: Mapping[str, str] = field(default_factory=lambda: {"X-Run-Id": "The run."})
+    """What its headers tell, by name."""
+
+
+Answered: TypeAlias = "type[msgspec.Struct] | Stream | Literal['any'] | None"
+"""What an answer holds: JSON of that form, a stream, any JSON object, or nothing."""
 
 
 @dataclass(frozen=True, slots=True)

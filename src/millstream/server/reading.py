@@ -36,8 +36,8 @@ T = TypeVar("T", bound=msgspec.Struct)
 BODY_SECONDS = 60.0
 """Seconds that a client may take for the body of a request."""
 
-_RUN_ID = re.compile(r"run_[0-9a-f]{32}")
-_READS_ONLY = frozenset({"GET", "HEAD", "OPTIONS"})
+RUN_ID = "run_[0-9a-f]{32}"
+"""What the id of a run is, as a regular expression."""
 
 
 async def caller_of(request: HTTPConnection, access: Access) -> str:
@@ -46,7 +46,7 @@ async def caller_of(request: HTTPConnection, access: Access) -> str:
     Raises:
         ProblemError: nobody who may; or a page of somebody else's wants to change something.
     """
-    if request.scope.get("method") not in _READS_ONLY and not origin_is_this(request):
+    if not reads_only(request.scope.get("method")) and not origin_is_this(request):
         raise ProblemError(WRONG_ORIGIN)
     caller = await access(request)
     if caller is None:
@@ -57,6 +57,11 @@ async def caller_of(request: HTTPConnection, access: Access) -> str:
             f"access= gave a {type(caller).__name__}: it names the caller by a text, or gives None."
         )
     return caller
+
+
+def reads_only(method: str | None) -> bool:
+    """Whether requests of that method change nothing."""
+    return method in ("GET", "HEAD", "OPTIONS")
 
 
 async def asked_run(request: Request, service: Service) -> RunRecord:
@@ -76,7 +81,7 @@ async def record_of(run_id: str, store: RunStore, caller: str) -> RunRecord:
     Raises:
         UnknownRunError: there is none, or it is somebody else's: nothing tells which.
     """
-    if not _RUN_ID.fullmatch(run_id):
+    if not re.fullmatch(RUN_ID, run_id):
         raise UnknownRunError(run_id)
     record = await store.record(run_id)
     if record.caller != caller:

@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 class Health(msgspec.Struct):
     """That the process answers."""
 
-    status: Literal["ok"] = "ok"
+    status: Literal["ok"]
 
 
 class Ready(msgspec.Struct):
     """The server can begin runs."""
 
+    status: Literal["ready"]
     runs: int
     """How many it drives at this moment."""
-    status: Literal["ready"] = "ready"
 
 
 class NotReady(msgspec.Struct):
@@ -39,13 +39,13 @@ class NotReady(msgspec.Struct):
 class Version(msgspec.Struct):
     """Which version of what this is."""
 
-    version: str = __version__
-    name: str = "millstream"
+    name: Literal["millstream"]
+    version: str
 
 
 async def health(asked: Asked) -> Response:
     """Whether the process answers."""
-    return answer(Health())
+    return answer(Health("ok"))
 
 
 async def ready(asked: Asked) -> Response:
@@ -58,9 +58,9 @@ async def ready(asked: Asked) -> Response:
         return answer(NotReady("no store"), 503, retry_after="5")
     if service.supervisor.is_stopping:
         return answer(NotReady("stopping"), 503, retry_after="2")
-    return answer(Ready(service.supervisor.live_runs))
+    return answer(Ready("ready", service.supervisor.live_runs))
 
 
 async def version(asked: Asked) -> Response:
     """Which version this is."""
-    return answer(Version())
+    return answer(Version("millstream", __version__))
