@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -84,11 +85,15 @@ class Stream:
                 return
 
 
-@contextlib.contextmanager
-def serving(folder: Path, *arguments: str, app: str = "app.py") -> Iterator[Served]:
+def free_port() -> int:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+        return free.getsockname()[1]
+
+
+@contextlib.contextmanager
+def serving(folder: Path, *arguments: str, app: str = "app.py", port: int | None = None) -> Iterator[Served]:
+    port = port or free_port()
     command = [*PROGRAM, "serve", app, "--port", str(port), "--drain", "0.5", *arguments]
     process = subprocess.Popen(
         command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8"
@@ -199,12 +204,13 @@ def test_an_application_says_itself_who_may_and_where_its_runs_are(folder: Path)
     ("arguments", "said"),
     [
         (["nothing.py"], "there is no file nothing.py"),
-        (["app.py", "--port", "0"], "'0' is not a port"),
+        (["app.py", "--port", "65536"], "'65536' is not a port"),
         (["app.py", "--workers", "0"], "'0' is not a number of processes"),
         (["app.py", "--drain", "x"], "'x' is not a number of seconds"),
         (["app.py", "--reload", "--workers", "2"], "--reload goes with one worker"),
         (["app.py", "--workers", "2", "--store", "memory:"], "several workers cannot share memory:"),
         (["app.py", "--store", "nonsense"], "nonsense"),
+        (["app.py", "--log-level", "loud"], "'loud'"),
     ],
 )
 def test_what_cannot_be_served_is_told_before_anything_is(
@@ -235,8 +241,103 @@ def test_a_port_that_is_taken_is_a_failure(folder: Path) -> None:
         refused = millstream("serve", "app.py", "--port", str(taken.getsockname()[1]), cwd=folder)
 
     assert refused.code == 1
-    assert "address already in use" in refused.err
+    assert "cannot be served: Address already in use" in refused.err
+    assert "--port" in refused.err
+    assert "serving" not in refused.err
     assert "Traceback" not in refused.err
+
+
+# --- what is printed --------------------------------------------------------------------------
+
+FAILING = """
+from millstream import Agent
+from millstream.testing import ScriptedModel
+
+agent = Agent(name="A", model=ScriptedModel(["Hello.", RuntimeError("the wire is cut")]))
+"""
+
+
+@contextlib.contextmanager
+def printing(folder: Path, *arguments: str) -> Iterator[tuple[Served, list[str]]]:
+    """A server on a free port, and the lines that it has printed when it was stopped."""
+    command = [*PROGRAM, "serve", "app.py", "--port", "0", *arguments]
+    process = subprocess.Popen(
+        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8"
+    )
+    assert process.stderr is not None
+    try:
+        lines = [process.stderr.readline()]
+        found = re.search(r"http://127\.0\.0\.1:(\d+)", lines[0])
+        assert found, lines[0] + process.stderr.read()
+        yield Served(process, int(found[1])), lines
+        process.send_signal(signal.SIGTERM)
+        lines += process.communicate(timeout=DEADLINE)[1].splitlines()
+        assert process.returncode == 0, lines
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def test_what_is_printed_first_is_where_it_is_served_and_then_how_each_run_began_and_ended(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(FAILING)
+
+    with printing(tmp_path) as (served, lines):
+        ready = served.ask("GET", "/ready")  # at once: nobody has to try again
+        runs = [served.ask("POST", "/runs", {"input": "Hi"})["run_id"] for _ in range(2)]
+        for run_id in runs:
+            while served.ask("GET", f"/runs/{run_id}")["status"] in ("queued", "running"):
+                time.sleep(0.02)
+        states = sorted(served.ask("GET", f"/runs/{run_id}")["status"] for run_id in runs)
+
+    assert lines[0].startswith("millstream: serving app.py on http://127.0.0.1:")
+    assert ready["status"] == "ready"
+    assert states == ["completed", "failed"]
+    for run_id in runs:
+        own = [line for line in lines if run_id in line]
+        assert re.fullmatch(rf"\S+ \S+ INFO run {run_id}: begins", own[0])
+        assert re.fullmatch(
+            rf"\S+ \S+ (INFO run {run_id}: completed after [\d.]+ s|ERROR run {run_id} failed \(.*, err_\w+\))",
+            own[1],
+        )
+        assert len(own) == 2
+    assert "nobody asked" not in "".join(lines)
+    assert [line for line in lines if "GET /" in line] == []
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=["one process", "two"])
+def test_a_log_for_machines_is_json_line_by_line(tmp_path: Path, more: list[str]) -> None:
+    (tmp_path / "app.py").write_text(FAILING.replace('"Hello.", ', ""))
+
+    with printing(tmp_path, "--log-format", "json", *more) as (served, lines):
+        with served.stream("POST", "/runs", {"input": "Hi", "stream": True}) as stream:
+            stream.until()
+        end = json.loads(stream.events[-1].data)["event"]
+
+    told = [json.loads(line) for line in lines]
+    (failure,) = [each for each in told if each["level"] == "ERROR"]
+    assert failure["run_id"] == stream.run_id
+    assert end["error_id"] in failure["message"]
+    assert "the wire is cut" in failure["exception"]
+    assert [each["message"] for each in told if each.get("run_id") == stream.run_id] == [
+        f"run {stream.run_id}: begins",
+        failure["message"],
+    ]
+
+
+def test_a_program_that_shows_its_log_itself_is_left_to_it(tmp_path: Path) -> None:
+    own = 'import logging\nlogging.basicConfig(format="OWN %(run_id)s %(message)s")\n'
+    (tmp_path / "app.py").write_text(own + FAILING)
+
+    with (
+        printing(tmp_path) as (served, lines),
+        served.stream("POST", "/runs", {"input": "Hi", "stream": True}) as stream,
+    ):
+        stream.until()
+
+    begun, *_ = [line for line in lines if stream.run_id in line]
+    assert begun == f"OWN {stream.run_id} run {stream.run_id}: begins"
 
 
 def test_an_agent_without_a_model_or_a_key_is_told_at_the_start(tmp_path: Path) -> None:

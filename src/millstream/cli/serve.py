@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import inspect
 import os
 import signal
-from typing import TYPE_CHECKING
+import socket
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
 
 from millstream.cli import exits
-from millstream.cli.problem import Problem, say
+from millstream.cli.log_lines import FORMS, LEVELS, show_log
+from millstream.cli.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -35,6 +39,8 @@ goes on with the next server that is started on the store. A second one stops it
 
 PORT = 7420
 HOST = "127.0.0.1"
+BACKLOG = 2048
+"""Connections that may wait to be taken."""
 STORE = "sqlite:///millstream.db"
 VARIABLE = "MILLSTREAM_STORE"
 
@@ -43,7 +49,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add what the command takes."""
     parser.add_argument("app", metavar="APP", help="app.py, app.py:name or package.module:name")
     parser.add_argument("--host", default=HOST, help=f"the address to listen on (default {HOST})")
-    parser.add_argument("--port", type=_port, default=PORT, help=f"the port (default {PORT})")
+    parser.add_argument(
+        "--port", type=_port, default=PORT, help=f"the port (default {PORT}; 0: any that is free)"
+    )
     parser.add_argument(
         "--store", metavar="URL", help=f"where the runs are kept (default {STORE}; also: {VARIABLE})"
     )
@@ -55,16 +63,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--insecure", action="store_true", help="let everybody use it who can reach it, on any address"
     )
+    parser.add_argument("--log-level", choices=LEVELS, default="info", help="what is logged (default info)")
+    parser.add_argument(
+        "--log-format", choices=FORMS, default="text", help="lines for people, or JSON (default text)"
+    )
 
 
 def run(args: argparse.Namespace) -> int:
     """Serve, until told to stop; the exit code."""
     _check(args, os.environ)
     try:
-        import uvicorn
-
         from millstream.cli.served import Served, load
-        from millstream.server.slow_headers import HeaderLimit
     except ModuleNotFoundError as error:
         from millstream.errors import MissingExtraError
 
@@ -72,11 +81,14 @@ def run(args: argparse.Namespace) -> int:
     from millstream.agent import Agent
     from millstream.log.address import shown, store_of
 
+    show_log(args.log_level, args.log_format)
     served = Served(
         app=args.app,
         store=args.store or os.environ.get(VARIABLE) or STORE,
         drain=args.drain,
         is_open=args.insecure,
+        log_level=args.log_level,
+        log_format=args.log_format,
     )
     if isinstance(load(served.app), Agent):
         _check_address(args)
@@ -86,24 +98,60 @@ def run(args: argparse.Namespace) -> int:
     else:
         _check_application(args)
         runs = "an application of its own"
-    served.to_environment()
-    say(f"serving {args.app} on http://{_shown(args.host)}:{args.port} ({runs}; Ctrl-C stops)")
+    listening = _listening(args.host, args.port)
+    url = f"http://{_shown(args.host)}:{listening.getsockname()[1]}"
+    replace(served, ready=f"serving {args.app} on {url} ({runs}; Ctrl-C stops)").to_environment()
+    return _serve(args, listening)
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Where clients connect: taken here, so that every process serves the same, and whoever is early waits a moment."""
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise Problem(
+            f"{_shown(host)}:{port} cannot be served: {error.strerror or error}.",
+            "is another server running there? --port N takes another port, and --port 0 any that is free.",
+            code=exits.FAILED,
+        ) from error
+
+
+def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
+    import uvicorn
+    from uvicorn.supervisors import ChangeReload, Multiprocess
+
+    from millstream.server.slow_headers import HeaderLimit
+
+    config = uvicorn.Config(
+        "millstream.cli.served:application",
+        factory=True,
+        workers=None if args.reload else args.workers,
+        reload=args.reload,
+        log_config=None,
+        log_level="warning",
+        access_log=False,
+        backlog=BACKLOG,
+        timeout_graceful_shutdown=5,
+        ws_max_size=1024 * 1024,
+        http=HeaderLimit,
+    )
+    server = uvicorn.Server(config)
     # The HTTP server sends itself the signal again that it was stopped by, when all is done.
     signal.signal(signal.SIGTERM, _is_done)
     try:
-        uvicorn.run(
-            "millstream.cli.served:application",
-            factory=True,
-            host=args.host,
-            port=args.port,
-            workers=None if args.reload else args.workers,
-            reload=args.reload,
-            log_level="warning",
-            timeout_graceful_shutdown=5,
-            ws_max_size=1024 * 1024,
-            http=HeaderLimit,
-        )
-    except SystemExit as end:  # it has told why it cannot serve: the port is somebody else's, say
+        if args.reload:
+            ChangeReload(config, target=server.run, sockets=[listening]).run()
+        elif args.workers > 1:
+            # Older versions of uvicorn want to be told what each process runs.
+            takes: Any = inspect.signature(Multiprocess).parameters
+            target: Any = {"target": server.run} if "target" in takes else {}
+            Multiprocess(config, sockets=[listening], **target).run()
+        else:
+            server.run(sockets=[listening])
+    except KeyboardInterrupt:
+        pass
+    except SystemExit as end:  # it has told why it cannot serve
         return exits.FAILED if end.code else exits.OK
     return exits.OK
 
@@ -147,8 +195,8 @@ def _shown(host: str) -> str:
 
 
 def _port(text: str) -> int:
-    if not text.isdigit() or not 1 <= int(text) <= 65535:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a port (1 to 65535)")
+    if not text.isdigit() or int(text) > 65535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port (0 to 65535)")
     return int(text)
 
 

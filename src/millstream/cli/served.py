@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 import os
 import signal
 from collections.abc import AsyncGenerator
@@ -18,6 +19,8 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.applications import Starlette
 
+from millstream.cli.log_lines import show_log
+from millstream.cli.problem import say
 from millstream.config import RunConfig
 from millstream.run.prepare import model_of
 from millstream.server.access import LOCAL, OPEN
@@ -25,6 +28,8 @@ from millstream.server.app import create_app
 
 if TYPE_CHECKING:
     from millstream.server.service import Service
+
+logger = logging.getLogger("millstream")
 
 VARIABLE = "MILLSTREAM_SERVE"
 
@@ -38,8 +43,12 @@ class Served:
     store: str
     drain: float | None
     """Seconds that runs have to end; None for what the application says."""
-    is_open: bool = False
+    is_open: bool
     """Whether everybody may use it who can reach it."""
+    log_level: str
+    log_format: str
+    ready: str = ""
+    """What is said when it is ready."""
 
     def to_environment(self) -> None:
         """Tell it to the processes that are started from here on, and to this one."""
@@ -54,6 +63,7 @@ class Served:
 def application() -> Any:
     """The application, as this process was told. Its streams end at once when the process is told to stop."""
     served = Served.from_environment()
+    show_log(served.log_level, served.log_format)
     found = load(served.app)
     if not isinstance(found, Starlette):
         found = create_app(found, access=OPEN if served.is_open else LOCAL, log=served.store)
@@ -62,6 +72,7 @@ def application() -> Any:
         if served.drain is not None:
             service.drain = served.drain
         found.router.lifespan_context = _ending_streams_first(found.router.lifespan_context, service)
+    found.router.lifespan_context = _said_when_ready(found.router.lifespan_context, served)
     return found
 
 
@@ -83,6 +94,21 @@ def load(app: str) -> Any:
             model_of(each, config)
         return agent
     return found
+
+
+def _said_when_ready(lifespan: Any, served: Served) -> Any:
+    """`lifespan`, which says when it is ready: whoever connects from then on is answered."""
+
+    @contextlib.asynccontextmanager
+    async def wrapped(app: Any) -> AsyncGenerator[Any]:
+        async with lifespan(app) as state:
+            if served.log_format == "json":
+                logger.info(served.ready)  # whoever collects it reads JSON
+            else:
+                say(served.ready)
+            yield state
+
+    return wrapped
 
 
 def _ending_streams_first(lifespan: Any, service: Service) -> Any:
