@@ -108,7 +108,8 @@ async def test_nobody_can_ask_for_a_long_one(query: str) -> None:
 async def test_it_takes_a_place_of_its_callers_streams_and_gives_it_back() -> None:
     async with serving(app(max_streams=1)) as client:
         async with client.stream("GET", "/probe?silence=300000") as held:
-            await anext(held.aiter_raw())
+            pieces = held.aiter_raw()
+            await anext(pieces)
             refused = await client.get("/probe")
         while (freed := await client.get("/probe?frames=1")).status_code == 429:
             await asyncio.sleep(0)
