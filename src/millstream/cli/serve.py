@@ -121,6 +121,7 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
     import uvicorn
     from uvicorn.supervisors import ChangeReload, Multiprocess
 
+    from millstream.server.frame_limits import FrameLimit
     from millstream.server.slow_headers import HeaderLimit
 
     config = uvicorn.Config(
@@ -135,6 +136,7 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
         timeout_graceful_shutdown=5,
         ws_max_size=1024 * 1024,
         http=HeaderLimit,
+        ws=FrameLimit,
     )
     server = uvicorn.Server(config)
     # The HTTP server sends itself the signal again that it was stopped by, when all is done.
