@@ -4,7 +4,7 @@ import asyncio
 import contextlib
 import socket
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import httpx2
 import uvicorn
@@ -22,11 +22,10 @@ class Host(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of `app`, served over HTTP."""
-    config = uvicorn.Config(
-        app, log_config=None, log_level="critical", lifespan="on", timeout_graceful_shutdown=1
-    )
+async def serving(app: Any, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of `app`, served over HTTP. `options` are uvicorn's."""
+    usual = {"log_config": None, "log_level": "critical", "lifespan": "on", "timeout_graceful_shutdown": 1}
+    config = uvicorn.Config(app, **cast("Any", usual | options))
     server = Host(config)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
