@@ -32,6 +32,7 @@ EXCEPTIONS = {
     "tracing/batch.py": "how long a batch waits to be full, on a thread that belongs to no run",
     "log/worker.py": "how long a thread rests that watches a file for what others write there",
     "tool/threads.py": "how long a thread is kept that has nothing to do",
+    "server/slow_headers.py": "how long a connection waits for headers, in uvicorn, which has its loop and no clock",
 }
 
 SLEEP = re.compile(
