@@ -18,10 +18,15 @@ class TookNothingError(Exception):
     """The client took nothing of what it was sent for as long as it may."""
 
 
-def log_let_go(run_id: str, seconds: float, transport: Transport) -> None:
-    """Say that a client was let go because it took nothing, and count it."""
+def log_let_go(run_id: str | None, seconds: float, transport: Transport) -> None:
+    """Say that a client was let go because it took nothing, and count it; None for one that follows no run."""
     metrics.add(metrics.DROPPED, 1, {"millstream.transport": transport})
-    logger.warning("run %s: a client took nothing for %g s and was let go; it may resume", run_id, seconds)
+    if run_id is None:
+        logger.warning("a client that follows no run took nothing for %g s and was let go", seconds)
+    else:
+        logger.warning(
+            "run %s: a client took nothing for %g s and was let go; it may resume", run_id, seconds
+        )
 
 
 async def first_of(*tasks: asyncio.Task[Any]) -> None:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from millstream import codec
+from millstream.about import CURRENT_RUN
 from millstream.clock import time_limit
 from millstream.delivery.options import whole_number
 from millstream.errors import DecodeError, UnknownRunError
@@ -83,6 +84,7 @@ async def record_of(run_id: str, store: RunStore, caller: str) -> RunRecord:
     """
     if not re.fullmatch(RUN_ID, run_id):
         raise UnknownRunError(run_id)
+    CURRENT_RUN.set(run_id)  # for what is logged of this request from here on
     record = await store.record(run_id)
     if record.caller != caller:
         raise UnknownRunError(run_id)

@@ -140,7 +140,7 @@ class _Session:
         except GoneError:
             pass
         except TookNothingError:
-            log_let_go(self._run_id or "(none)", self._service.send_timeout, "websocket")
+            log_let_go(self._run_id, self._service.send_timeout, "websocket")
         finally:
             await self._end()
 

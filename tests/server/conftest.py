@@ -1,0 +1,3 @@
+"""What the tests of the server share."""
+
+from tests.support.meters import numbers  # noqa: F401  # a fixture
