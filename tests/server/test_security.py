@@ -32,7 +32,7 @@ ROUTES = [(each.method, each.path, each.name) for each in ENDPOINTS if not each.
 
 # --- callers ----------------------------------------------------------------------------------
 
-OF_NO_RUN = {"start", "runs", "probe"}
+OF_NO_RUN = {"start", "runs", "conversations", "probe", "openapi"}
 BODIES: dict[str, Any] = {
     "start": {"input": "Hi"},
     "runs": None,
@@ -42,19 +42,24 @@ BODIES: dict[str, Any] = {
     "cancel": {},
     "decide": {"call_id": "c1", "approved": True},
     "input": {"input": "mine"},
+    "conversations": None,
+    "conversation": None,
+    "forget": None,
     "probe": None,
+    "openapi": None,
 }
 """By the name of a route, what is sent to it."""
 
 
 def test_every_route_has_its_row_here() -> None:
     assert {name for _, _, name in ROUTES} == set(BODIES)
-    assert {name for _, path, name in ROUTES if "{run_id}" not in path} == OF_NO_RUN
+    assert {name for _, path, name in ROUTES if "{" not in path} == OF_NO_RUN
 
 
 async def paused_run(client: httpx2.AsyncClient) -> str:
     """A run of Ann's at which every route has something to do."""
-    run_id = (await client.post("/runs", json={"input": "Hi"}, headers=ANN)).json()["run_id"]
+    body = {"input": "Hi", "conversation": "c"}
+    run_id = (await client.post("/runs", json=body, headers=ANN)).json()["run_id"]
     async with client.stream("GET", f"/runs/{run_id}/events?until=pause", headers=ANN) as response:
         await response.aread()
     return run_id
@@ -78,8 +83,11 @@ async def test_no_route_tells_another_caller_of_a_run_or_lets_him_touch_it() -> 
             if name in OF_NO_RUN:
                 continue
             hers, nobodys = [
-                await client.request(method, path.format(run_id=each), json=BODIES[name], headers=BOB)
-                for each in (run_id, of_none)
+                await client.request(method, path.format(**named), json=BODIES[name], headers=BOB)
+                for named in (
+                    {"run_id": run_id, "conversation": "c"},
+                    {"run_id": of_none, "conversation": "none"},
+                )
             ]
             assert (hers.status_code, hers.content) == (404, nobodys.content), name
             assert hers.headers.keys() == nobodys.headers.keys(), name
@@ -110,7 +118,7 @@ async def test_who_may_not_use_a_server_is_told_the_same_by_every_route() -> Non
     async with serving(create_app(asking(), access=by_header, log=MemoryLog())) as client:
         run_id = await paused_run(client)
         answers = [
-            await client.request(method, path.format(run_id=each), json=BODIES[name])
+            await client.request(method, path.format(run_id=each, conversation=each), json=BODIES[name])
             for method, path, name in ROUTES
             for each in (run_id, "x")
         ]
@@ -126,7 +134,7 @@ async def test_a_page_of_another_origin_changes_nothing() -> None:
         before = await log.record(run_id)
         for origin in ("https://evil.example", "null", "", str(client.base_url) + ".evil.example"):
             for method, path, name in ROUTES:
-                where, query = path.format(run_id=run_id), {"until": "pause"}
+                where, query = path.format(run_id=run_id, conversation="c"), {"until": "pause"}
                 headers = ANN | {"origin": origin}
                 answer = await client.request(method, where, params=query, json=BODIES[name], headers=headers)
                 assert "access-control-allow-origin" not in answer.headers
@@ -213,14 +221,14 @@ async def all_answers(client: httpx2.AsyncClient) -> bytes:
     """Every byte that a client can get of a run from its start on."""
     got = list[httpx2.Response]()
     body = {"input": "Hi", "agent": "A", "max_turns": 1}
-    got.append(started := await client.post("/runs", json=body))
+    got.append(started := await client.post("/runs", json=body | {"conversation": "c"}))
     got.append(await client.post("/runs", json=body | {"stream": True}))
     got.append(await client.get("/runs"))
     if started.status_code == 202:
         run_id = started.json()["run_id"]
         await events_of(client, run_id)
         got += [
-            await client.request(method, path.format(run_id=run_id), json=BODIES[name])
+            await client.request(method, path.format(run_id=run_id, conversation="c"), json=BODIES[name])
             for method, path, name in sorted(ROUTES, key=lambda route: route[0] == "DELETE")
         ]
     return b"".join(repr(each.headers).encode() + each.content for each in got)
@@ -376,7 +384,9 @@ async def test_options_and_head_tell_no_more_than_get() -> None:
     async with serving(app) as client:
         run_id = (await client.post("/runs", json={"input": "Hi"})).json()["run_id"]
         head = await client.head(f"/runs/{run_id}/events")  # of a run that has no end yet
-        options = [await client.options(path.format(run_id=run_id)) for _, path, _ in ROUTES]
+        options = [
+            await client.options(path.format(run_id=run_id, conversation="c")) for _, path, _ in ROUTES
+        ]
         trace = await client.request("TRACE", "/runs")
         go_on.set()
         await events_of(client, run_id)

@@ -80,7 +80,12 @@ GONE = Problem(410, "gone", "This part of the stream is no longer held.")
 KEY_TAKEN = Problem(409, "idempotency_conflict", "The key was used for another request.")
 NO_DECISION = Problem(409, "no_such_decision", "No such call waits, or it was decided over otherwise.")
 CONFLICT = Problem(409, "conflict", "Something else was said before.")
-BUSY = Problem(409, "conversation_busy", "A run of this conversation is going.")
+BUSY = Problem(
+    409,
+    "conversation_busy",
+    "A run of this conversation is going. Wait for its end, or stop it first.",
+    retry_after=2,
+)
 RUN_OVER = Problem(409, "run_over", "The run is over.")
 BAD_INPUT = Problem(422, "bad_input", "The input is none that models take.")
 STOPPING = Problem(503, "stopping", ServerStoppingError.public, retry_after=2)

@@ -14,6 +14,7 @@ from millstream.attach import AttachedRun
 from millstream.delivery.feed import Feed
 from millstream.errors import LogGapError, UserError
 from millstream.events import CancelMode
+from millstream.log.conversation import CONVERSATION_ID
 from millstream.server.answers import NO_AGENT, ProblemError, invalid
 from millstream.server.supervisor import Order
 from millstream.stream.filter import EntryFilter
@@ -40,6 +41,8 @@ class Start(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """What becomes of the run where the answer is its stream, and the client leaves before its end."""
     max_turns: Annotated[int, msgspec.Meta(ge=1)] | None = 10
     context: dict[str, Any] | None = None
+    conversation: Annotated[str, msgspec.Meta(pattern=CONVERSATION_ID)] | None = None
+    """The conversation that it goes on with, or begins; one of its caller's. Without one it goes on with nothing."""
 
 
 class Follow(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
@@ -87,6 +90,7 @@ async def start(service: Service, caller: str, said: Start, key: str | None) -> 
         ProblemError: there is no such agent, the key is none, or the caller has as many runs as he may.
         InputItemError: its input is none that models take.
         IdempotencyError: the key was used for another request.
+        ConversationBusyError: a run of its conversation is going.
         ServerStoppingError: nothing is begun any more.
     """
     agent = said.agent or service.only_agent
@@ -101,6 +105,7 @@ async def start(service: Service, caller: str, said: Start, key: str | None) -> 
         context=said.context,
         max_turns=said.max_turns,
         idempotency_key=key,
+        conversation=said.conversation or "",
     )
     return await service.supervisor.begin(order)
 
@@ -164,7 +169,7 @@ async def decide(service: Service, record: RunRecord, said: Decide) -> list[str]
         await run.reject(said.call_id, said.always, rejection_message=said.message)
     waiting = await run.waiting()
     if not waiting:
-        await service.supervisor.resume(run.run_id, record.caller)
+        await service.supervisor.resume(run.run_id)
     return waiting
 
 

@@ -6,6 +6,7 @@ It is of version 3.2, the first that says what the events of a stream are: `item
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import chain
 from typing import Any
@@ -13,12 +14,14 @@ from typing import Any
 import msgspec
 
 from millstream.about import __version__
+from millstream.log.conversation import CONVERSATION_ID
 from millstream.server.answers import (
     BAD_JSON,
     BAD_REQUEST,
     INTERNAL,
     LEFT,
     NO_ACCESS,
+    NO_CONVERSATION,
     NO_RUN,
     NO_STORE,
     NOT_JSON,
@@ -41,10 +44,11 @@ which asks for a stream by it, too. Parameters that nothing is said of here are 
 
 A value that has no JSON stands in an event as `{"$unserializable": …}`, whatever the field is."""
 
-PATH_PARAMETERS: dict[str, Schema] = {
-    "run_id": {"description": "The run.", "schema": {"type": "string", "pattern": f"^{RUN_ID}$"}},
+PATH_PARAMETERS: dict[str, tuple[str, str, Problem]] = {
+    "run_id": ("The run.", f"^{RUN_ID}$", NO_RUN),
+    "conversation": ("The conversation.", CONVERSATION_ID, NO_CONVERSATION),
 }
-"""What stands in paths, by name."""
+"""What stands in paths, by name: what it is, what it looks like, and what is told where there is none."""
 
 
 def document(endpoints: Sequence[Endpoint[Any, Any, Any]]) -> dict[str, Any]:
@@ -100,9 +104,10 @@ def _operation(
 def _parameters(
     endpoint: Endpoint[Any, Any, Any], of_texts: dict[Any, dict[str, Schema]]
 ) -> Iterator[dict[str, Any]]:
-    for name, parameter in PATH_PARAMETERS.items():
-        if f"{{{name}}}" in endpoint.path:
-            yield {"name": name, "in": "path", "required": True, **parameter}
+    for name in _named_in(endpoint.path):
+        words, pattern, _ = PATH_PARAMETERS[name]
+        schema = {"type": "string", "pattern": pattern}
+        yield {"name": name, "in": "path", "required": True, "description": words, "schema": schema}
     for place, form in (("query", endpoint.query), ("header", endpoint.headers)):
         for name, schema in of_texts.get(form, {}).items():
             yield {"name": name, "in": place, **_of_text(schema)}
@@ -159,10 +164,9 @@ def _links(
     answered: type[msgspec.Struct], endpoints: Sequence[Endpoint[Any, Any, Any]]
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """What may be asked with the ids that an answer names."""
-    named = set(answered.__struct_fields__) & PATH_PARAMETERS.keys()
     for each in endpoints:
-        for name in named:
-            if f"{{{name}}}" in each.path:
+        for name in _named_in(each.path):
+            if name in answered.__struct_fields__:
                 parameters = {name: f"$response.body#/{name}"}
                 yield each.name, {"operationId": each.name, "parameters": parameters}
 
@@ -182,8 +186,8 @@ def _usual(endpoint: Endpoint[Any, Any, Any]) -> Iterator[Problem]:
         yield from (NO_ACCESS, NO_STORE)
         if not reads_only(endpoint.method):
             yield WRONG_ORIGIN
-    if "{run_id}" in endpoint.path:
-        yield NO_RUN
+    for name in _named_in(endpoint.path):
+        yield PATH_PARAMETERS[name][2]
     if endpoint.body is not None:
         yield from (LEFT, BAD_JSON, TOO_SLOW, TOO_LARGE, NOT_JSON)
     if endpoint.body is not None or endpoint.query is not None or endpoint.headers is not None:
@@ -202,6 +206,10 @@ def _refusal(problems: Iterable[Problem]) -> dict[str, Any]:
         words = "Seconds after which it may be asked again."
         refusal["headers"] = {"Retry-After": {"description": words, "schema": {"type": "integer"}}}
     return refusal
+
+
+def _named_in(path: str) -> list[str]:
+    return re.findall(r"{(\w+)}", path)
 
 
 def _json(schema: Schema) -> dict[str, Any]:

@@ -2,11 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
+import asyncio
+import functools
+from typing import TYPE_CHECKING, Any
 
 from millstream.server import commands
-from millstream.server.endpoint import Endpoint
-from millstream.server.routes import acting, follow, probe, runs, state
+from millstream.server.answers import (
+    BAD_INPUT,
+    BUSY,
+    CONFLICT,
+    GONE,
+    KEY_TAKEN,
+    NO_AGENT,
+    NO_CONVERSATION,
+    NO_DECISION,
+    NO_RUN,
+    NOT_POSSIBLE,
+    RUN_OVER,
+    STOPPING,
+    TOO_MANY_RUNS,
+    TOO_MANY_STREAMS,
+    answer,
+)
+from millstream.server.endpoint import Endpoint, Stream
+from millstream.server.openapi import document
+from millstream.server.routes import acting, conversations, follow, probe, runs, state
+
+if TYPE_CHECKING:
+    from starlette.responses import Response
+
+    from millstream.server.endpoint import Asked
+
+
+async def described(asked: Asked) -> Response:
+    """This document: what the server does, and what its streams send."""
+    told = await asyncio.to_thread(_document)
+    prefix = asked.request.scope.get("root_path", "")
+    return answer({**told, "servers": [{"url": prefix or "/"}]})
+
+
+@functools.cache
+def _document() -> dict[str, Any]:
+    return document(ENDPOINTS)
+
 
 ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
     Endpoint(
@@ -18,7 +56,8 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         body=commands.Start,
         query=follow.Following,
         headers=runs.StartHeaders,
-        answers={202: runs.RunShown, 200: "stream"},
+        answers={202: runs.RunShown, 200: Stream()},
+        problems=(NO_AGENT, BAD_INPUT, KEY_TAKEN, BUSY, TOO_MANY_RUNS, TOO_MANY_STREAMS, STOPPING),
     ),
     Endpoint(
         method="GET",
@@ -26,8 +65,9 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         name="runs",
         tag="runs",
         handler=runs.listing,
-        query=runs.Listing,
+        query=runs.RunListing,
         answers={200: runs.Runs},
+        problems=(NO_RUN,),
     ),
     Endpoint(
         method="GET",
@@ -44,6 +84,7 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         tag="runs",
         handler=runs.delete,
         answers={200: runs.Deleted},
+        problems=(NOT_POSSIBLE,),
     ),
     Endpoint(
         method="GET",
@@ -53,7 +94,8 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         handler=follow.follow,
         query=follow.Following,
         headers=follow.Resuming,
-        answers={200: "stream", 204: None},
+        answers={200: Stream(), 204: None},
+        problems=(GONE, TOO_MANY_STREAMS),
     ),
     Endpoint(
         method="POST",
@@ -72,6 +114,7 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         handler=acting.decide,
         body=commands.Decide,
         answers={202: acting.Decided},
+        problems=(NO_DECISION, CONFLICT, RUN_OVER, NOT_POSSIBLE),
     ),
     Endpoint(
         method="POST",
@@ -81,6 +124,36 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         handler=acting.give_input,
         body=commands.Input,
         answers={202: acting.Taken},
+        problems=(BAD_INPUT, CONFLICT, RUN_OVER, NOT_POSSIBLE),
+    ),
+    Endpoint(
+        method="GET",
+        path="/conversations",
+        name="conversations",
+        tag="conversations",
+        handler=conversations.listing,
+        query=conversations.ConversationListing,
+        answers={200: conversations.Conversations},
+        problems=(NO_CONVERSATION,),
+    ),
+    Endpoint(
+        method="GET",
+        path="/conversations/{conversation}",
+        name="conversation",
+        tag="conversations",
+        handler=conversations.show,
+        query=conversations.ConversationShowing,
+        answers={200: conversations.ConversationStanding},
+        problems=(NO_CONVERSATION,),
+    ),
+    Endpoint(
+        method="DELETE",
+        path="/conversations/{conversation}",
+        name="forget",
+        tag="conversations",
+        handler=conversations.forget,
+        answers={200: conversations.Forgotten},
+        problems=(BUSY,),
     ),
     Endpoint(
         method="GET",
@@ -90,7 +163,8 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         handler=probe.probe,
         query=probe.Probing,
         headers=probe.ProbeHeaders,
-        answers={200: "stream"},
+        answers={200: Stream(probe.ProbeFrame, headers={})},
+        problems=(TOO_MANY_STREAMS,),
     ),
     Endpoint(
         method="GET",
@@ -118,5 +192,13 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         handler=state.version,
         answers={200: state.Version},
         is_open=True,
+    ),
+    Endpoint(
+        method="GET",
+        path="/openapi.json",
+        name="openapi",
+        tag="server",
+        handler=described,
+        answers={200: "any"},
     ),
 )

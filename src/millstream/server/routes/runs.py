@@ -34,13 +34,15 @@ class StartHeaders(msgspec.Struct):
     """Of requests with one key, the first begins a run, and all are answered by that run."""
 
 
-class Listing(msgspec.Struct):
+class RunListing(msgspec.Struct):
     """Which runs are listed."""
 
     limit: Annotated[int, msgspec.Meta(ge=0, le=LISTED)] = 20
     """How many at most."""
     status: list[RunStatus] = []
     """Those that stand so; all where none is named."""
+    conversation: str | None = None
+    """Those of this conversation."""
     before: str | None = None
     """Those older than this run."""
 
@@ -51,6 +53,8 @@ class RunShown(msgspec.Struct, kw_only=True):
     run_id: str
     agent: str
     """The name of its first agent."""
+    conversation: str | None
+    """The conversation that it belongs to."""
     status: RunStatus
     code: str | None
     """Why it failed, where it did."""
@@ -71,6 +75,7 @@ class RunShown(msgspec.Struct, kw_only=True):
         return cls(
             run_id=record.run_id,
             agent=record.agent,
+            conversation=record.conversation or None,
             status=record.status,
             code=record.code,
             created=record.created,
@@ -131,13 +136,17 @@ async def show(asked: Asked) -> Response:
     return answer(RunStanding.of(record, waiting=waiting))
 
 
-async def listing(asked: Asked[None, Listing]) -> Response:
+async def listing(asked: Asked[None, RunListing]) -> Response:
     """The caller's runs, the newest first."""
     store, query = asked.service.store, asked.query
     if query.before is not None:
         await record_of(query.before, store, asked.caller)
     records = await store.runs(
-        caller=asked.caller, statuses=query.status, limit=query.limit, before=query.before
+        caller=asked.caller,
+        statuses=query.status,
+        conversation=query.conversation,
+        limit=query.limit,
+        before=query.before,
     )
     return answer(Runs([RunShown.of(record) for record in records]))
 
