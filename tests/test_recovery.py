@@ -1,6 +1,8 @@
 """Runs whose process died go on in another, from their last checkpoint."""
 
 import asyncio
+import contextlib
+import itertools
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
@@ -28,13 +30,16 @@ from millstream.errors import (
     HandedBackError,
     LogDamagedError,
     NotResumableError,
+    RunCancelledError,
     RunInterruptedError,
     StaleOwnerError,
+    UnknownAgentError,
     UserError,
 )
 from millstream.events import Entry, RunFailed, RunItemStreamEvent
 from millstream.log import Batch, RunRecord, RunStore
-from millstream.testing import ManualClock, check_stream, function_call
+from millstream.recovery import MOST_PATIENCE, Recovery
+from millstream.testing import ManualClock, ScriptedModel, check_stream, function_call
 from tests.support.by_history import ByHistory
 
 LEASE = 10.0
@@ -330,16 +335,161 @@ async def test_a_run_that_is_handed_back_is_gone_on_with_at_once() -> None:
     assert check_stream(await entries_of(log, run.run_id)).ok
 
 
-async def test_a_run_that_is_queued_for_one_agent_is_not_begun_by_another() -> None:
-    log = MemoryLog()
-    queued = await Runner.submit(log, Work().agent(), "Go")
-    other = Agent(name="other", model=ByHistory({(): "I am somebody else."}))
+def knows_nobody(record: RunRecord) -> Any:
+    return None
 
-    (run,) = await Runner.recover(log, other)
 
-    with pytest.raises(NotResumableError, match="of agent 'first', which is not here"):
+def knows_none_of_that_name(record: RunRecord) -> Any:
+    raise UnknownAgentError(f"Nobody is called {record.agent}.")
+
+
+@pytest.mark.parametrize(
+    "others",
+    [Agent(name="other", model=ScriptedModel()), knows_nobody, knows_none_of_that_name],
+    ids=["agent", "gives none", "raises"],
+)
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_run_of_an_agent_that_a_program_does_not_have_is_left_to_who_has_it(
+    others: Any, has_begun: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    log, work = MemoryLog(), Work()
+    if has_begun:
+        run_id = (await handed_back(log, work)).run_id
+    else:
+        run_id = (await Runner.submit(log, work.agent(), "Go")).run_id
+    caplog.clear()
+    before = await log.record(run_id)
+    recovery = Recovery(log=log, agent=others, run_config=RunConfig(clock=ManualClock()))
+
+    assert await recovery.all(100) == []
+    assert await recovery.all(100) == []
+    told = [record.message for record in caplog.records if run_id in record.message]
+    after = await log.record(run_id)
+    handle = await recover(log, work.agent())
+
+    assert len(told) == 1
+    assert "is left to a program that has its agent" in told[0]
+    assert (after.status, after.last, after.is_owned) == (before.status, before.last, False)
+    assert (await handle).final_output == "All done."
+
+
+async def test_runs_that_are_left_alone_keep_no_others_from_being_recovered() -> None:
+    log, work = MemoryLog(), Work()
+    other = Agent(name="other", model=ScriptedModel())
+    for _ in range(3):
+        await Runner.submit(log, other, "Go")
+    mine = await Runner.submit(log, work.agent(), "Go")
+    recovery = Recovery(log=log, agent=work.agent(), run_config=RunConfig(clock=ManualClock()))
+
+    assert await recovery.all(3) == []
+    (handle,) = await recovery.all(3)
+
+    assert handle.run_id == mine.run_id
+    assert (await handle).final_output == "All done."
+
+
+async def handed_back(log: RunStore, work: Work) -> RunResultStreaming:
+    """A run that has come as far as its first tools, and is nobody's."""
+    run = Runner.run_streamed(work.agent(), "Go", run_config=RunConfig(log=log))
+    async for _ in run.entries(types=["tool.finished"]):
+        run.hand_back()
+        break
+    with pytest.raises(HandedBackError):
         await run
-    assert (await log.record(queued.run_id)).code == "not_resumable"
+    return run
+
+
+@pytest.mark.parametrize("what", ["agent", "context_from", "session_from"])
+async def test_a_run_for_which_a_function_raises_is_tried_again_later_and_later(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, log, work = ManualClock(), MemoryLog(), Work()
+    is_deployed, session = False, SQLiteSession("s")
+
+    def makes(record: RunRecord) -> Any:
+        if not is_deployed:
+            raise ModuleNotFoundError("No module named 'tools'")
+        return {"agent": work.agent(), "session_from": session}.get(what)
+
+    run = Runner.run_streamed(
+        work.agent(),
+        "Go",
+        session=session if what == "session_from" else None,
+        run_config=RunConfig(log=log, session_input_callback=None),
+    )
+    async for _ in run.entries(types=["tool.finished"]):
+        run.hand_back()
+        break
+    with pytest.raises(HandedBackError):
+        await run
+    config = RunConfig(clock=clock, lease=LEASE)
+    recovery = Recovery(log=log, run_config=config, **{"agent": work.agent(), what: makes})
+
+    pauses, tries = list[float](), 0
+    while tries < 8:
+        assert await recovery.all(100) == []
+        assert not (await log.record(run.run_id)).is_owned
+        told = caplog.text.count("what it needs to go on could not be made")  # each try is told
+        if told > tries:
+            tries = told
+            pauses.append(clock.monotonic())
+        clock.advance(LEASE)
+    is_deployed = True
+    clock.advance(MOST_PATIENCE)
+    (handle,) = await recovery.all(100)
+
+    assert [after - before for before, after in itertools.pairwise(pauses)] == [10, 20, 40, 80, 160, 300, 300]
+    assert "No module named 'tools'" in caplog.text
+    assert (await handle).final_output == "All done."
+    assert check_stream(await entries_of(log, run.run_id)).ok
+
+
+async def test_a_run_that_can_not_be_gone_on_with_now_can_be_stopped() -> None:
+    def makes(record: RunRecord) -> Any:
+        raise ModuleNotFoundError("No module named 'tools'")
+
+    log, work = MemoryLog(), Work()
+    run = await handed_back(log, work)
+    await Runner.attach(run.run_id, log=log).cancel()
+
+    (handle,) = await Runner.recover(log, makes)
+
+    with pytest.raises(RunCancelledError):
+        await handle
+    assert (await log.record(run.run_id)).status == "cancelled"
+    assert check_stream(await entries_of(log, run.run_id)).ok
+
+
+class Dies(BaseException):
+    """Stands for the end of a process: nothing behind it is done."""
+
+
+@pytest.mark.parametrize("has_begun", [False, True])
+async def test_a_run_at_whose_agent_the_process_dies_each_time_is_not_tried_for_ever(has_begun: bool) -> None:
+    clock, work, asked = ManualClock(), Work(), 0
+    log = MemoryLog(clock=clock)
+    run_id = (await (handed_back if has_begun else queued)(log, work)).run_id
+
+    def kills(record: RunRecord) -> Any:
+        nonlocal asked
+        asked += 1
+        raise Dies
+
+    config, handles = RunConfig(clock=clock, lease=LEASE), list[RunResultStreaming]()
+    while not handles:
+        with contextlib.suppress(Dies):
+            handles = await Runner.recover(log, kills, run_config=config, max_attempts=3)
+        clock.advance(LEASE + 1)
+
+    with pytest.raises(AttemptsExhaustedError, match="begun 3 times"):
+        await handles[0]
+    assert asked == 3 - has_begun
+    assert (await log.record(run_id)).code == "attempts_exhausted"
+    assert check_stream(await entries_of(log, run_id)).ok
+
+
+async def queued(log: RunStore, work: Work) -> RunRecord:
+    return await Runner.submit(log, work.agent(), "Go")
 
 
 @pytest.mark.parametrize(
@@ -463,7 +613,7 @@ def test_a_run_that_nobody_can_go_on_with_ends_at_once_wherever_it_stood() -> No
 
 async def _stopped_and_given_up(at: int) -> None:
     def nobody(record: Any) -> Agent[Any]:
-        raise LookupError(record.agent)
+        raise NotResumableError(f"There is no {record.agent} any more.")
 
     async with frozen(Work(), at) as (log, run):
         handle = await recover(log, nobody)

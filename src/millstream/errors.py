@@ -6,6 +6,7 @@
     │   ├── DuplicateToolError             two tools of one agent answer to one name
     │   ├── SchemaError                    a signature or type has no JSON schema
     │   ├── UnknownModelError              nobody serves a model of that name
+    │   ├── UnknownAgentError              there is no agent of that name here
     │   ├── MissingKeyError                no API key, and no way to guess one
     │   ├── MissingExtraError              a part whose extra is not installed (also ImportError)
     │   ├── InputItemError                 an input item the models cannot take
@@ -167,6 +168,10 @@ class SchemaError(UserError):
 
 class UnknownModelError(UserError):
     """Nobody serves a model of that name."""
+
+
+class UnknownAgentError(UserError):
+    """There is no agent of that name here. Raised by a function that makes the agents of runs, it leaves a run to others."""
 
 
 class MissingKeyError(UserError):

@@ -6,19 +6,25 @@ Rules of this file:
    run goes on in one.
 2. What a run was asked for, and how far it came, is in the store. What cannot be there (agents, a
    context that is no JSON, sessions, hooks) comes from functions of the program, by the run's record.
-3. Whatever keeps a run from going on ends it, failed, with a code. None stays "running".
-4. A tool that must not be started twice (`ToolStarted.once`), began, and left no result, is not
+3. Whatever is wrong with a run keeps it from going on for good, and ends it, failed, with a code. What
+   is wrong with this program does not: a run of an agent that it does not have is left to who has that,
+   and one for which a function of the program raises is tried again, later and later. Both are told in the log.
+4. Before a function of the program is called, the run's mail says so: a process that dies of that leaves a
+   trace, and the run is not tried for ever.
+5. A tool that must not be started twice (`ToolStarted.once`), began, and left no result, is not
    started again: the run ends with the code "interrupted" (promise 12).
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
+import math
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
 from millstream import metrics
 from millstream.agent import Agent
@@ -38,12 +44,15 @@ from millstream.errors import (
     RunInterruptedError,
     RunOwnedError,
     RunStateError,
+    UnknownAgentError,
     UnknownRunError,
     UserError,
 )
 from millstream.events import Entry, ModelCompleted, RunAttempt, ToolFinished, ToolStarted
+from millstream.log.conversation import ConversationSession
 from millstream.log.store import NewRun, RunRecord, RunStore
 from millstream.result import RunResultStreaming
+from millstream.run import mail
 from millstream.run.checkpoint import request_of
 from millstream.run.kept.context import context_from
 from millstream.run.kept.form import agents_by_name, progress_from, read
@@ -58,11 +67,23 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("millstream")
 
+T = TypeVar("T")
+
 MAX_ATTEMPTS = 3
 """How often a run is begun, in all, unless the program says otherwise."""
 
-AgentOf: TypeAlias = "Agent[Any] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any]]]"
-"""The agent that runs were started with, or what makes it of a run's record."""
+MOST_PATIENCE = 300.0
+"""Seconds, at most, between two tries to go on with a run for which a function of the program raised."""
+
+MOST_LEFT = 10_000
+"""Runs, at most, that a program remembers to let be."""
+
+AgentOf: TypeAlias = "Agent[Any] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any] | None] | None]"
+"""The agent that runs were started with, or what makes it of a run's record.
+
+A function that has no such agent gives None, or raises an `UnknownAgentError`: the run is left to others. What else
+it raises is taken for trouble that passes, and the run tried again later; a `NotResumableError` ends it.
+"""
 
 ContextOf: TypeAlias = Callable[[RunRecord], Any]
 """Makes the context object of a run of its record; may be async."""
@@ -83,6 +104,10 @@ class Recovery:
     hooks: Any = None
     error_handlers: RunErrorHandlers[Any] | None = None
     max_attempts: int = MAX_ATTEMPTS
+    knows: Callable[[str], bool] | None = None
+    """Whether there is an agent of that name, where a function that makes agents need not be asked."""
+    left: LeftAlone = field(default_factory=lambda: LeftAlone(), init=False, repr=False)
+    """Runs that it could not go on with, and that are others' to go on with, or its own some time later."""
 
     def __post_init__(self) -> None:
         # Here, and not where they are called: by then a run is claimed, and would end for this program's mistake.
@@ -102,7 +127,9 @@ class Recovery:
     async def all(self, limit: int) -> list[RunResultStreaming]:
         """Go on with every run that nobody owns; the handles of those that were to be had."""
         handles: list[RunResultStreaming] = []
-        for run_id in await self.log.orphans(limit):
+        orphans = await self.log.orphans(limit + len(self.left))  # those left alone may be the oldest
+        now = self.run_config.clock.monotonic()
+        for run_id in [each for each in orphans if not self.left.has(each, now)][:limit]:
             try:
                 handle = await self.one(run_id)
             except LogUnavailableError as error:
@@ -114,8 +141,15 @@ class Recovery:
                 handles.append(handle)
         return handles
 
-    async def one(self, run_id: str) -> RunResultStreaming | None:
-        """Go on with that run; None where somebody was faster, or it has ended, or is gone."""
+    async def one(self, run_id: str, *, is_new: bool = False) -> RunResultStreaming | None:
+        """Go on with that run; None where somebody was faster, it has ended or is gone, or it is left alone.
+
+        Args:
+            run_id: the run.
+            is_new: whether it is begun for somebody who waits for that: it is not left alone, but ends.
+        """
+        if not (is_new or await self._is_known(run_id)):
+            return None
         owner = new_owner()
         try:
             epoch = await self.log.claim(run_id, owner=owner, lease=self.run_config.lease)
@@ -124,7 +158,14 @@ class Recovery:
         except LogDamagedError as error:  # nothing can be written to it, and the others are still to be had
             return self._cannot_be_had(run_id, error)
         try:
-            return RunResultStreaming(await self._go_on(await self._claimed(run_id, owner)))
+            claimed = await self._claimed(run_id, owner)
+            claimed.is_new = is_new
+            run = await self._go_on(claimed)
+            self.left.forget(run_id)
+            return RunResultStreaming(run)
+        except _NotNow as left:
+            await self._leave(run_id, epoch, left.why)
+            return None
         except UnknownRunError:  # deleted at this very moment
             return None
         except LogDamagedError as error:
@@ -133,6 +174,46 @@ class Recovery:
             with contextlib.suppress(LogError):
                 await self.log.let_go(run_id, epoch=epoch)
             raise
+
+    async def _is_known(self, run_id: str) -> bool:
+        """Whether the run is of an agent that there may be here: nothing is done to the run of another program."""
+        if self.knows is None and not isinstance(self.agent, Agent):
+            return True  # the function says so
+        try:
+            name = (await self.log.record(run_id)).agent
+        except LogDamagedError:
+            return True  # it is ended by whoever comes first
+        except UnknownRunError:
+            return False
+        is_known = (
+            self.knows(name) if self.knows is not None else name in agents_by_name(cast("Any", self.agent))
+        )
+        if not is_known:
+            self._has_no_agent(run_id, f"There is no agent {name!r} here")
+        return is_known
+
+    def _has_no_agent(self, run_id: str, why: str) -> None:
+        if self.left.add(run_id, self.run_config, quietly=True):
+            logger.warning("run %s: it is left to a program that has its agent: %s", run_id, why)
+
+    async def _leave(self, run_id: str, epoch: int, why: Exception) -> None:
+        """Let go of a run which this program cannot go on with now."""
+        with contextlib.suppress(LogError):
+            await self.log.tell(run_id, mail.leave_command())
+            await self.log.let_go(run_id, epoch=epoch)
+        self._note(run_id, why)
+
+    def _note(self, run_id: str, why: Exception) -> None:
+        if isinstance(why, UnknownAgentError):
+            self._has_no_agent(run_id, str(why))
+            return
+        pause = self.left.add(run_id, self.run_config)
+        logger.error(
+            "run %s: what it needs to go on could not be made, which is tried again in %g s",
+            run_id,
+            pause,
+            exc_info=why,
+        )
 
     def _cannot_be_had(self, run_id: str, error: LogDamagedError) -> None:
         logger.error("run %s: it cannot be gone on with: %s", run_id, error)
@@ -153,22 +234,31 @@ class Recovery:
             damage=damage,
         )
 
-    async def resume(self, run_id: str) -> RunResultStreaming:
-        """Go on with a run that waits for decisions, with those that were made.
+    async def resume(self, run_id: str) -> RunResultStreaming | None:
+        """Go on with a run that waits for decisions, with those that were made; None where it is left alone.
 
         Raises:
             UnknownRunError: there is no such run.
             RunStateError: it does not wait, or cannot be gone on with.
         """
+        if not await self._is_known(run_id):
+            return None
         waiting = AttachedRun(run_id, self.log)
         record = await waiting.record()
+        try:
+            agent = await _asked(_agent(self.agent, record))
+            context = None if self.context_from is None else await _asked(_made(self.context_from, record))
+            session = await _asked(self.session(record))
+        except _NotNow as left:
+            self._note(run_id, left.why)
+            return None
         return await waiting.resume(
-            await _agent(self.agent, record),
-            context=None if self.context_from is None else await settle(self.context_from(record)),
+            agent,
+            context=context,
             run_config=replace(self.run_config, log=None, caller=record.caller),
             hooks=self.hooks,
             error_handlers=self.error_handlers,
-            session=await self._session(record),
+            session=session,
         )
 
     async def _go_on(self, claimed: _Claimed) -> ActiveRun:
@@ -189,15 +279,25 @@ class Recovery:
             if claimed.damage is not None:
                 raise claimed.damage
             document = _document(record)
-            agent = await _agent(self.agent, record)
+            await self._try(claimed, document.heard)
+            agent = await _asked(_agent(self.agent, record))
             if record.checkpoint is None and agent is not self.agent:
                 # It was asked for by a name that the program may have given it, which makes the agent of that.
                 document.agent = agent.name
             progress = progress_from(document, agents_by_name(agent), await self._context(record, document))
             claimed.past.check(record.run_id, self.max_attempts)
-            return self._take_over(claimed, agent, progress, session=await self._session(record))
+            session = await _asked(self.session(record))
+            return self._take_over(claimed, agent, progress, session=session)
         except LogUnavailableError:
             raise
+        except _NotNow as left:
+            if claimed.is_to_stop:  # which takes nothing of the program's
+                return self._take_over(
+                    claimed, progress.current_agent, progress, error=asyncio.CancelledError()
+                )
+            if not claimed.is_new:
+                raise
+            error = left.why
         except Exception as raised:
             error = raised
         if not isinstance(error, RecoveryError | LogError):
@@ -208,6 +308,23 @@ class Recovery:
         logger.error("run %s: it cannot be gone on with: %s", record.run_id, error)
         return self._take_over(claimed, progress.current_agent, progress, error=error)
 
+    async def _try(self, claimed: _Claimed, heard: int) -> None:
+        """Leave word in the run's mail that its functions are asked now. One that is begun for the first time is not doubted.
+
+        Raises:
+            AttemptsExhaustedError: too many came that far, and no further.
+        """
+        run_id = claimed.record.run_id
+        if claimed.is_new:
+            return
+        kinds = Counter(command.kind for command in await self.log.mail(run_id, heard))
+        claimed.is_to_stop = kinds["cancel"] > 0
+        claimed.past.died_asking = max(kinds["try"] - kinds["leave"], 0)
+        if claimed.past.died_asking:
+            claimed.past.check(run_id, self.max_attempts)
+        if not self.left.has(run_id):  # else it has answered before
+            await self.log.tell(run_id, mail.try_command())
+
     def _take_over(
         self,
         claimed: _Claimed,
@@ -215,7 +332,7 @@ class Recovery:
         progress: RunProgress,
         *,
         session: Any = None,
-        error: Exception | None = None,
+        error: BaseException | None = None,
     ) -> ActiveRun:
         record, attempt = claimed.record, None
         if record.last:
@@ -238,7 +355,7 @@ class Recovery:
 
     async def _context(self, record: RunRecord, document: StateDocument) -> RunContextWrapper[Any]:
         if self.context_from is not None:
-            return RunContextWrapper(context=await settle(self.context_from(record)))
+            return RunContextWrapper(context=await _asked(_made(self.context_from, record)))
         context = context_from(document.context, None, None)
         if context is None:
             raise NotResumableError(
@@ -247,14 +364,21 @@ class Recovery:
             )
         return context
 
-    async def _session(self, record: RunRecord) -> Any:
-        if not record.options.get("has_session"):
+    async def session(self, record: RunRecord) -> Any:
+        """The session of a run: of what the program makes them; else the conversation that the store has. None for none.
+
+        Raises:
+            NotResumableError: it had one of the program's own, and the program makes none.
+        """
+        if not record.options.get("has_session") and not record.conversation:
             return None
-        if self.session_from is None:
-            raise NotResumableError(
-                f"Run {record.run_id} has a session: pass session_from=, which makes it anew of the run's record."
-            )
-        return await settle(self.session_from(record))
+        if self.session_from is not None:
+            return await _made(self.session_from, record)
+        if record.conversation:
+            return ConversationSession(self.log, record.caller, record.conversation)
+        raise NotResumableError(
+            f"Run {record.run_id} has a session: pass session_from=, which makes it anew of the run's record."
+        )
 
 
 @dataclass
@@ -267,6 +391,9 @@ class _Past:
     """How often it was taken over."""
     in_vain: int = 0
     """How often of these, last, without a model or a tool having finished since."""
+    died_asking: int = 0
+    """How often a process died since, while it asked its program for what the run needs."""
+    has_begun: bool = False
     began: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
     """How often tools that must not begin twice began and left no result: by run, call and tool, as servers use ids again."""
 
@@ -292,9 +419,10 @@ class _Past:
             AttemptsExhaustedError: it was in vain too often.
             RunInterruptedError: a tool ran that must not run twice.
         """
-        if self.in_vain + 1 >= max_attempts:
+        begun = self.in_vain + self.died_asking + self.has_begun
+        if begun >= max_attempts:
             raise AttemptsExhaustedError(
-                f"Run {run_id} was begun {self.in_vain + 1} times and its process died each time before anything was "
+                f"Run {run_id} was begun {begun} times and its process died each time before anything was "
                 "finished: it is not begun again."
             )
         if names := ", ".join(sorted({name for _, _, name in +self.began})):
@@ -306,7 +434,7 @@ class _Past:
 
 async def _past(log: RunStore, record: RunRecord) -> _Past:
     """What the log says, as far as it is still held: what was dropped of it, raw deltas, does not matter here."""
-    past, position = _Past(), 0
+    past, position = _Past(has_begun=record.last > 0), 0
     cursor = log.cursor(record.run_id, position)
     while position < record.last:
         try:
@@ -335,6 +463,62 @@ class _Claimed:
     past: _Past = field(default_factory=_Past)
     damage: LogDamagedError | None = None
     """Why its record cannot be read, where that is so."""
+    is_new: bool = False
+    """Whether it is begun for the first time, for somebody who waits for that."""
+    is_to_stop: bool = False
+    """Whether its mail says so."""
+
+
+class LeftAlone:
+    """Runs that a program could not go on with, each with how often it tried, and until when it lets them be."""
+
+    def __init__(self) -> None:
+        self._tries: dict[str, tuple[int, float]] = {}
+
+    def __len__(self) -> int:
+        return len(self._tries)
+
+    def has(self, run_id: str, now: float = -math.inf) -> bool:
+        """Whether the run is to be let be at that moment; at any, where none is given."""
+        _, until = self._tries.get(run_id, (0, -math.inf))
+        return now < until
+
+    def add(self, run_id: str, config: RunConfig, *, quietly: bool = False) -> float:
+        """Let a run be for some time, each time for longer; how many seconds. 0 where it is `quietly` done again."""
+        tries, _ = self._tries.get(run_id, (0, 0.0))
+        pause = min(config.lease * 2**tries, max(MOST_PATIENCE, config.lease))
+        self._tries[run_id] = tries + 1, config.clock.monotonic() + pause
+        if len(self._tries) > MOST_LEFT:  # those of the longest ago may be over by now
+            del self._tries[next(iter(self._tries))]
+        return 0.0 if quietly and tries else pause
+
+    def forget(self, run_id: str) -> None:
+        """Let a run be no longer."""
+        self._tries.pop(run_id, None)
+
+
+class _NotNow(Exception):
+    """The program does not have what a run needs, or fails to make it."""
+
+    def __init__(self, why: Exception) -> None:
+        super().__init__(str(why))
+        self.why = why
+
+
+async def _asked(made: Awaitable[T]) -> T:
+    """What a function of the program makes for a run.
+
+    Raises:
+        RecoveryError: the run cannot go on, for good.
+        LogUnavailableError: the store is away.
+        _NotNow: it raised anything else.
+    """
+    try:
+        return await made
+    except (RecoveryError, LogUnavailableError):
+        raise
+    except Exception as error:
+        raise _NotNow(error) from error
 
 
 async def submit(
@@ -343,6 +527,7 @@ async def submit(
     *,
     caller: str = "",
     idempotency_key: str | None = None,
+    conversation: str = "",
 ) -> RunRecord:
     """Keep a run that is to begin as `progress` says. See `Runner.submit`."""
     run = NewRun(
@@ -350,8 +535,9 @@ async def submit(
         agent=progress.current_agent.name,
         request=request_of(progress),
         caller=caller,
-        options={"streamed": True, "has_session": False},
+        options={"streamed": True, "has_session": bool(conversation)},
         idempotency_key=idempotency_key,
+        conversation=conversation,
     )
     return await log.create(run)
 
@@ -369,10 +555,16 @@ def _document(record: RunRecord) -> StateDocument:
     return document
 
 
+async def _made(make: Callable[[RunRecord], Any], record: RunRecord) -> Any:
+    return await settle(make(record))
+
+
 async def _agent(agent_of: AgentOf, record: RunRecord) -> Agent[Any]:
     made: Any = agent_of
     if not isinstance(made, Agent):
-        made = await settle(made(record))
+        made = await _made(made, record)
+        if made is None:
+            raise UnknownAgentError(f"There is no agent {record.agent!r} here.")
     if not isinstance(made, Agent):
         raise UserError(
             f"agent= of recover() gave {type(made).__name__} for run {record.run_id} of {record.agent!r}, not an Agent."

@@ -315,7 +315,10 @@ class Runner:
 
         Args:
             log: the store, or its address.
-            agent: the agent that runs were started with, or a function that makes it of a `RunRecord`.
+            agent: the agent that runs were started with, or a function that makes it of a `RunRecord`. Runs of
+                other agents are left alone, with a line in the log: those that have none of its names, or for
+                which the function gives None or raises an `UnknownAgentError`. What else that and the next
+                two raise leaves the run for another call; a `NotResumableError` ends it.
             context_from: makes a run's context object of its record; needed where that is no JSON.
             session_from: makes a run's session of its record; needed where it had one.
             run_config: how they run; its `log` is not asked.

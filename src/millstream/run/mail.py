@@ -1,5 +1,7 @@
 """What others may say to a run, whoever owns it: stop, here is input, that call may run or may not.
 
+And what those say to each other who recover it: a process that dies of what it asks its program for can say no more.
+
 Rules of this file:
 
 1. A command is data, from a store that others may write: it is read by the classes below alone,
@@ -71,9 +73,17 @@ class Decide(msgspec.Struct, frozen=True):
         return Decision(self.approved, self.message, self.arguments)
 
 
-Said: TypeAlias = Cancel | Send | Decide
+class Try(msgspec.Struct, frozen=True):
+    """Somebody is about to ask a program for what the run needs to go on. It may cost him his life."""
 
-_KINDS: dict[str, type[Said]] = {"cancel": Cancel, "send": Send, "decide": Decide}
+
+class Leave(msgspec.Struct, frozen=True):
+    """It did not, and he leaves the run as it is."""
+
+
+Said: TypeAlias = Cancel | Send | Decide | Try | Leave
+
+_KINDS: dict[str, type[Said]] = {"cancel": Cancel, "send": Send, "decide": Decide, "try": Try, "leave": Leave}
 
 
 def cancel_command(mode: CancelMode | Literal["immediate"] = "now") -> Command:
@@ -123,6 +133,16 @@ def decide_command(key: CallKey, decision: Decision, *, pause: int, always: bool
         arguments=decision.arguments,
     )
     return _command("decide", said, key=codec.encode(["decide", pause, *key]).decode())
+
+
+def try_command() -> Command:
+    """Somebody is about to go on with the run."""
+    return _command("try", Try())
+
+
+def leave_command() -> Command:
+    """Who was about to go on with it leaves it."""
+    return _command("leave", Leave())
 
 
 def read(commands: Sequence[Command], run_id: str) -> list[Said]:

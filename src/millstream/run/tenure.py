@@ -220,7 +220,7 @@ def _do(run: ActiveRun, said: mail.Said, *, first: bool) -> None:
             run.steering.keep(items)
         else:
             run.send(items, "after_turn" if waited else said.when)
-    else:
+    elif isinstance(said, mail.Decide):
         decisions = run.progress.context_wrapper.decisions
         # A call may wait again that is the same in everything: what was decided before is of the past then.
         if said.key not in decisions.once and (first or said.key not in decisions.taken):

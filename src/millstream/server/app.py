@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.routing import BaseRoute, Route, WebSocketRoute
+from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 
 from millstream.config import RunConfig
 from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
@@ -93,6 +93,7 @@ def create_app(
     recovery = Recovery(
         log=store_of("create_app(log=...)", log),
         agent=book.agent_of,
+        knows=book.knows,
         context_from=context_from,
         session_from=session_from,
         run_config=config,
@@ -156,5 +157,18 @@ def _route(endpoint: Endpoint[Any, Any, Any], service: Service) -> Callable[[Req
 
 
 async def _not_here(request: Request, error: Exception) -> Response:
-    status = getattr(error, "status_code", 404)
-    return problem_answer(WRONG_METHOD if status == 405 else NO_ROUTE)
+    if getattr(error, "status_code", 404) != 405:
+        return problem_answer(NO_ROUTE)
+    refused = problem_answer(WRONG_METHOD)
+    refused.headers["allow"] = ", ".join(sorted(_methods_of(request)))
+    return refused
+
+
+def _methods_of(request: Request) -> set[str]:
+    """The methods that the path of a request has: each has a route of its own."""
+    there = [
+        route
+        for route in request.app.routes
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE
+    ]
+    return {method for route in there for method in route.methods or ()}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from millstream.agent import Agent
 from millstream.context import settle
-from millstream.errors import UserError
+from millstream.errors import UnknownAgentError, UserError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from millstream.server.places import Places
     from millstream.server.supervisor import Supervisor
 
-Agents: TypeAlias = "Agent[Any] | Sequence[Agent[Any]] | Mapping[str, Agent[Any]] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any]]]"
+Agents: TypeAlias = "Agent[Any] | Sequence[Agent[Any]] | Mapping[str, Agent[Any]] | Callable[[RunRecord], Agent[Any] | Awaitable[Agent[Any] | None] | None]"
 """The agents of a server: one, several, several under names of their own, or what makes one of a run's record."""
 
 
@@ -95,7 +95,7 @@ class AgentBook:
         try:
             return self.by_name[record.agent]
         except KeyError:
-            raise UserError(f"The server has no agent {record.agent!r}: was it renamed?") from None
+            raise UnknownAgentError(f"The server has no agent {record.agent!r}: was it renamed?") from None
 
 
 @dataclass
