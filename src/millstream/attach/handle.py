@@ -104,6 +104,18 @@ class AttachedRun(LogRun):
             return
         await end_unowned(self._store, self._run_id, "now" if mode == "immediate" else mode)
 
+    async def end_if_told(self) -> bool:
+        """End the run where it waits and was told to stop as it came to that, so that nobody did; whether it was told so."""
+        record = await self.record()
+        if record.status != "paused":
+            return False
+        told = await self._store.mail(self._run_id, _heard(record))
+        said = mail.read([each for each in told if each.kind == "cancel"], self._run_id)
+        modes: list[CancelMode] = [each.mode for each in said if isinstance(each, mail.Cancel)]
+        if modes:
+            await end_unowned(self._store, self._run_id, modes[0])
+        return bool(modes)
+
     async def send(self, message: str | list[TResponseInputItem], when: CancelMode = "now") -> None:
         """Give the run more input. Returns when the store has it; `input.added` says when its model gets it.
 
@@ -216,8 +228,7 @@ class AttachedRun(LogRun):
 
     async def _decisions(self, record: RunRecord) -> list[mail.Decide]:
         """What was decided since the run took its last decisions in."""
-        heard = 0 if record.checkpoint is None else read(record.checkpoint).heard
-        told = await self._store.mail(self._run_id, heard)
+        told = await self._store.mail(self._run_id, _heard(record))
         said = mail.read([each for each in told if each.kind == "decide"], self._run_id)
         return [each for each in said if isinstance(each, mail.Decide)]
 
@@ -302,6 +313,11 @@ class AttachedRun(LogRun):
 
     def __repr__(self) -> str:
         return f"AttachedRun({self._run_id!r})"
+
+
+def _heard(record: RunRecord) -> int:
+    """How much of its mail the run had acted on where it waits."""
+    return 0 if record.checkpoint is None else read(record.checkpoint).heard
 
 
 def _why_not(record: RunRecord) -> str:

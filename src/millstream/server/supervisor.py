@@ -5,7 +5,8 @@ Rules of this file:
 1. A run is in the store before anybody is told of it, and begun by the same way as one whose
    process died: by its record. So nothing is lost between the two.
 2. What has no owner is looked for at the start and from time to time: runs of a process that died,
-   and runs that were submitted by others.
+   and runs that were submitted by others. Those that wait for decisions are looked at too: the last one may
+   have come by another door.
 3. A server that stops begins nothing more, gives its runs some time, and hands back those that
    are not done by then: another process goes on with them.
 """
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -21,22 +23,24 @@ from typing import TYPE_CHECKING, Any
 from millstream.agent import Agent
 from millstream.clock import Clock, time_limit
 from millstream.context import RunContextWrapper
-from millstream.errors import LogError, RunStateError, ServerStoppingError
+from millstream.errors import LogError, RunStateError, ServerStoppingError, UnknownRunError
+from millstream.log.store import RunRecord
 from millstream.recovery import Recovery, submit
 from millstream.run.input import check_input
 from millstream.run.state import RunProgress, new_run_id
 from millstream.server.answers import TOO_MANY_RUNS
 from millstream.server.observed import Observed
 from millstream.server.places import Places
+from millstream.server.waiting import WaitingRuns
 
 if TYPE_CHECKING:
-    from millstream.log.store import RunRecord, RunStore
+    from millstream.log.store import ConversationRecord, RunStore
     from millstream.result import RunResultStreaming
 
 logger = logging.getLogger("millstream")
 
 LOOKS = 3
-"""How often in the time of a lease runs are looked for that nobody owns."""
+"""How often in the time of a lease runs are looked for that nobody owns; and once, in all, those that wait for nothing more."""
 MAX_RUNS = 1000
 """Runs that one caller may have going at a time, unless the program says otherwise."""
 SWEEP_EVERY = 300.0
@@ -54,6 +58,8 @@ class Order:
     context: Any = None
     max_turns: int | None = 10
     idempotency_key: str | None = None
+    conversation: str = ""
+    """The id of the conversation that it goes on with; "" for none."""
 
 
 class Supervisor:
@@ -71,7 +77,8 @@ class Supervisor:
         self._recovery = recovery
         self._retention = retention
         self.observed = Observed(recovery.log, recovery.run_config.clock)
-        self._runs: dict[str, RunResultStreaming] = {}
+        self._runs: set[RunResultStreaming] = set()
+        self._waiting = WaitingRuns(recovery.log)
         self._places = Places(max_runs, TOO_MANY_RUNS)
         self._looking: asyncio.Task[None] | None = None
         self._is_stopping = False
@@ -100,6 +107,7 @@ class Supervisor:
         """
         await self.store.check()
         await self._recover()
+        await self._resume_decided()
         self._looking = asyncio.create_task(self._look())
 
     def refuse(self) -> None:
@@ -112,12 +120,12 @@ class Supervisor:
         if self._looking is not None:
             self._looking.cancel()
             await asyncio.wait([self._looking])
-        tasks = [task for run in self._runs.values() if (task := run.run_loop_task) is not None]
+        tasks = [task for run in self._runs if (task := run.run_loop_task) is not None]
         if tasks and patience > 0:
             with contextlib.suppress(TimeoutError):
                 async with time_limit(self._recovery.run_config.clock, patience, TimeoutError()):
                     await asyncio.wait(tasks)
-        for run in self._runs.values():
+        for run in self._runs:
             run.hand_back()
         if tasks:
             await asyncio.wait(tasks)
@@ -129,6 +137,7 @@ class Supervisor:
             ServerStoppingError: nothing is begun any more.
             InputItemError: its input is none that models take.
             IdempotencyError: the key was used for another request.
+            ConversationBusyError: a run of its conversation is going.
             LogUnavailableError: the store does not take it.
             ProblemError: its caller has as many runs going as he may; also where the key began one of them.
         """
@@ -144,55 +153,81 @@ class Supervisor:
         )
         with self._places.place(order.caller):
             record = await submit(
-                self.store, progress, caller=order.caller, idempotency_key=order.idempotency_key
+                self.store,
+                progress,
+                caller=order.caller,
+                idempotency_key=order.idempotency_key,
+                conversation=order.conversation,
             )
             if record.run_id == progress.run_id:
-                self._keep(await self._recovery.one(record.run_id), order.caller, asked)
+                self._keep(await self._recovery.one(record.run_id, is_new=True), asked)
         return record
 
-    async def resume(self, run_id: str, caller: str) -> bool:
-        """Go on with a run that waited for decisions, with those that were made. False where somebody else does."""
+    async def session_of(self, conversation: ConversationRecord) -> Any:
+        """What keeps the items of a conversation, as its runs have it."""
+        last = conversation.run or RunRecord(
+            run_id="",
+            agent="",
+            status="completed",
+            caller=conversation.caller,
+            conversation=conversation.id,
+        )
+        return await self._recovery.session(last)
+
+    async def resume(self, run_id: str) -> bool:
+        """Go on with a run that waited for decisions, with those that were made. False where it is left to others, or to later."""
         if self._is_stopping:
             return False  # who runs next finds the decisions in its mail
         try:
-            self._keep(await self._recovery.resume(run_id), caller)
-        except RunStateError:
+            run = await self._recovery.resume(run_id)
+        except (RunStateError, UnknownRunError):
             return False
-        return True
+        self._keep(run)
+        return run is not None
 
-    def _keep(
-        self, run: RunResultStreaming | None, caller: str | None = None, asked: float | None = None
-    ) -> None:
-        """Have `run` until it is over, in a place of `caller`, where he asked for it here, and when it was `asked` for."""
+    def _keep(self, run: RunResultStreaming | None, asked: float | None = None) -> None:
+        """Have `run` until it is over, in a place of its caller's, also where he has none left; and when it was `asked` for.
+
+        A run that is recovered takes one, too: it costs what any other costs, and is his. It cannot be refused,
+        as it goes on already, so that he may have more than he could begin; he begins nothing more until they end.
+        """
         task = None if run is None else run.run_loop_task
         if run is None or task is None:
             return
-        self._runs[run.run_id] = run
+        caller = run._run.config.caller  # pyright: ignore[reportPrivateUsage]
+        self._runs.add(run)
+        self._places.take(caller)
         tell_end = self.observed.run(run, asked)
-        if caller is not None:
-            self._places.take(caller)
 
         def over(_: object) -> None:
             tell_end()
-            if caller is not None:
-                self._places.free(caller)
-            if self._runs.get(run.run_id) is run:
-                del self._runs[run.run_id]
+            self._places.free(caller)
+            self._runs.discard(run)
 
         task.add_done_callback(over)
 
     async def _look(self) -> None:
         clock: Clock = self._recovery.run_config.clock
         swept = clock.monotonic()
-        while True:
+        for look in itertools.count(1):
             await clock.sleep(self._recovery.run_config.lease / LOOKS)
             try:
                 await self._recover()
+                if look % LOOKS == 0:
+                    await self._resume_decided()
                 if self._retention is not None and clock.monotonic() - swept > SWEEP_EVERY:
                     swept = clock.monotonic()
                     await self.store.sweep(self._retention)
             except LogError as error:
                 logger.warning("runs that nobody owns could not be looked for: %s", error)
+            except Exception:  # of a program's own: the next look may find it mended
+                logger.exception("runs that nobody owns could not be looked for")
+
+    async def _resume_decided(self) -> None:
+        now = self._recovery.run_config.clock.monotonic()
+        left = self._recovery.left
+        for record in await self._waiting.decided(lambda run_id: left.has(run_id, now)):
+            await self.resume(record.run_id)
 
     async def _recover(self) -> None:
         for run in await self._recovery.all(100):
