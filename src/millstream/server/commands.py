@@ -13,7 +13,7 @@ import msgspec
 from millstream.attach import AttachedRun
 from millstream.delivery.feed import Feed
 from millstream.errors import LogGapError, UserError
-from millstream.events import CancelMode
+from millstream.events import EVENT_TYPES, CancelMode
 from millstream.log.conversation import CONVERSATION_ID
 from millstream.server.answers import NO_AGENT, ProblemError, invalid
 from millstream.server.supervisor import Order
@@ -28,12 +28,16 @@ if TYPE_CHECKING:
 DEEPEST = 100
 """Levels of nesting that a follower may name."""
 
+_TYPES = [{"enum": sorted(EVENT_TYPES)}, {"pattern": "^response[.]"}, {"const": "error"}]
+_EventType = Annotated[str, msgspec.Meta(extra_json_schema={"anyOf": _TYPES})]
+"""A type of events, or of the model's own: `EntryFilter` sees to it."""
+
 
 class Start(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Begin a run."""
 
     input: str | list[dict[str, Any]]
-    agent: str | None = None
+    agent: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """May be left out where there is one agent only."""
     stream: bool = False
     """Whether the answer is the run's stream; else it is the run's record, at once."""
@@ -50,7 +54,7 @@ class Follow(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
 
     after: Annotated[int, msgspec.Meta(ge=0)] | None = None
     """The position that the client has; without it, all is sent from the first entry on."""
-    types: list[str] | None = None
+    types: list[_EventType] | None = None
     """The types of events that are sent, and of the model's own; all where it is left out."""
     depth: Annotated[int, msgspec.Meta(ge=0, le=DEEPEST)] | None = None
     """How deep a run may be nested whose entries are sent: 0 for this run alone."""
@@ -136,19 +140,27 @@ def feed_of(service: Service, record: RunRecord, said: Follow) -> Feed:
     Raises:
         ProblemError: a type of no event.
     """
-    try:
-        wanted = EntryFilter.of("follow", depth=said.depth, types=said.types or None)
-    except UserError:
-        raise ProblemError(invalid("types", "types of events that there are")) from None
     after = said.after or 0
     return Feed(
         cast("Entries", AttachedRun(record.run_id, service.store).entries(after, until=said.until)),
         record.run_id,
         clock=service.clock,
         after=after,
-        wanted=wanted,
+        wanted=wanted_by(said),
         heartbeat=service.heartbeat,
     )
+
+
+def wanted_by(said: Follow) -> EntryFilter:
+    """Which entries one who follows a run is sent.
+
+    Raises:
+        ProblemError: a type of no event.
+    """
+    try:
+        return EntryFilter.of("follow", depth=said.depth, types=said.types or None)
+    except UserError:
+        raise ProblemError(invalid("types", "types of events that there are")) from None
 
 
 async def cancel(service: Service, record: RunRecord, said: Cancel) -> None:

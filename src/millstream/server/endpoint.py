@@ -10,7 +10,8 @@ import msgspec
 from typing_extensions import TypeVar
 
 from millstream.server.access import EVERYBODY
-from millstream.server.reading import body_of, caller_of, headers_of, query_of, record_of
+from millstream.server.forms import headers_of, query_of
+from millstream.server.reading import body_of, caller_of, record_of
 
 if TYPE_CHECKING:
     from starlette.requests import Request

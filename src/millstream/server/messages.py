@@ -14,7 +14,7 @@ from millstream import codec
 from millstream.delivery.frame import Message
 from millstream.server import commands
 from millstream.server.answers import TOO_LARGE, ProblemError
-from millstream.server.reading import formed, json_of
+from millstream.server.forms import formed, json_of
 from millstream.server.routes.runs import RunShown
 
 Id: TypeAlias = Annotated[str, msgspec.Meta(max_length=255)] | int | None

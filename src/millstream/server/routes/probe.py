@@ -47,6 +47,27 @@ class ProbeHeaders(msgspec.Struct):
     """Anything."""
 
 
+class ProbeFrame(msgspec.Struct, kw_only=True, tag_field="type", tag="stream.probe"):
+    """One frame of a probe. It has no position."""
+
+    number: int
+    """Counts from 1."""
+    ms: int
+    """Milliseconds since the answer began, by the server's monotonic clock."""
+    time: float
+    """Seconds since the epoch, by the server's wall clock."""
+    heartbeats: int
+    """How many were sent so far."""
+    is_last: bool
+    """True of one frame only."""
+    heartbeat: float
+    """Seconds between two heartbeats of the server's other streams."""
+    last_event_id: str | None
+    """The header, as it arrived."""
+    websocket: str | None
+    """Where the server's WebSocket is, behind the path that it is mounted at."""
+
+
 async def probe(asked: Asked[None, Probing, ProbeHeaders]) -> Response:
     """A stream that tells when it was sent, to see when it arrives: frames at intervals, silence with heartbeats, one last frame."""
     service = asked.service
@@ -62,11 +83,6 @@ async def probe(asked: Asked[None, Probing, ProbeHeaders]) -> Response:
 
 class ProbeFeed:
     """The messages of one probe, given as a `Feed` gives those of a run.
-
-    A frame has the type `stream.probe` and no position. Its `number` counts from 1; `ms` are milliseconds since
-    the answer began, by the server's monotonic clock, and `time` is its wall clock; `heartbeat` are
-    the seconds between two heartbeats of its other streams. `heartbeats` counts those sent so far. `is_last` is
-    that of one frame only.
 
     Args:
         wanted: what is to be sent.
@@ -130,16 +146,15 @@ class ProbeFeed:
             return False
 
     def _frame(self) -> Message:
-        fields = {
-            "type": "stream.probe",
-            "number": self._number,
-            "ms": round((self._clock.monotonic() - self._began) * 1000),
-            "time": self._clock.time(),
-            "heartbeats": self._heartbeats,
-            "is_last": self.is_over,
+        frame = ProbeFrame(
+            number=self._number,
+            ms=round((self._clock.monotonic() - self._began) * 1000),
+            time=self._clock.time(),
+            heartbeats=self._heartbeats,
+            is_last=self.is_over,
             **self._facts,
-        }
-        return Message(codec.encode(fields), "stream.probe")
+        )
+        return Message(codec.encode(msgspec.to_builtins(frame)), "stream.probe")
 
 
 class _DueError(Exception):

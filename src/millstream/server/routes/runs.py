@@ -112,8 +112,9 @@ async def start(asked: Asked[commands.Start, Following, StartHeaders]) -> Respon
     """Begin a run. The answer is its record (202), or its stream."""
     service = asked.service
     streams = asked.body.stream or _wants_stream(asked.request)
-    if streams:
-        service.places.check(asked.caller)  # before a run is begun that is then not told of
+    if streams:  # what may be wrong with that, before a run is begun that is then not told of
+        commands.wanted_by(asked.query)
+        service.places.check(asked.caller)
     record = await commands.start(service, asked.caller, asked.body, asked.headers.key)
     if streams:
         feed = commands.feed_of(service, record, msgspec.structs.replace(asked.query, after=0))

@@ -1,0 +1,120 @@
+"""What a client says, read into structs; and what he is told where it does not fit."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
+
+from millstream import codec
+from millstream.errors import DecodeError
+from millstream.server.answers import BAD_JSON, ProblemError, invalid
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+T = TypeVar("T", bound=msgspec.Struct)
+
+
+def json_of(data: bytes | str, what: str = "The body") -> Any:
+    """The JSON value that `data` is. `what` names it for its client.
+
+    Raises:
+        ProblemError: it is none.
+    """
+    try:
+        return codec.decode(data)
+    except (DecodeError, RecursionError):
+        raise ProblemError(replace(BAD_JSON, message=f"{what} is no JSON.")) from None
+
+
+def formed(plain: Any, form: type[T], what: str = "The body") -> T:
+    """`plain`, which is a JSON object of that form. `what` names it for its client.
+
+    Raises:
+        ProblemError: it is not; says what is wrong with it.
+    """
+    try:
+        return msgspec.convert(plain, form)
+    except msgspec.ValidationError as error:
+        place, wanted = _told(error, what)
+        raise ProblemError(invalid(place, wanted)) from None
+
+
+def _told(error: msgspec.ValidationError, what: str) -> tuple[str, str]:
+    """The field that is wrong, and what it has to be: types and paths, and nothing of a value."""
+    text = str(error)
+    if found := re.fullmatch(r"Object missing required field `(\w+)`(?: - at `([^`]*)`)?", text):
+        return found[1], "given"
+    if found := re.fullmatch(r"Object contains unknown field `.*`(?: - at `([^`]*)`)?", text, re.DOTALL):
+        return what, "without fields that nobody knows"
+    place = re.search(r"at `\$\.?([\w.\[\]]*)`", text)
+    wanted = re.match(r"Expected (`[\w| ]+`.*?)(?:, got| - at|$)", text)
+    return (place[1] if place and place[1] else what), (
+        wanted[1] if wanted else "one of the values that there are"
+    )
+
+
+def query_of(request: Request, form: type[T]) -> T:
+    """The query of a request, which is of that form. A list may be given again and again, or with commas.
+
+    What the form does not name is nobody's concern: it may be for the access hook, or for what stands before us.
+
+    Raises:
+        ProblemError: it is not; says what is wrong with it.
+    """
+    given: dict[str, list[str]] = {}
+    for name, text in request.query_params.multi_items():
+        given.setdefault(name, []).append(text)
+    return _of_texts(given, form)
+
+
+def headers_of(request: Request, form: type[T]) -> T:
+    """The headers of a request, as `query_of`. One that is empty is not there."""
+    named = {field.encode_name for field in msgspec.structs.fields(form)}
+    return _of_texts({name: [text] for name in named if (text := request.headers.get(name))}, form)
+
+
+def _of_texts(given: dict[str, list[str]], form: type[T]) -> T:
+    kinds = {field.encode_name: _kind(field) for field in msgspec.structs.fields(form)}
+    plain: dict[str, Any] = {
+        name: [each for text in texts for each in text.split(",") if each]
+        if isinstance(kinds.get(name), msgspec.inspect.ListType)
+        else texts[-1].strip()
+        for name, texts in given.items()
+    }
+    try:
+        return msgspec.convert(plain, form, strict=False, str_keys=True)
+    except msgspec.ValidationError as error:
+        place = re.search(r"at `\$\.?([\w-]*)", str(error))
+        assert place is not None, "nothing is missing, so that a field is wrong"
+        raise ProblemError(invalid(place[1], _wanted(kinds[place[1]]))) from None
+
+
+def _kind(field: msgspec.structs.FieldInfo) -> msgspec.inspect.Type:
+    """What values a field has, where it has any."""
+    kind = msgspec.inspect.type_info(field.type)
+    if isinstance(kind, msgspec.inspect.UnionType):
+        (kind,) = [each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)]
+    return kind
+
+
+def _wanted(kind: msgspec.inspect.Type) -> str:
+    """What a text has to be that stands for a value of that kind, in words."""
+    match kind:
+        case msgspec.inspect.IntType(ge=least, le=None):
+            return f"a whole number from {least or 0}"
+        case msgspec.inspect.IntType(ge=least, le=most):
+            return f"a whole number from {least or 0} to {most}"
+        case msgspec.inspect.LiteralType(values=values):
+            return "one of " + ", ".join(str(value) for value in values)
+        case msgspec.inspect.ListType(item_type=item):
+            return _wanted(item)
+        case msgspec.inspect.StrType(min_length=least, max_length=most) if most is not None:
+            return f"a text of {least or 0} to {most} characters"
+        case msgspec.inspect.BoolType():
+            return "1 or 0"
+        case _:
+            return "one of those that there are"
