@@ -3,6 +3,7 @@
 import contextlib
 import http.client
 import json
+import os
 import re
 import signal
 import socket
@@ -96,8 +97,9 @@ def serving(folder: Path, *arguments: str, app: str = "app.py", port: int | None
     port = port or free_port()
     command = [*PROGRAM, "serve", app, "--port", str(port), "--drain", "0.5", *arguments]
     process = subprocess.Popen(
-        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8"
-    )
+        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8",
+        start_new_session=True,
+    )  # fmt: skip
     served = Served(process, port)
     try:
         for _ in range(int(DEADLINE * 20)):
@@ -108,7 +110,8 @@ def serving(folder: Path, *arguments: str, app: str = "app.py", port: int | None
             time.sleep(0.05)
         yield served
     finally:
-        process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
         process.communicate()
 
 

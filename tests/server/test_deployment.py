@@ -1,0 +1,60 @@
+"""What `docs/deployment.md` says of services and of several processes."""
+
+import argparse
+import configparser
+import json
+import signal
+from pathlib import Path
+
+import pytest
+
+from millstream.cli import serve
+from tests.cli.program import DEADLINE
+from tests.cli.test_serve import APP, serving
+from tests.server.shown import shown
+
+GRACE = 5
+"""Seconds that the HTTP server waits for its connections, before runs are waited for."""
+
+
+def test_the_unit_that_the_page_shows_starts_a_server_and_waits_until_it_has_stopped() -> None:
+    unit = configparser.ConfigParser(interpolation=None)
+    unit.optionxform = str  # pyright: ignore[reportAttributeAccessIssue]
+    unit.read_string(shown("deployment.md", "ini"))
+    service = unit["Service"]
+    parser = argparse.ArgumentParser()
+    serve.add_arguments(parser)
+
+    program, command, *arguments = service["ExecStart"].split()
+    asked = parser.parse_args(arguments)
+
+    assert (Path(program).name, command) == ("millstream", "serve")
+    assert asked.workers > 1
+    assert service["KillMode"] == "mixed"
+    assert int(service["TimeoutStopSec"]) > asked.drain + GRACE
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(240)
+def test_several_workers_that_are_stopped_send_clients_away_and_the_next_server_goes_on(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "app.py").write_text(APP)
+
+    with serving(tmp_path, "--workers", "2") as workers:
+        with workers.stream("POST", "/runs", {"input": "Hi", "stream": True}) as stream:
+            stream.until("tool.started")
+            workers.process.send_signal(signal.SIGTERM)
+            stream.until()
+        code = workers.process.wait(DEADLINE)
+    (tmp_path / "go").touch()
+    with serving(tmp_path) as other:
+        path = f"/runs/{stream.run_id}/events?after={stream.events[-1].id}"
+        with other.stream("GET", path) as rest:
+            rest.until()
+
+    assert code == 0
+    assert stream.parser.retry == 1000
+    entries = [json.loads(event.data) for event in [*stream.events, *rest.events]]
+    assert [entry["position"] for entry in entries] == list(range(1, len(entries) + 1))
+    assert entries[-1]["event"]["output"] == "Done."
