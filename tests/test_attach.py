@@ -385,6 +385,24 @@ async def test_a_reader_of_a_run_that_is_deleted_is_told_so(store: RunStore, els
         await asyncio.wait_for(waiting, DEADLINE)
 
 
+async def test_a_reader_that_begins_when_the_run_is_deleted_waits_for_no_other(
+    store: RunStore, elsewhere: RunStore
+) -> None:
+    runs = [start(calls_weather(), store), start(wipes("a"), store)]
+    for run in runs:
+        await run._result()
+        await elsewhere.delete(run.run_id)
+        attached = Runner.attach(run.run_id, log=elsewhere)
+
+        for reader in (
+            run.entries(), run.entries(3), run.stream_events(), run.text(), attached.entries(), attached.text(),
+        ):  # fmt: skip
+            with pytest.raises(UnknownRunError):
+                await asyncio.wait_for(anext(reader), DEADLINE)
+        with pytest.raises(UnknownRunError):
+            await asyncio.wait_for(attached.result(), DEADLINE)
+
+
 async def test_leaving_a_reader_and_dropping_the_handle_leave_the_run_alone(
     store: RunStore, elsewhere: RunStore
 ) -> None:

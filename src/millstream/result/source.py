@@ -9,12 +9,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
+from millstream.log.promise import Cursor
 from millstream.run.readers import Place
 
 if TYPE_CHECKING:
     from millstream.errors import LogBrokenError
-    from millstream.log.promise import Batch, Cursor
+    from millstream.log.promise import Batch
     from millstream.run.active import ActiveRun
+    from millstream.run.writer import Trunk
 
 
 class Source(ABC):
@@ -80,6 +82,30 @@ class Source(ABC):
         place.asks = False
 
 
+class _LateCursor(Cursor):
+    """A cursor in the log of a run that is over here, so that its store may have forgotten it, and would wait for another."""
+
+    def __init__(self, trunk: Trunk, cursor: Cursor) -> None:
+        self._trunk = trunk
+        self._cursor = cursor
+        self._is_there = False
+
+    async def next(self) -> Batch | None:
+        """The next events.
+
+        Raises:
+            UnknownRunError: the run was deleted.
+        """
+        if not self._is_there:
+            await self._trunk.log.info(self._trunk.run_id)
+            self._is_there = True
+        return await self._cursor.next()
+
+    def next_nowait(self) -> Batch | None:
+        """The next events where they are written."""
+        return self._cursor.next_nowait() if self._is_there else None
+
+
 class ActiveSource(Source):
     """A run of this process: it may wait for the reader (`millstream.run.readers`)."""
 
@@ -89,7 +115,10 @@ class ActiveSource(Source):
 
     def cursor(self, after: int) -> Cursor:
         """A cursor in the log of the tree that the run is in."""
-        return self._run.trunk.cursor(after)
+        run = self._run
+        cursor = run.trunk.cursor(after)
+        may_be_gone = run.is_done and run.lost_end is None and run.root.tenure is not None
+        return _LateCursor(run.trunk, cursor) if may_be_gone else cursor
 
     @property
     def ends_at(self) -> int | None:
