@@ -3,7 +3,10 @@
 import asyncio
 import logging
 import socket
+import ssl
+import subprocess
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
@@ -23,6 +26,7 @@ from millstream.testing import ScriptedModel
 from tests.client.between import between, packed, packed_at_once, until_it_is_silent, without_comments
 from tests.client.test_trouble import answering, status
 from tests.server.kit import serving
+from tests.server.nginx import nginx
 
 QUICK = Plan(frames=4, every=0.02, silence=0.13, heartbeat=0.05)
 
@@ -174,6 +178,22 @@ async def test_a_cache_that_answers_in_the_servers_place_is_found() -> None:
     assert "clock" not in found, "what is old tells no time"
 
 
+@pytest.mark.slow
+@pytest.mark.requires_program("nginx")
+async def test_of_two_real_proxies_the_one_that_buffers_is_found(tmp_path: Path) -> None:
+    site = "server { listen LISTEN; location / { proxy_pass http://127.0.0.1:%d; %s } }"
+    async with serving(app()) as direct:
+        port = direct.base_url.port
+        with nginx(tmp_path / "plain", site % (port, "")) as plain:
+            heeds = await found_at(f"http://127.0.0.1:{plain.port}")
+        with nginx(tmp_path / "deaf", site % (port, "proxy_ignore_headers X-Accel-Buffering;")) as deaf:
+            found = await found_at(f"http://127.0.0.1:{deaf.port}")
+
+    assert wrong(heeds) == {"websocket": "warning"}
+    assert wrong(found) == {"buffering": "problem", "websocket": "warning"}
+    assert "On the way: Server: nginx" in found["buffering"].remedy
+
+
 # --- servers ----------------------------------------------------------------------------------
 
 
@@ -317,6 +337,27 @@ async def test_a_port_without_tls_is_told_from_one_without_http() -> None:
     assert "The connection broke before an answer came" in found["address"].seen
     assert "The connection broke before an answer came" in other["address"].seen
     assert "does not speak TLS" in encrypted["address"].seen
+
+
+@pytest.mark.slow
+@pytest.mark.requires_program("openssl")
+async def test_a_certificate_that_nobody_vouches_for_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = "openssl req -x509 -nodes -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -days 2"
+    about = "-subj /CN=127.0.0.1 -addext subjectAltName=IP:127.0.0.1 -out site.pem -keyout site.key"
+    subprocess.run(f"{command} {about}".split(), cwd=tmp_path, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "site.pem", tmp_path / "site.key")
+
+    async with answering(status(404), status(404), tls=context) as server:
+        unknown = await found_at(server.url.replace("http:", "https:"))
+        monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "site.pem"))  # as the remedy says
+        trusted = await found_at(server.url.replace("http:", "https:"))
+
+    assert "The certificate of the host is not trusted: self" in unknown["address"].seen
+    assert "SSL_CERT_FILE" in unknown["address"].remedy
+    assert list(trusted) == ["server"]
 
 
 # --- the WebSocket ----------------------------------------------------------------------------

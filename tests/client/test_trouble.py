@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import ssl
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -93,14 +94,14 @@ class Answers:
 
 
 @contextlib.asynccontextmanager
-async def answering(*answers: Any) -> AsyncIterator[Answers]:
+async def answering(*answers: Any, tls: ssl.SSLContext | None = None) -> AsyncIterator[Answers]:
     server = Answers(*answers)
     tasks = set[asyncio.Task[None]]()
 
     def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tasks.add(asyncio.create_task(server.serve(reader, writer)))
 
-    listening = await asyncio.start_server(connected, "127.0.0.1", 0)
+    listening = await asyncio.start_server(connected, "127.0.0.1", 0, ssl=tls)
     server.url = f"http://127.0.0.1:{listening.sockets[0].getsockname()[1]}"
     try:
         yield server

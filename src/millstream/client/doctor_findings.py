@@ -327,7 +327,8 @@ def upgrade(path: str, answer: Answer, accepted: str) -> Finding:
         return Finding("websocket", "ok", f"A WebSocket opens at {clean(path)}.")
     return Finding(
         "websocket", "warning", f"The server has a WebSocket at {clean(path)}, and none opens: {shown(answer)}.",
-        "Let proxies speak HTTP/1.1 to the server and pass on Upgrade and Connection; "
+        "Let proxies speak HTTP/1.1 to the server and pass on Upgrade and Connection "
+        "(nginx: proxy_set_header Upgrade $http_upgrade); "
         "the server itself needs the package websockets. Streams of server-sent events do without.",
     )  # fmt: skip
 
