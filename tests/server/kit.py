@@ -24,7 +24,13 @@ class Host(uvicorn.Server):
 @contextlib.asynccontextmanager
 async def serving(app: Any, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of `app`, served over HTTP. `options` are uvicorn's."""
-    usual = {"log_config": None, "log_level": "critical", "lifespan": "on", "timeout_graceful_shutdown": 1}
+    usual = {
+        "log_config": None,
+        "log_level": "critical",
+        "lifespan": "on",
+        "timeout_graceful_shutdown": 1,
+        "ws_ping_interval": None,  # a slow machine is no client that is gone
+    }
     config = uvicorn.Config(app, **cast("Any", usual | options))
     server = Host(config)
     with socket.socket() as listening:

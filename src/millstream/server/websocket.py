@@ -161,7 +161,7 @@ class _Session:
             try:
                 await followed.run.cancel()
             except Exception as error:  # its client is gone, so that only the log can be told
-                problem_of(error, f"stopping run {followed.run.run_id} behind its client")
+                problem_of(error, f"run {followed.run.run_id}: stopping it behind its client")
 
     # --- telling -----------------------------------------------------------------------------
 
