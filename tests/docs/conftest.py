@@ -4,6 +4,7 @@ Programs on the pages `await` at their top level, and so make their models, and 
 `openai`, on an event loop, where reading files counts as blocking.
 """
 
+import logging
 from collections.abc import Iterator
 
 import aiohttp  # noqa: F401
@@ -15,6 +16,7 @@ import pytest
 
 from tests.docs.keys import KEYS
 from tests.support.agents_name import agents_as_before
+from tests.support.meters import no_provider
 
 
 @pytest.fixture(autouse=True)
@@ -29,3 +31,15 @@ def agents_name() -> Iterator[None]:
     """A page may install `millstream.compat`: for itself."""
     with agents_as_before():
         yield
+
+
+@pytest.fixture(autouse=True)
+def own_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page may choose a provider of OpenTelemetry's, which a program does once."""
+    no_provider(monkeypatch)
+
+
+@pytest.fixture(autouse=True)
+def own_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A page may show the log in its way."""
+    monkeypatch.setattr(logging.getLogger("millstream"), "handlers", [])
