@@ -6,7 +6,9 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import example, given
 
+from millstream import codec
 from millstream.client import SseEvent, SseParser
+from millstream.client.sse import MAX_EVENT
 from millstream.errors import StreamProtocolError
 
 
@@ -131,3 +133,13 @@ def test_an_event_without_end_is_not_waited_for() -> None:
             parser.feed(stream)
 
     assert parsed(*[b"data: " + b"x" * 60 + b"\n\n"] * 5, max_event=80)
+
+
+@given(st.text(st.characters(exclude_categories=[]), min_size=1))
+def test_no_event_of_ours_is_longer_than_the_parser_takes(text: str) -> None:
+    values = codec.MAX_NODES + 20 * codec.FLOOR_NODES
+    longest = 6 * (codec.MAX_TEXT + 20 * codec.FLOOR_TEXT) + 40 * values
+
+    assert len(codec.encode(text)) <= 6 * len(text) + 2
+    assert len(codec.encode([-1.7976931348623157e308, -(2**63)])) <= 2 * 40
+    assert longest < MAX_EVENT

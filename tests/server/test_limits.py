@@ -189,3 +189,19 @@ async def test_what_is_no_request_is_refused_or_let_lie(request_line: bytes) -> 
         assert (await client.get("/health")).status_code == 200
 
     assert got == b"" or got.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_what_a_tool_gives_is_cut_to_what_a_client_takes() -> None:
+    @tool
+    async def read() -> str:
+        return "\u2028" + "x" * 20_000_000
+
+    agent = Agent(name="A", model=ScriptedModel([[function_call("read")], "Done."]), tools=[read])
+    async with serving(create_app(agent, access=LOCAL, log=MemoryLog())) as client:
+        run_id = (await client.post("/runs", json={"input": "Hi"})).json()["run_id"]
+        events = await events_of(client, run_id)
+
+    longest = max(events, key=lambda event: len(event.data))
+    assert 16 * 1024 * 1024 < len(longest.data) < 17 * 1024 * 1024
+    assert "characters more]" in longest.data
+    assert '"run.completed"' in events[-1].data

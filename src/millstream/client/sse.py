@@ -10,10 +10,14 @@ from __future__ import annotations
 import codecs
 from dataclasses import dataclass
 
+from millstream.codec import MAX_TEXT
 from millstream.errors import StreamProtocolError
 
-MAX_EVENT = 16 * 1024 * 1024
-"""Bytes that one event may have, lines of comments included: a server that never ends one is not waited for."""
+MAX_EVENT = 8 * MAX_TEXT
+"""Bytes that one event may have, lines of comments included: a server that never ends one is not waited for.
+
+As much as the codec makes of one event at most: of `MAX_TEXT` characters each takes six bytes where it is escaped.
+"""
 
 
 @dataclass(frozen=True, slots=True)
