@@ -265,8 +265,9 @@ def printing(folder: Path, *arguments: str) -> Iterator[tuple[Served, list[str]]
     """A server on a free port, and the lines that it has printed when it was stopped."""
     command = [*PROGRAM, "serve", "app.py", "--port", "0", *arguments]
     process = subprocess.Popen(
-        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8"
-    )
+        command, cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8",
+        start_new_session=True,
+    )  # fmt: skip
     assert process.stderr is not None
     try:
         lines = [process.stderr.readline()]
@@ -277,7 +278,8 @@ def printing(folder: Path, *arguments: str) -> Iterator[tuple[Served, list[str]]
         lines += process.communicate(timeout=DEADLINE)[1].splitlines()
         assert process.returncode == 0, lines
     finally:
-        process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)  # its workers, too
         process.communicate()
 
 
