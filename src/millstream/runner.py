@@ -16,6 +16,7 @@ from millstream.config import DEFAULT_MAX_TURNS, RunConfig
 from millstream.context import RunContextWrapper
 from millstream.errors import NestedLoopError, NoRunningLoopError, UserError
 from millstream.log.address import store_of
+from millstream.log.conversation import check_conversation_id
 from millstream.recovery import MAX_ATTEMPTS, Recovery, submit
 from millstream.result import RunResult, RunResultStreaming, result_of
 from millstream.run.conversation import Conversation
@@ -259,6 +260,7 @@ class Runner:
         max_turns: int | None = DEFAULT_MAX_TURNS,
         caller: str = "",
         idempotency_key: str | None = None,
+        conversation: str | None = None,
     ) -> RunRecord:
         """Keep a run in `log` for whoever begins it: a process that calls `recover`. It is queued when this returns.
 
@@ -271,10 +273,13 @@ class Runner:
             caller: who asks for it.
             idempotency_key: of runs of one caller with the same key and the same request only the first
                 is kept: its record is returned.
+            conversation: the id of the conversation that it goes on with, or begins, one of its caller's:
+                the store has the history, and takes a run at a time.
 
         Raises:
-            UserError: the agent or the input cannot work, or `log` is no store.
+            UserError: the agent or the input cannot work, `log` is no store, or that names no conversation.
             IdempotencyError: the key was used for another request.
+            ConversationBusyError: the last run of the conversation has not ended.
             LogUnavailableError: the store cannot be written.
         """
         if not isinstance(agent, Agent):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -287,8 +292,14 @@ class Runner:
             context_wrapper=RunContextWrapper(context=context),
             max_turns=max_turns,
         )
+        if conversation is not None:
+            check_conversation_id(conversation, "submit(conversation=...)")
         return await submit(
-            store_of("submit()", log), progress, caller=caller, idempotency_key=idempotency_key
+            store_of("submit()", log),
+            progress,
+            caller=caller,
+            idempotency_key=idempotency_key,
+            conversation=conversation or "",
         )
 
     @classmethod
