@@ -20,6 +20,7 @@ from millstream.server import LOCAL, create_app
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
 from tests.server.kit import events_of, serving
 from tests.server.sockets import port_of
+from tests.server.talk import talking
 from tests.support.meters import Numbers, no_provider
 
 RUNS, DURATION = "millstream.run.active", "millstream.run.duration"
@@ -70,6 +71,20 @@ async def test_runs_and_streams_go_up_and_down(numbers: Numbers) -> None:
     assert before == ({"": 0}, {"sse": 0, "websocket": 0})
     assert amid == ({"": 1}, {"sse": 1, "websocket": 0}, {"sse": 0, "websocket": 0})
     assert numbers.counts(DURATION) == {"completed": 1}
+
+
+async def test_a_run_that_is_followed_on_a_websocket_is_a_stream_of_that_transport(numbers: Numbers) -> None:
+    held = Held()
+    async with serving(create_app(held.agent, access=LOCAL, log=MemoryLog())) as client:
+        async with talking(client) as talk:
+            await talk.say("start", input="Hi")
+            await held.begun.wait()
+            await until(lambda: numbers.values(STREAMS) == {"sse": 0, "websocket": 1})
+            held.go_on.set()
+            await talk.stream()
+        await until(lambda: numbers.values(STREAMS) == {"sse": 0, "websocket": 0})
+
+    assert numbers.values(LAG) == {"sse": 0, "websocket": 0}
 
 
 async def test_two_servers_in_one_process_are_counted_together(numbers: Numbers) -> None:

@@ -321,7 +321,8 @@ class ActiveRun:
         """End in this process alone, with `error`: the run is another owner's, or was never to be had. Nothing is written."""
         for child in self.children.copy():
             child.leave_to_others(error)
-        logger.warning("run %s: it ends here, and nothing more of it is written: %s", self.run_id, error)
+        level = logging.INFO if isinstance(error, HandedBackError) else logging.WARNING
+        logger.log(level, "run %s: it ends here, and nothing more of it is written: %s", self.run_id, error)
         self.exception = error
         self.outcome_seen = True  # told, as far as it has an outcome here
         self._traceback = error.__traceback__

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from millstream import metrics
 from millstream.delivery.feed import Feed
-from millstream.errors import LogError
 from millstream.events import RawResponsesStreamEvent, RunFailed, RunPaused
 
 with contextlib.suppress(ModuleNotFoundError):  # the extra "otel"
@@ -109,8 +108,9 @@ class Observed:
 
     async def _time_beginning(self, run_id: str, asked: float) -> None:
         """Measure how long the first event of a run is in coming, and its first text. A reader as any other."""
-        cursor, instrument = self._store.cursor(run_id), metrics.FIRST_EVENT
-        with contextlib.suppress(LogError):  # who reads the run, or writes it, is told
+        instrument = metrics.FIRST_EVENT
+        with contextlib.suppress(Exception):  # who reads the run, or writes it, is told
+            cursor = self._store.cursor(run_id)
             while (batch := await cursor.next()) is not None:
                 if instrument is metrics.FIRST_EVENT:
                     metrics.record(instrument, self._clock.monotonic() - asked)
