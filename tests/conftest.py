@@ -27,6 +27,8 @@ settings.register_profile("repeatable", derandomize=True, database=None, deadlin
 settings.register_profile("explore", max_examples=2000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
+os.environ["PATH"] += f"{os.pathsep}/usr/sbin"  # where only root looks, and nginx is
+
 # The variables that change what our code, or a client library, would do.
 LEAKY = re.compile(
     r"^(OPENAI|AZURE|ANTHROPIC|MILLSTREAM)_|_PROXY$|^(FORCE_COLOR|NO_COLOR|COLUMNS)$", re.IGNORECASE
