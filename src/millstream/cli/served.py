@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from starlette.applications import Starlette
 
+from millstream.cli.collector import relieve_collector
 from millstream.cli.log_lines import show_log
 from millstream.cli.problem import say
 from millstream.config import RunConfig
@@ -102,6 +103,7 @@ def _said_when_ready(lifespan: Any, served: Served) -> Any:
     @contextlib.asynccontextmanager
     async def wrapped(app: Any) -> AsyncGenerator[Any]:
         async with lifespan(app) as state:
+            relieve_collector()
             if served.log_format == "json":
                 logger.info(served.ready)  # whoever collects it reads JSON
             else:
