@@ -65,9 +65,13 @@ async def test_a_follower_comes_back_with_the_id_that_it_had() -> None:
         # A browser that comes back asks at the address with which it began.
         again = await client.get(path, params={"after": 1}, headers={"last-event-id": "3"})
         assert again.content.startswith(b"id: 4\n")
-        for bad in (str(last + 1), "-1", "x", "9" * 40):
-            answer = await client.get(path, headers={"last-event-id": bad})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (422, "bad_request")
+        for bad in (str(last + 1), "9" * 18, "-1", "x", "9" * 40):
+            told = (400, "no_such_position") if bad.isdigit() else (422, "bad_request")
+            for answer in (
+                await client.get(path, headers={"last-event-id": bad}),
+                await client.get(path, params={"after": bad}),
+            ):
+                assert (answer.status_code, answer.json()["error"]["code"]) == told
 
 
 async def test_a_client_that_leaves_takes_nothing_with_it() -> None:

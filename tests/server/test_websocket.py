@@ -367,7 +367,7 @@ WRONG: list[tuple[Any, str, Any]] = [
     ('{"type":"follow","id":"x","run_id":5}', "bad_request", "x"),
     ('{"type":"follow","id":"x","run_id":"../../etc/passwd"}', "unknown_run", "x"),
     ('{"type":"follow","id":"x","run_id":"RUN","after":-1}', "bad_request", "x"),
-    ('{"type":"follow","id":"x","run_id":"RUN","after":999999}', "bad_request", "x"),
+    ('{"type":"follow","id":"x","run_id":"RUN","after":999999}', "no_such_position", "x"),
     ('{"type":"follow","id":"x","run_id":"RUN","after":1e400}', "bad_json", None),
     ('{"type":"follow","id":"x","run_id":"RUN","types":["nothing"]}', "bad_request", "x"),
     ('{"type":"follow","id":"x","run_id":"RUN","depth":101}', "bad_request", "x"),

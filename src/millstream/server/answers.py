@@ -76,6 +76,7 @@ TOO_MANY_STREAMS = Problem(
 BAD_JSON = Problem(400, "bad_json", "The body is no JSON.")
 INTERNAL = Problem(500, "internal", "Something went wrong.")
 
+NO_POSITION = Problem(400, "no_such_position", "The run has not come to that position.")
 GONE = Problem(410, "gone", "This part of the stream is no longer held.")
 KEY_TAKEN = Problem(409, "idempotency_conflict", "The key was used for another request.")
 NO_DECISION = Problem(409, "no_such_decision", "No such call waits, or it was decided over otherwise.")

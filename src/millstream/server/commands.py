@@ -15,7 +15,7 @@ from millstream.delivery.feed import Feed
 from millstream.errors import LogGapError, UserError
 from millstream.events import EVENT_TYPES, CancelMode
 from millstream.log.conversation import CONVERSATION_ID
-from millstream.server.answers import NO_AGENT, ProblemError, invalid
+from millstream.server.answers import NO_AGENT, NO_POSITION, ProblemError, invalid
 from millstream.server.supervisor import Order
 from millstream.stream.filter import EntryFilter
 
@@ -43,7 +43,7 @@ class Start(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Whether the answer is the run's stream; else it is the run's record, at once."""
     on_disconnect: Literal["continue", "cancel"] = "continue"
     """What becomes of the run where the answer is its stream, and the client leaves before its end."""
-    max_turns: Annotated[int, msgspec.Meta(ge=1)] | None = 10
+    max_turns: Annotated[int, msgspec.Meta(ge=1, le=2**31 - 1)] | None = 10
     context: dict[str, Any] | None = None
     conversation: Annotated[str, msgspec.Meta(pattern=CONVERSATION_ID)] | None = None
     """The conversation that it goes on with, or begins; one of its caller's. Without one it goes on with nothing."""
@@ -118,12 +118,12 @@ async def follow(service: Service, record: RunRecord, said: Follow) -> Feed | No
     """What is sent to one who follows a run; None where nothing is left of it for him.
 
     Raises:
-        ProblemError: a position that the run does not have, or a type of no event.
+        ProblemError: a position that the run has not come to, or a type of no event.
         LogGapError: the position is no longer held.
     """
     after = said.after or 0
     if after > record.last:
-        raise ProblemError(invalid("The position", f"a whole number from 0 to {record.last}"))
+        raise ProblemError(NO_POSITION)
     stands = record.has_ended or (said.until == "pause" and record.status == "paused")
     if stands and after == record.last:
         return None

@@ -16,6 +16,7 @@ from millstream.server.answers import (
     NO_AGENT,
     NO_CONVERSATION,
     NO_DECISION,
+    NO_POSITION,
     NO_RUN,
     NOT_POSSIBLE,
     RUN_OVER,
@@ -95,7 +96,7 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         query=follow.Following,
         headers=follow.Resuming,
         answers={200: Stream(), 204: None},
-        problems=(GONE, TOO_MANY_STREAMS),
+        problems=(NO_POSITION, GONE, TOO_MANY_STREAMS),
     ),
     Endpoint(
         method="POST",
