@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 	--constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint types check cov bench bench-logs deps lock fresh clean programs
+.PHONY: help demo test fmt lint types check cov bench bench-logs bench-load deps lock fresh clean programs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -55,6 +55,9 @@ bench: $(VENV)-peer/.peer ## CPU per streamed delta, beside openai-agents
 
 bench-logs: $(VENV)/.dev ## what logs in memory, SQLite and Redis cost
 	@$(BIN)/python benchmarks/logs.py $(ARGS)
+
+bench-load: $(VENV)/.dev ## what a server bears: 1,000 readers of a run, 1,000 runs
+	@$(BIN)/python benchmarks/load.py $(ARGS)
 
 deps: ## system packages that tests need
 	@sh scripts/deps
