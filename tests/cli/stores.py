@@ -43,12 +43,13 @@ def go_on(store: str, run_id: str, agent: Agent[Any]) -> None:
     _to_its_end(store, resume)
 
 
-def begin_later(store: str, run_id: str, *, caller: str = "") -> None:
+def begin_later(store: str, run_id: str, *, caller: str = "", conversation: str = "") -> None:
     """Keep a run of the Clerk's that nobody begins."""
     log = open_log(store)
 
     async def create() -> None:
-        await log.create(NewRun(run_id=run_id, agent="Clerk", request=b"{}", caller=caller))
+        run = NewRun(run_id=run_id, agent="Clerk", request=b"{}", caller=caller, conversation=conversation)
+        await log.create(run)
         await log.aclose()
 
     asyncio.run(create())

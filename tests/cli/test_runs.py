@@ -47,6 +47,12 @@ def test_some_of_them_are_listed_by_status_caller_and_number(apps: Path) -> None
     assert listed("--caller", "") == [waits, done]
     assert listed("--caller", "ada") == []
     assert listed("--limit", "1") == [waits]
+    begin_later(store, "run_2", caller="ada", conversation="chat")
+    assert listed("--conversation", "chat") == ["run_2"]
+    assert listed("--conversation", "other") == []
+    head, line, *_ = millstream("runs", "--store", store).out.splitlines()
+    assert head.split()[-3:] == ["CALLER", "CONVERSATION", "AGENT"]
+    assert line.split()[-3:] == ["ada", "chat", "Clerk"]
     assert (
         "millstream: there are more: --limit 5 shows more of them."
         in millstream("runs", "--store", store, "--limit", "1").err

@@ -7,14 +7,16 @@ from typing import Any
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
-from millstream import Agent, MemoryLog, tool
+from millstream import Agent, MemoryLog, Runner, tool
 from millstream.client import Client, RemoteRun
 from millstream.errors import (
     AccessDeniedError,
     ApprovalError,
+    ConversationBusyError,
     IdempotencyError,
     InputItemError,
     RunCancelledError,
+    UnknownConversationError,
     UserError,
 )
 from millstream.server import LOCAL, create_app
@@ -228,3 +230,77 @@ async def test_calls_are_decided_over_with_other_arguments_and_with_words() -> N
     assert sorted(deleted) == ["x", "y"]
     assert b"Keep it." in seen
     assert result.final_output == "Done."
+
+
+# --- conversations ------------------------------------------------------------------------------
+
+
+async def test_a_conversation_is_gone_on_with_listed_read_and_forgotten() -> None:
+    async with served(create_app(agent("one", "two", "three"), access=LOCAL, log=MemoryLog())) as (client, _):
+        runs = [await client.start("Hi", conversation="chat")]
+        await everything(runs[0])
+        runs.append(await client.start("Again", conversation="chat"))
+        await everything(runs[1])
+        await everything(await client.start("Hi", conversation="other"))
+        listed = await client.conversations()
+        (second,) = await client.conversations(limit=1, before="other")
+        items = await client.items("chat")
+        latest = await client.items("chat", limit=1)
+        of_it = await client.runs(conversation="chat")
+        chat = await client.conversation("chat")
+        for _ in range(2):
+            await client.forget("chat")
+        left = await client.conversations()
+        with pytest.raises(UnknownConversationError) as gone:
+            await client.items("chat")
+        with pytest.raises(UnknownConversationError):
+            await client.conversations(before="chat")
+
+    assert [each.id for each in listed] == ["other", "chat"]
+    assert chat == second == listed[1]
+    assert chat.run is not None
+    assert chat.run.run_id == runs[1].run_id
+    assert [item.get("role") for item in items] == ["user", "assistant", "user", "assistant"]
+    assert latest == items[-1:]
+    assert [each.run_id for each in of_it] == [runs[1].run_id, runs[0].run_id]
+    assert {each.conversation for each in of_it} == {"chat"}
+    assert [each.id for each in left] == ["other"]
+    assert gone.value.conversation == "chat"
+
+
+async def test_conversations_are_listed_by_as_many_pages_as_it_takes() -> None:
+    log = MemoryLog()
+    for number in range(203):
+        run = await Runner.submit(log, agent(), "Hi", conversation=f"c{number}")
+        await log.delete(run.run_id)
+    async with served(create_app(agent(), access=LOCAL, log=log)) as (client, _):
+        listed = await client.conversations(limit=202)
+
+    assert [each.id for each in listed] == [f"c{number}" for number in range(202, 0, -1)]
+    assert {each.run for each in listed} == {None}
+
+
+async def test_a_conversation_that_is_busy_says_with_which_run() -> None:
+    @tool(needs_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    asked = agent([function_call("pay", {})], tools=[pay])
+    async with served(create_app(asked, access=LOCAL, log=MemoryLog())) as (client, _):
+        paused = await client.start("Pay", conversation="chat")
+        async for _ in paused.entries(types=["run.paused"], until="pause"):
+            pass
+        for call in (client.start("And?", conversation="chat"), client.forget("chat")):
+            with pytest.raises(ConversationBusyError) as busy:
+                await call
+            assert (busy.value.conversation, busy.value.run_id) == ("chat", paused.run_id)
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a b", "x" * 129, None])
+async def test_what_names_no_conversation_is_not_asked_for(name: Any) -> None:
+    async with Client(URL) as client:
+        for call in (client.items(name), client.conversation(name), client.forget(name)):
+            with pytest.raises(UserError, match="names no conversation"):
+                await call
+        with pytest.raises(UserError, match=r"start\(conversation=.*names no conversation"):
+            await client.start("Hi", conversation=name or "/")

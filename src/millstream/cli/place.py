@@ -47,6 +47,7 @@ class Place(Protocol):
         *,
         caller: str | None = None,
         statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
@@ -129,13 +130,16 @@ class ServerPlace:
         *,
         caller: str | None = None,
         statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
         limit: int = 100,
         before: str | None = None,
     ) -> list[RunRecord]:
         """The caller's runs, the newest first."""
         if caller is not None:
             raise Problem("--caller is for a store: a server lists the runs of whoever asks.")
-        return await self._asked.runs(statuses=statuses, limit=limit, before=before)
+        return await self._asked.runs(
+            statuses=statuses, conversation=conversation, limit=limit, before=before
+        )
 
     def cursor(self, run_id: str, after: int = 0) -> Cursor:
         """A cursor that comes back by itself."""

@@ -23,6 +23,7 @@ examples:
   export MILLSTREAM_STORE=sqlite:///runs.db
   millstream runs                          the newest 20
   millstream runs --status paused          those that wait for approval
+  millstream runs --conversation thread-7  those of one conversation
   millstream runs --status queued --status running --limit 100
   millstream runs --url http://127.0.0.1:7420
   millstream runs --json | jq -r .run_id   one JSON object a line
@@ -47,6 +48,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="only those that are queued, running, paused, completed, failed or cancelled; may be given several times",
     )
     parser.add_argument("--caller", metavar="NAME", help="only those that this caller asked for")
+    parser.add_argument("--conversation", metavar="ID", help="only those of this conversation")
     parser.add_argument(
         "--limit",
         type=_limit,
@@ -65,7 +67,12 @@ def run(args: argparse.Namespace) -> int:
     from millstream.cli.place import in_place
 
     async def work(place: Place) -> int:
-        found = await place.runs(caller=args.caller, statuses=args.status, limit=args.limit + 1)
+        found = await place.runs(
+            caller=args.caller,
+            statuses=args.status,
+            conversation=args.conversation,
+            limit=args.limit + 1,
+        )
         _show(found[: args.limit], args)
         if len(found) > args.limit:
             say(f"there are more: --limit {args.limit * 5} shows more of them.")
@@ -88,7 +95,8 @@ def _show(records: Sequence[RunRecord], args: argparse.Namespace) -> None:
             table(records, now=current_clock().time(), width=screen.width if screen.is_terminal else None)
         )
     else:
-        say("there are no such runs." if args.status or args.caller else "there are no runs yet.")
+        is_chosen = args.status or args.caller or args.conversation
+        say("there are no such runs." if is_chosen else "there are no runs yet.")
 
 
 def json_line(record: RunRecord) -> bytes:
@@ -96,7 +104,7 @@ def json_line(record: RunRecord) -> bytes:
     from millstream import codec
 
     names = ("run_id", "agent", "status", "code", "caller", "is_owned", "epoch", "last", "created", "updated")
-    more = ("options", "idempotency_key")
+    more = ("options", "idempotency_key", "conversation")
     return codec.encode({name: getattr(record, name) for name in names + more}) + b"\n"
 
 
@@ -111,7 +119,8 @@ def table(records: Sequence[RunRecord], *, now: float, width: int | None) -> lis
     from millstream.terminal.shorten import cells, cut
     from millstream.terminal.view import Segment
 
-    rows = [("RUN", "STATUS", "UPDATED", "", "CALLER", "AGENT"), *(_row(record, now) for record in records)]
+    head = ("RUN", "STATUS", "UPDATED", "", "CALLER", "CONVERSATION", "AGENT")
+    rows = [head, *(_row(record, now) for record in records)]
     kinds: list[Kind] = ["note", *(_KINDS[record.status] for record in records)]
     columns = [column for column in zip(*rows, strict=True) if any(column[1:])]
     wide = [max(map(cells, column)) for column in columns]
@@ -134,7 +143,8 @@ def _row(record: RunRecord, now: float) -> tuple[str, ...]:
     has_owner = record.is_owned or record.status not in ("queued", "running")
     note = record.code or "" if record.status == "failed" else "" if has_owner else "no owner"
     told = age(now - record.updated)
-    return record.run_id, record.status, told, note, one_line(record.caller), one_line(record.agent)
+    names = (one_line(name) for name in (record.caller, record.conversation, record.agent))
+    return record.run_id, record.status, told, note, *names
 
 
 def age(seconds: float) -> str:

@@ -12,11 +12,13 @@ from millstream.errors import (
     AgentsException,
     ApprovalError,
     CommandConflictError,
+    ConversationBusyError,
     DecodeError,
     IdempotencyError,
     InputItemError,
     LogGapError,
     ServerError,
+    UnknownConversationError,
     UnknownRunError,
     UserError,
 )
@@ -34,6 +36,8 @@ class Request:
     query: Mapping[str, Any] = field(default_factory=dict[str, Any])
     run_id: str = ""
     """The run that it is about."""
+    conversation: str = ""
+    """The conversation that it is about."""
     after: int = 0
     """The position behind which that is to be read."""
     key: str | None = None
@@ -90,6 +94,10 @@ def refusal(request: Request, status: int, told: dict[str, Any], server: str) ->
         )
     if code == "unknown_run":
         return UnknownRunError(request.run_id)
+    if code == "unknown_conversation":
+        return UnknownConversationError(request.conversation)
+    if code == "conversation_busy":
+        return ConversationBusyError(request.conversation, str(told.get("run_id", "of this caller")))
     if status == 410:
         after, first = request.after, told.get("first")
         return LogGapError(request.run_id, after + 1, first if isinstance(first, int) else after + 2)

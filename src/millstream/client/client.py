@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 from collections.abc import Collection, Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
+from urllib.parse import quote
 
 from millstream.client.answers import Request
 from millstream.client.run import RemoteRun, record_from
 from millstream.client.server import Server
 from millstream.client.tries import TRIES
 from millstream.clock import current_clock
-from millstream.errors import ServerError, UserError
+from millstream.errors import ServerError, UnknownConversationError, UserError
+from millstream.log.conversation import check_conversation_id
+from millstream.log.store import ConversationRecord
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -88,6 +92,7 @@ class Client:
         context: Mapping[str, Any] | None = None,
         max_turns: int | None = 10,
         idempotency_key: str | None = None,
+        conversation: str | None = None,
     ) -> RemoteRun:
         """Begin a run; its handle, when the server keeps it.
 
@@ -100,11 +105,13 @@ class Client:
             max_turns: how often the model may be asked; None for no limit.
             idempotency_key: names the run for the caller: another start with the same key and the
                 same request gives the same run.
+            conversation: the id of the conversation that it goes on with, or begins, one of the caller's.
 
         Raises:
             UserError: the server has no such agent, or an argument is none that it takes.
             InputItemError: it is no input that models take.
             IdempotencyError: the key was used for another request.
+            ConversationBusyError: the last run of the conversation has not ended.
             ServerError: the server does not do it.
         """
         body: dict[str, Any] = {"input": input, "max_turns": max_turns}
@@ -112,10 +119,13 @@ class Client:
             body["agent"] = agent
         if context is not None:
             body["context"] = dict(context)
+        if conversation is not None:
+            body["conversation"] = check_conversation_id(conversation, "start(conversation=...)")
         key = secrets.token_hex(16) if idempotency_key is None else idempotency_key
         if not (0 < len(key) <= 255 and key.isascii() and key.isprintable()):
             raise UserError("start(idempotency_key=...): a key is 1 to 255 printable ASCII characters.")
-        answer = await self._server.ask(Request(method="POST", path="/runs", body=body, key=key))
+        asked = Request(method="POST", path="/runs", body=body, key=key, conversation=conversation or "")
+        answer = await self._server.ask(asked)
         return self.run(record_from(answer).run_id)
 
     def run(self, run_id: str) -> RemoteRun:
@@ -131,12 +141,18 @@ class Client:
         return await self.run(run_id).record()
 
     async def runs(
-        self, *, statuses: Collection[RunStatus] = (), limit: int = 100, before: str | None = None
+        self,
+        *,
+        statuses: Collection[RunStatus] = (),
+        conversation: str | None = None,
+        limit: int = 100,
+        before: str | None = None,
     ) -> list[RunRecord]:
         """The caller's runs, the newest first.
 
         Args:
             statuses: those with one of these statuses only; none means any.
+            conversation: those of that conversation only.
             limit: how many at most.
             before: only those that are older than the run of that id.
 
@@ -146,19 +162,82 @@ class Client:
         found: list[RunRecord] = []
         while len(found) < limit:
             query: dict[str, Any] = {"limit": min(limit - len(found), _PAGE), "status": list(statuses)}
+            if conversation is not None:
+                query["conversation"] = conversation
             if before is not None:
                 query["before"] = before
             asked = Request(method="GET", path="/runs", query=query, run_id=before or "")
-            answer = await self._server.ask(asked)
-            page = answer.get("runs")
-            if not isinstance(page, list):
-                raise ServerError("The server's answer is no list of runs. Is it a Millstream server?")
-            records = [record_from(each) for each in page]  # pyright: ignore[reportUnknownVariableType, reportUnknownArgumentType]
+            records = [record_from(each) for each in _list_in(await self._server.ask(asked), "runs")]
             found += records
             if len(records) < query["limit"]:
                 break
             before = records[-1].run_id
         return found
+
+    # --- conversations -----------------------------------------------------------------------
+
+    async def conversations(self, *, limit: int = 100, before: str | None = None) -> list[ConversationRecord]:
+        """The caller's conversations, that of the newest run first.
+
+        Args:
+            limit: how many at most.
+            before: only those behind the one of that id: the last of the page before.
+
+        Raises:
+            UnknownConversationError: there is no conversation `before`.
+        """
+        found: list[ConversationRecord] = []
+        while len(found) < limit:
+            query: dict[str, Any] = {"limit": min(limit - len(found), _PAGE)}
+            if before is not None:
+                query["before"] = before
+            asked = Request(method="GET", path="/conversations", query=query, conversation=before or "")
+            page = _list_in(await self._server.ask(asked), "conversations")
+            found += map(_conversation_from, page)
+            if len(page) < query["limit"]:
+                break
+            before = found[-1].id
+        return found
+
+    async def conversation(self, conversation: str) -> ConversationRecord:
+        """What the server tells of a conversation.
+
+        Raises:
+            UnknownConversationError: there is none of that id, or it is somebody else's.
+        """
+        return _conversation_from(await self._of(conversation, "GET", limit=0))
+
+    async def items(self, conversation: str, *, limit: int = 100) -> list[TResponseInputItem]:
+        """What was said in a conversation, and is what its next run is given, the oldest first.
+
+        Args:
+            conversation: its id.
+            limit: how many at most, the latest; a server gives 1,000 at most.
+
+        Raises:
+            UnknownConversationError: there is none of that id, or it is somebody else's.
+            UserError: `limit` is none that a server takes.
+        """
+        return _list_in(await self._of(conversation, "GET", limit=limit), "items")
+
+    async def forget(self, conversation: str) -> None:
+        """Forget a conversation, with all that was said in it and its runs. One that is not there is no error.
+
+        Raises:
+            ConversationBusyError: its last run has not ended.
+        """
+        with contextlib.suppress(UnknownConversationError):
+            await self._of(conversation, "DELETE")
+
+    async def _of(self, conversation: str, method: str, **query: Any) -> dict[str, Any]:
+        """What the server answers about a conversation.
+
+        Raises:
+            UserError: that names none.
+        """
+        name = check_conversation_id(conversation, "conversation")
+        path = f"/conversations/{quote(name, safe='')}"
+        return await self._server.ask(Request(method=method, path=path, query=query, conversation=name))
 
     async def aclose(self) -> None:
         """Close the connections. Runs go on; whoever reads one by this client is told, as a UserError. Safe to call twice."""
@@ -174,3 +253,28 @@ class Client:
 
     def __repr__(self) -> str:
         return f"Client({self._server.name!r})"
+
+
+def _conversation_from(plain: dict[str, Any]) -> ConversationRecord:
+    try:
+        return ConversationRecord(
+            id=plain["conversation"],
+            caller="",
+            created=plain["created"],
+            updated=plain["updated"],
+            run=None if plain["run"] is None else record_from(plain["run"]),
+        )
+    except (KeyError, TypeError):
+        raise ServerError("The server's answer is no conversation. Is it a Millstream server?") from None
+
+
+def _list_in(answer: dict[str, Any], name: str) -> list[Any]:
+    """The list that an answer has under that name.
+
+    Raises:
+        ServerError: it has none.
+    """
+    told = answer.get(name)
+    if not isinstance(told, list):
+        raise ServerError(f"The server's answer is no list of {name}. Is it a Millstream server?")
+    return cast("list[Any]", told)

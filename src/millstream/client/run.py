@@ -188,6 +188,7 @@ def record_from(plain: dict[str, Any]) -> RunRecord:
             agent=plain["agent"],
             status=plain["status"],
             caller=plain.get("caller", ""),
+            conversation=plain.get("conversation") or "",
             created=plain["created"],
             updated=plain["updated"],
             epoch=plain["attempts"],
