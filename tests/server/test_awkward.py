@@ -1,9 +1,11 @@
 """Tools that give what no JSON can hold: the run goes on, its stream is whole, and the log names the culprit."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
+import httpx2
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
@@ -11,8 +13,9 @@ from millstream import Agent, MemoryLog, tool
 from millstream.log import RunStore, SQLiteLog
 from millstream.server import LOCAL, create_app
 from millstream.testing import CANARY, ScriptedModel, awkward_values, function_call
-from tests.delivery.serving import Frame, ends, parse
+from tests.delivery.serving import TERMINAL, parse
 from tests.server.kit import serving
+from tests.server.talk import talking
 
 HUGE = {"huge text", "huge bytes"}
 """Twenty million characters: the ones that take seconds."""
@@ -40,16 +43,63 @@ def giving(name: str, value: Any) -> Agent[Any]:
     )
 
 
-@pytest.fixture(params=["memory", pytest.param("sqlite", marks=pytest.mark.slow)])
-def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], RunStore]:
-    if request.param == "memory":
+class OverSse:
+    """Runs over HTTP, in frames that are held to the letter of the specification."""
+
+    async def begin(self, client: httpx2.AsyncClient, agent: str) -> list[bytes]:
+        """The messages of a new run, live."""
+        answer = await client.post("/runs", json={"input": "Hi", "agent": agent, "stream": True})
+        return self._messages(answer)
+
+    async def follow(self, client: httpx2.AsyncClient, run_id: str, after: int = 0) -> list[bytes]:
+        """The messages of a run behind a position."""
+        headers = {"last-event-id": str(after)} if after else {}
+        return self._messages(await client.get(f"/runs/{run_id}/events", headers=headers))
+
+    def _messages(self, answer: httpx2.Response) -> list[bytes]:
+        frames = parse(answer.content)
+        assert all(int(frame.id) == frame.json["position"] for frame in frames)
+        return [frame.data.encode() for frame in frames]
+
+
+class OverWebSocket:
+    """Runs over a WebSocket."""
+
+    async def begin(self, client: httpx2.AsyncClient, agent: str) -> list[bytes]:
+        """The messages of a new run, live."""
+        async with talking(client) as talk:
+            await talk.say("start", input="Hi", agent=agent)
+            return await talk.stream()
+
+    async def follow(self, client: httpx2.AsyncClient, run_id: str, after: int = 0) -> list[bytes]:
+        """The messages of a run behind a position."""
+        async with talking(client) as talk:
+            await talk.say("follow", run_id=run_id, after=after)
+            return await talk.stream()
+
+
+Transport: TypeAlias = OverSse | OverWebSocket
+Way: TypeAlias = tuple[Callable[[], RunStore], Transport]
+"""Opens the one store of a test anew, as another process would; and how its runs are told."""
+
+SLOW = pytest.mark.slow
+
+
+@pytest.fixture(
+    params=[("memory", OverSse), ("memory", OverWebSocket), pytest.param(("sqlite", OverSse), marks=SLOW)],
+    ids=["memory-sse", "memory-websocket", "sqlite-sse"],
+)
+def way(request: pytest.FixtureRequest, tmp_path: Path) -> Way:
+    store, transport = request.param
+    if store == "memory":
         log = MemoryLog()
-        return lambda: log
-    return lambda: SQLiteLog(tmp_path / "runs.db")
+        return lambda: log, transport()
+    return lambda: SQLiteLog(tmp_path / "runs.db"), transport()
 
 
-async def comes_through(values: dict[str, Any], stores: Callable[[], RunStore]) -> dict[str, str]:
+async def comes_through(values: dict[str, Any], way: Way) -> dict[str, str]:
     """Hold a run for each of the values to its promises, live, resumed and replayed; their ids by name."""
+    stores, transport = way
     runs: dict[str, str] = {}
     agents = [giving(name, value) for name, value in values.items()]
     async with (
@@ -57,37 +107,35 @@ async def comes_through(values: dict[str, Any], stores: Callable[[], RunStore]) 
         serving(create_app(agents, access=LOCAL, log=stores())) as other,
     ):
         for name in values:
-            live = await one.post("/runs", json={"input": "Hi", "agent": name, "stream": True})
-            frames = parse(live.content)
-            assert ends(frames) == ["run.completed"], name
-            assert [int(frame.id) for frame in frames] == list(range(1, len(frames) + 1)), name
-            assert has_output(frames), name
-            assert CANARY.encode() not in live.content or name in IS_TOLD, name
-            runs[name] = run_id = live.headers["x-run-id"]
+            live = await transport.begin(one, name)
+            entries = [json.loads(each.decode(), parse_constant=pytest.fail) for each in live]
+            assert [each["position"] for each in entries] == list(range(1, len(live) + 1)), name
+            kinds = [each["event"]["type"] for each in entries]
+            assert [kind for kind in kinds if kind in TERMINAL] == kinds[-1:] == ["run.completed"], name
+            assert has_output(entries), name
+            assert CANARY.encode() not in b"".join(live) or name in IS_TOLD, name
+            runs[name] = run_id = entries[0]["run_id"]
             for client in (one, other):
-                whole = await client.get(f"/runs/{run_id}/events")
-                rest = await client.get(f"/runs/{run_id}/events", headers={"last-event-id": "9"})
-                assert whole.content == live.content, name
-                assert whole.content.endswith(rest.content), name
-                assert rest.content.startswith(b"id: 10\n"), name
+                assert await transport.follow(client, run_id) == live, name
+                assert await transport.follow(client, run_id, 9) == live[9:], name
             assert (await other.get(f"/runs/{run_id}")).json()["status"] == "completed"
     return runs
 
 
-def has_output(frames: list[Frame]) -> bool:
+def has_output(entries: list[Any]) -> bool:
     """Whether it is told, once, what the tool gave."""
-    return [frame.json["event"].get("name") for frame in frames].count("tool_output") == 1
+    return [entry["event"].get("name") for entry in entries].count("tool_output") == 1
 
 
 @pytest.mark.hostile
 @pytest.mark.timeout(300)
 async def test_whatever_a_tool_gives_is_streamed_resumed_and_replayed(
-    stores: Callable[[], RunStore], caplog: pytest.LogCaptureFixture
+    way: Way, caplog: pytest.LogCaptureFixture
 ) -> None:
     values = {each.name: each.value for each in awkward_values() if each.name not in HUGE}
     assert len(values) > 40
 
-    runs = await comes_through(values, stores)
+    runs = await comes_through(values, way)
 
     said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
     unnamed = {
@@ -102,5 +150,7 @@ async def test_whatever_a_tool_gives_is_streamed_resumed_and_replayed(
 @pytest.mark.slow
 @pytest.mark.hostile
 @pytest.mark.timeout(300)
-async def test_what_is_far_too_long_is_streamed_resumed_and_replayed(stores: Callable[[], RunStore]) -> None:
-    await comes_through({each.name: each.value for each in awkward_values() if each.name in HUGE}, stores)
+async def test_what_is_far_too_long_is_streamed_resumed_and_replayed(way: Way) -> None:
+    values = {each.name: each.value for each in awkward_values() if each.name in HUGE}
+
+    await comes_through(values, way)
