@@ -75,12 +75,12 @@ def test_a_probe_that_is_well_gives_findings_that_are() -> None:
     ("finding", "level", "said"),
     [
         # the address
-        (judging.unreachable(HERE, NoAnswer("name")), "problem", "leads nowhere"),
-        (judging.unreachable(HERE, NoAnswer("refused")), "problem", "Nothing takes a connection"),
-        (judging.unreachable(HERE, NoAnswer("certificate", "expired")), "problem", "not trusted: expired."),
-        (judging.unreachable(HERE, NoAnswer("timeout")), "problem", "No answer came in time."),
-        (judging.unreachable(HERE, NoAnswer("broken", "RemoteProtocolError")), "problem", "broke before"),
-        (judging.unanswered("GET /ready", NoAnswer("timeout")), "problem", "GET /ready: no answer came"),
+        (judging.unreachable(NoAnswer("name")), "problem", "leads nowhere"),
+        (judging.unreachable(NoAnswer("refused")), "problem", "Nothing takes a connection"),
+        (judging.unreachable(NoAnswer("certificate", "expired")), "problem", "not trusted: expired."),
+        (judging.unreachable(NoAnswer("timeout")), "problem", "No answer came in time."),
+        (judging.unreachable(NoAnswer("broken", "RemoteProtocolError")), "problem", "broke before"),
+        (judging.unanswered("store", "GET /ready", NoAnswer("timeout")), "problem", "GET /ready: no answer came"),
         (judging.redirected(page(301, location="https://x/")), "problem", "leads to https://x/"),
         (judging.redirected(page(302)), "problem", "leads to nowhere"),
         # the server
@@ -110,6 +110,7 @@ def test_a_probe_that_is_well_gives_findings_that_are() -> None:
         (judging.upgrade("/ws", Answer(101, {"sec-websocket-accept": "k"}), "k"), "ok", "opens at /ws"),
         (judging.upgrade("/ws", Answer(101, {"sec-websocket-accept": "?"}), "k"), "warning", "none opens: 101"),
         (judging.upgrade("/ws", page(426), "k"), "warning", "none opens: 426"),
+        (judging.upgrade("/ws", NoAnswer("broken", "reset"), "k"), "warning", "none opens: the connection broke"),
         # no stream
         (judging.no_probe(NoAnswer("timeout"), Plan()), "problem", "Nothing came of a stream that lasts 2.1 s"),
         (judging.no_probe(NoAnswer("broken", "reset"), Plan()), "problem", "the connection broke: reset"),
@@ -309,7 +310,7 @@ def test_what_a_server_says_commands_no_terminal() -> None:
 
     found = [judging.identity(answers[0]), judging.redirected(answers[1]), judging.readiness(answers[2])]
     found += [judging.buffering(probed(*[0.8] * 5, answer=answers[3])), judging.upgrade(evil, answers[2], "")]
-    found += [judging.unreachable(HERE, NoAnswer("broken", evil))]
+    found += [judging.unreachable(NoAnswer("broken", evil))]
 
     for each in found:
         assert each is not None

@@ -92,7 +92,7 @@ class Doctor:
         """What is found, one after the other. Ends early where the rest cannot be known."""
         version = await self._ask(Request(method="GET", path="/version"))
         if isinstance(version, NoAnswer):
-            yield findings.unreachable(self.target, version)
+            yield findings.unreachable(version)
             return
         who = findings.redirected(version) or findings.identity(version)
         yield who
@@ -101,16 +101,19 @@ class Doctor:
         plain = findings.encryption(self.target)
         if plain is not None:
             yield plain
-        yield await self._judged(Request(method="GET", path="/ready"), findings.readiness)
+        yield await self._judged("store", Request(method="GET", path="/ready"), findings.readiness)
         admitted = await self._judged(
+            "access",
             Request(method="GET", path="/runs", query={"limit": 1}),
             lambda answer: findings.admission(answer, self.target),
         )
         yield admitted
         if admitted.level == "problem":
             return
-        yield await self._judged(Request(method="POST", path="/runs", body={"input": None}), findings.post)
-        yield await self._judged(Request(method="DELETE", path=f"/runs/{NO_RUN}"), findings.delete)
+        yield await self._judged(
+            "post", Request(method="POST", path="/runs", body={"input": None}), findings.post
+        )
+        yield await self._judged("delete", Request(method="DELETE", path=f"/runs/{NO_RUN}"), findings.delete)
         async for finding in self._of_streams():
             yield finding
 
@@ -141,10 +144,10 @@ class Doctor:
 
     # --- asking ------------------------------------------------------------------------------
 
-    async def _judged(self, request: Request, judge: Callable[[Answer], Finding]) -> Finding:
+    async def _judged(self, check: str, request: Request, judge: Callable[[Answer], Finding]) -> Finding:
         answer = await self._ask(request)
         if isinstance(answer, NoAnswer):
-            return findings.unanswered(str(request), answer)
+            return findings.unanswered(check, str(request), answer)
         return judge(answer)
 
     async def _ask(self, request: Request, headers: Mapping[str, str] | None = None) -> Answer | NoAnswer:
@@ -173,8 +176,6 @@ class Doctor:
                 "sec-websocket-key": key.decode(),
             },
         )
-        if isinstance(answer, NoAnswer):
-            return findings.unanswered(f"The WebSocket at {path}", answer)
         return findings.upgrade(path, answer, accepted)
 
     async def _probe(self, plan: Plan) -> Probed | NoAnswer:

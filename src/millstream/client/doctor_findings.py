@@ -168,7 +168,7 @@ class Probed:
 # --- the server -----------------------------------------------------------------------------
 
 
-def unreachable(target: Target, seen: NoAnswer) -> Finding:
+def unreachable(seen: NoAnswer) -> Finding:
     """Why the server could not be asked at all."""
     what, remedy = _TROUBLES[seen.trouble]
     why = f": {clean(seen.why)}" if seen.why else ""
@@ -203,10 +203,10 @@ _TROUBLES: dict[Trouble, tuple[str, str]] = {
 }
 
 
-def unanswered(what: str, seen: NoAnswer) -> Finding:
-    """A request to a server that answered others."""
+def unanswered(check: str, what: str, seen: NoAnswer) -> Finding:
+    """A request of a server that answered others."""
     why = f": {clean(seen.why)}" if seen.why else ""
-    return Finding("address", "problem", f"{what}: {_TROUBLES[seen.trouble][0].lower()}{why}.", _BETWEEN)
+    return Finding(check, "problem", f"{what}: {_TROUBLES[seen.trouble][0].lower()}{why}.", _BETWEEN)
 
 
 def redirected(answer: Answer) -> Finding | None:
@@ -321,12 +321,16 @@ def _refused(method: str, answer: Answer) -> Finding:
     )  # fmt: skip
 
 
-def upgrade(path: str, answer: Answer, accepted: str) -> Finding:
-    """Whether a WebSocket can be opened: the answer to a handshake, and what has to be in it."""
-    if answer.status == 101 and answer.headers.get("sec-websocket-accept") == accepted:
+def upgrade(path: str, seen: Answer | NoAnswer, accepted: str) -> Finding:
+    """Whether a WebSocket can be opened: what came of a handshake, and what has to be in its answer."""
+    if isinstance(seen, NoAnswer):
+        what = _TROUBLES[seen.trouble][0].lower()
+    elif seen.status == 101 and seen.headers.get("sec-websocket-accept") == accepted:
         return Finding("websocket", "ok", f"A WebSocket opens at {clean(path)}.")
+    else:
+        what = shown(seen)
     return Finding(
-        "websocket", "warning", f"The server has a WebSocket at {clean(path)}, and none opens: {shown(answer)}.",
+        "websocket", "warning", f"The server has a WebSocket at {clean(path)}, and none opens: {what}.",
         "Let proxies speak HTTP/1.1 to the server and pass on Upgrade and Connection "
         "(nginx: proxy_set_header Upgrade $http_upgrade); "
         "the server itself needs the package websockets. Streams of server-sent events do without.",

@@ -92,7 +92,6 @@ class ProbeFeed:
     """
 
     run_id = "(none: a probe)"
-    passed = 0
 
     def __init__(self, wanted: Probing, heartbeat: float, facts: dict[str, Any], clock: Clock) -> None:
         self._wanted = wanted
