@@ -22,7 +22,7 @@ import contextlib
 import logging
 import math
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar, cast
 
@@ -124,12 +124,18 @@ class Recovery:
         if self.max_attempts < 1:
             raise UserError(f"max_attempts={self.max_attempts} of recover(): a run is begun once at least.")
 
-    async def all(self, limit: int) -> list[RunResultStreaming]:
-        """Go on with every run that nobody owns; the handles of those that were to be had."""
+    async def all(self, limit: int, *, besides: Collection[str] = ()) -> list[RunResultStreaming]:
+        """Go on with every run that nobody owns; the handles of those that were to be had.
+
+        Args:
+            limit: how many at most.
+            besides: runs that go on here, and whose lease may have ended while nothing went on in this process.
+        """
         handles: list[RunResultStreaming] = []
-        orphans = await self.log.orphans(limit + len(self.left))  # those left alone may be the oldest
+        orphans = await self.log.orphans(limit + len(self.left) + len(besides))  # these may be the oldest
         now = self.run_config.clock.monotonic()
-        for run_id in [each for each in orphans if not self.left.has(each, now)][:limit]:
+        found = [each for each in orphans if each not in besides and not self.left.has(each, now)]
+        for run_id in found[:limit]:
             try:
                 handle = await self.one(run_id)
             except LogUnavailableError as error:

@@ -230,5 +230,6 @@ class Supervisor:
             await self.resume(record.run_id)
 
     async def _recover(self) -> None:
-        for run in await self._recovery.all(100):
+        # A loop that was blocked may come to this before it renews its leases.
+        for run in await self._recovery.all(100, besides={run.run_id for run in self._runs}):
             self._keep(run)
