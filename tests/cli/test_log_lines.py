@@ -53,7 +53,7 @@ def test_json_has_what_a_collector_wants_also_of_what_is_no_text() -> None:
             raise ValueError("no \ud800 text\n")
         except ValueError as error:
             logger.error("run %s failed", "run_1", exc_info=error)
-        logging.getLogger("uvicorn.error").error("a line\u2028of the HTTP server")
+        logging.getLogger("uvicorn.of_its_own").error("a line\u2028of the HTTP server")
 
     first, second = shown.getvalue().splitlines()
     told = json.loads(first)

@@ -270,9 +270,11 @@ def printing(folder: Path, *arguments: str) -> Iterator[tuple[Served, list[str]]
     )  # fmt: skip
     assert process.stderr is not None
     try:
-        lines = [process.stderr.readline()]
-        found = re.search(r"http://127\.0\.0\.1:(\d+)", lines[0])
-        assert found, lines[0] + process.stderr.read()
+        lines, found = list[str](), None
+        while found is None:
+            lines.append(process.stderr.readline())
+            assert lines[-1], lines  # or it has ended
+            found = re.search(r"serving .* on http://127\.0\.0\.1:(\d+)", lines[-1])
         yield Served(process, int(found[1])), lines
         process.send_signal(signal.SIGTERM)
         lines += process.communicate(timeout=DEADLINE)[1].splitlines()
