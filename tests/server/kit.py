@@ -22,8 +22,8 @@ class Host(uvicorn.Server):
 
 
 @contextlib.asynccontextmanager
-async def serving(app: Any, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
-    """A client of `app`, served over HTTP. `options` are uvicorn's."""
+async def hosting(app: Any, **options: Any) -> AsyncIterator[str]:
+    """The address of `app`, served over HTTP for as long as it takes. `options` are uvicorn's."""
     usual = {
         "log_config": None,
         "log_level": "critical",
@@ -39,16 +39,22 @@ async def serving(app: Any, **options: Any) -> AsyncIterator[httpx2.AsyncClient]
         while not server.started:
             assert not task.done(), "the server did not start"
             await asyncio.sleep(0)
-        url = f"http://127.0.0.1:{listening.getsockname()[1]}"
         try:
-            async with (
-                asyncio.timeout(PATIENCE),
-                httpx2.AsyncClient(base_url=url, timeout=PATIENCE) as client,
-            ):
-                yield client
+            yield f"http://127.0.0.1:{listening.getsockname()[1]}"
         finally:
             server.should_exit = True
             await task
+
+
+@contextlib.asynccontextmanager
+async def serving(app: Any, **options: Any) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of `app`, served over HTTP. `options` are uvicorn's."""
+    async with (
+        hosting(app, **options) as url,
+        asyncio.timeout(PATIENCE),
+        httpx2.AsyncClient(base_url=url, timeout=PATIENCE) as client,
+    ):
+        yield client
 
 
 async def events_of(client: httpx2.AsyncClient, run_id: str, after: int = 0, **query: Any) -> list[SseEvent]:

@@ -36,10 +36,10 @@ _EventType = Annotated[str, msgspec.Meta(extra_json_schema={"anyOf": _TYPES})]
 class Start(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
     """Begin a run."""
 
-    input: str | list[dict[str, Any]]
+    input: Annotated[str | list[dict[str, Any]], msgspec.Meta(examples=["Hello there."])]
     agent: Annotated[str, msgspec.Meta(min_length=1)] | None = None
     """May be left out where there is one agent only."""
-    stream: bool = False
+    stream: Annotated[bool, msgspec.Meta(examples=[True, False])] = False
     """Whether the answer is the run's stream; else it is the run's record, at once."""
     on_disconnect: Literal["continue", "cancel"] = "continue"
     """What becomes of the run where the answer is its stream, and the client leaves before its end."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 import msgspec
 
@@ -36,11 +36,18 @@ def formed(plain: Any, form: type[T], what: str = "The body") -> T:
     Raises:
         ProblemError: it is not; says what is wrong with it.
     """
+    if isinstance(plain, dict):
+        plain = {name: _whole(value) for name, value in cast("dict[str, Any]", plain).items()}
     try:
         return msgspec.convert(plain, form)
     except msgspec.ValidationError as error:
         place, wanted = _told(error, what)
         raise ProblemError(invalid(place, wanted)) from None
+
+
+def _whole(value: Any) -> Any:
+    """`value`, or the whole number that it is: JSON has one kind of numbers, in which 10.0 is 10."""
+    return int(value) if isinstance(value, float) and abs(value) < 2**53 and value.is_integer() else value
 
 
 def _told(error: msgspec.ValidationError, what: str) -> tuple[str, str]:

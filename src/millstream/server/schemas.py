@@ -56,6 +56,8 @@ def schemas_of(structs: Iterable[type[msgspec.Struct]]) -> dict[str, Schema]:
         for name, cls in vars(sys.modules[module]).items():
             if name in found and isinstance(cls, type) and issubclass(cls, msgspec.Struct):
                 _describe(found[name]["properties"], cls)
+    for schema in found.values():
+        schema["description"] = inspect.cleandoc(schema["description"])
     envelope = found["Entry"]["properties"]
     found["Event"] = {"description": "What a run has said.", **envelope["event"]}
     envelope["event"] = ref("Event")
