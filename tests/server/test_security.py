@@ -10,7 +10,7 @@ import pytest
 from starlette.requests import HTTPConnection
 
 from millstream import Agent, MemoryLog, RunHooks, input_guardrail, tool
-from millstream.errors import ModelResponseError
+from millstream.errors import ModelResponseError, UserError
 from millstream.server import LOCAL, OPEN, create_app
 from millstream.server.table import ENDPOINTS
 from millstream.testing import CANARY, ScriptedModel, function_call
@@ -395,3 +395,37 @@ async def test_options_and_head_tell_no_more_than_get() -> None:
     assert head.headers["content-type"] == "text/event-stream; charset=utf-8"
     assert {each.status_code for each in [*options, trace]} == {405}
     assert not any(name.startswith("access-control") for each in options for name in each.headers)
+
+
+FRONT = "https://app.example"
+
+
+async def test_a_page_of_an_origin_that_was_named_may_do_what_its_user_may() -> None:
+    app = create_app(
+        Agent(name="A", model=ScriptedModel(["Hi."])), access=by_header, origins=[FRONT], log="memory:"
+    )
+    asks = {"access-control-request-method": "POST", "access-control-request-headers": "content-type"}
+    async with serving(app) as client:
+        allowed = await client.options("/runs", headers={"origin": FRONT, **asks})
+        begun = await client.post("/runs", json={"input": "Hi"}, headers=ANN | {"origin": FRONT})
+        stranger = await client.options("/runs", headers={"origin": "https://evil.example", **asks})
+        refused = await client.post(
+            "/runs", json={"input": "Hi"}, headers=ANN | {"origin": "https://evil.example"}
+        )
+        client.headers.update(ANN)
+        await events_of(client, begun.json()["run_id"])
+
+    assert (allowed.status_code, allowed.headers["access-control-allow-origin"]) == (200, FRONT)
+    assert (begun.status_code, begun.headers["access-control-allow-origin"]) == (202, FRONT)
+    assert "location" in begun.headers["access-control-expose-headers"].split(", ")
+    assert "access-control-allow-origin" not in stranger.headers
+    assert (refused.status_code, refused.json()["error"]["code"]) == (403, "wrong_origin")
+    assert "access-control-allow-origin" not in refused.headers
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "app.example", "https://app.example/", "https://app.example/page", "null", ""]
+)
+def test_what_is_no_origin_is_refused_when_the_application_is_made(origin: str) -> None:
+    with pytest.raises(UserError, match="is no origin"):
+        create_app(Agent(name="A"), access=by_header, origins=[origin], log="memory:")

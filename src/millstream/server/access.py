@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Iterable
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import urlsplit
+
+from millstream.errors import UserError
 
 if TYPE_CHECKING:
     from starlette.requests import HTTPConnection
@@ -25,6 +27,8 @@ Access: TypeAlias = "Callable[[HTTPConnection], Awaitable[str | None]]"
 
 _NO_HOST = re.compile(r"[^\w.:\[\]-]")
 """What is in no host and port: `x@localhost` is not for localhost."""
+
+_ORIGIN = re.compile(r"https?://([\w.-]+|\[[0-9A-Fa-f:.]+\])(:\d{1,5})?")
 
 EVERYBODY = ""
 """The caller of a server that does not tell callers apart."""
@@ -48,11 +52,30 @@ def host_of(connection: HTTPConnection) -> str:
     return "" if _NO_HOST.search(host) else _host(f"//{host}")
 
 
-def origin_is_this(connection: HTTPConnection) -> bool:
-    """Whether the page that made a request, where one did, comes from the very server that it is for."""
+def checked_origins(origins: Iterable[str]) -> frozenset[str]:
+    """The origins of pages that may use a server besides its own.
+
+    Raises:
+        UserError: one of them is none.
+    """
+    if isinstance(origins, str):
+        raise UserError(f"create_app(origins={origins!r}): a list of origins, as in [{origins!r}].")
+    for origin in origins:
+        if not _ORIGIN.fullmatch(origin):
+            raise UserError(
+                f"create_app(origins=...): {origin!r} is no origin. One is scheme, host and port of a page, with nothing "
+                'behind: "https://app.example", "http://localhost:5173".'
+            )
+    return frozenset(origin.lower() for origin in origins)
+
+
+def origin_may(connection: HTTPConnection, origins: Collection[str]) -> bool:
+    """Whether the page that made a request, where one did, comes from the server that it is for, or from one of `origins`."""
     origin: Any = connection.headers.get("origin")
     if origin is None:
         return True  # no browser, or none that was led here by another page
+    if origin.lower() in origins:
+        return True
     return origin.partition("://")[2].lower() == connection.headers.get("host", "").lower()
 
 

@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
 from starlette.routing import BaseRoute, Match, Route, WebSocketRoute
 
+from millstream.clock import time_limit
 from millstream.config import RunConfig
 from millstream.delivery.options import HEARTBEAT_SECONDS, SEND_SECONDS
-from millstream.errors import UserError
+from millstream.errors import LogUnavailableError, UserError
 from millstream.log.address import store_of
 from millstream.recovery import MAX_ATTEMPTS, Recovery
 from millstream.server import websocket
+from millstream.server.access import checked_origins
 from millstream.server.answers import (
     NO_ROUTE,
     TOO_MANY_STREAMS,
@@ -39,11 +43,15 @@ if TYPE_CHECKING:
     from millstream.server.access import Access
     from millstream.server.endpoint import Endpoint
 
+ANSWER_SECONDS = 45.0
+"""Seconds that an answer, or the head of a stream, may take once its request was read: more than any store has patience."""
+
 
 def create_app(
     agents: Agents,
     *,
     access: Access,
+    origins: Iterable[str] = (),
     log: RunStore | str = "sqlite:///millstream.db",
     run_config: RunConfig | dict[str, Any] | None = None,
     context_from: ContextOf | None = None,
@@ -69,6 +77,8 @@ def create_app(
         agents: the agent, a list of agents, a dict of them by name, or a function that makes one of a
             `RunRecord`: it sees who calls.
         access: who may use it: `LOCAL`, `OPEN`, or a hook of your own that names the caller.
+        origins: of pages that may use it from a browser, besides its own: `["https://app.example"]`. To these
+            it says so (CORS), and to no other.
         log: where runs are kept: a store, or its address.
         run_config: how runs run; its log is not asked.
         context_from: makes a run's context object of its record; None for what the client sent.
@@ -106,6 +116,7 @@ def create_app(
             supervisor=Supervisor(recovery, retention=retention, max_runs=max_runs),
             agents=book,
             access=access,
+            origins=checked_origins(origins),
             clock=config.clock,
             heartbeat=heartbeat,
             send_timeout=send_timeout,
@@ -141,19 +152,47 @@ def _application(service: Service) -> Starlette:
         Route(each.path, _route(each, service), methods=[each.method], name=each.name) for each in ENDPOINTS
     ]
     routes.append(WebSocketRoute(websocket.PATH, websocket.endpoint(service), name="websocket"))
-    app = Starlette(routes=routes, lifespan=lifespan, exception_handlers={HTTPException: _not_here})
+    app = Starlette(
+        routes=routes,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _not_here},
+        middleware=_told_to(service.origins),
+    )
     app.state.service = service
     return app
+
+
+def _told_to(origins: Collection[str]) -> list[Middleware]:
+    """What tells browsers that pages of `origins` may use the server."""
+    if not origins:
+        return []
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=list(origins),
+        allow_credentials=True,
+        allow_methods=["GET", "POST", "DELETE"],
+        allow_headers=["authorization", "content-type", "idempotency-key", "last-event-id"],
+        expose_headers=["location", "retry-after", "x-run-id"],
+    )
+    return [cors]
 
 
 def _route(endpoint: Endpoint[Any, Any, Any], service: Service) -> Callable[[Request], Awaitable[Response]]:
     async def route(request: Request) -> Response:
         try:
-            return await endpoint.handler(await endpoint.ask(request, service))
+            asked = await endpoint.ask(request, service)
+            async with time_limit(service.clock, ANSWER_SECONDS, _too_long()):
+                return await endpoint.handler(asked)
         except Exception as error:
             return answer_to_error(request, error)
 
     return route
+
+
+def _too_long() -> LogUnavailableError:
+    return LogUnavailableError(
+        f"The store was waited for for {ANSWER_SECONDS:g} s: is its disk or its server busy with something else?"
+    )
 
 
 async def _not_here(request: Request, error: Exception) -> Response:

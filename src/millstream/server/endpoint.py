@@ -89,7 +89,7 @@ class Endpoint(Generic[B, Q, H]):
         caller = EVERYBODY
         if not self.is_open:
             await service.start()
-            caller = await caller_of(request, service.access)
+            caller = await caller_of(request, service)
         forms: tuple[Any, Any, Any] = (self.query, self.headers, self.body)  # None is read as None
         query = forms[0] and query_of(request, forms[0])
         headers = forms[1] and headers_of(request, forms[1])

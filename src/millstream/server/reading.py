@@ -10,7 +10,7 @@ import msgspec
 from millstream.about import CURRENT_RUN
 from millstream.clock import time_limit
 from millstream.errors import UnknownRunError
-from millstream.server.access import origin_is_this
+from millstream.server.access import origin_may
 from millstream.server.answers import (
     NO_ACCESS,
     NOT_JSON,
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from starlette.requests import HTTPConnection, Request
 
     from millstream.log.store import RunRecord, RunStore
-    from millstream.server.access import Access
     from millstream.server.service import Service
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -37,15 +36,15 @@ RUN_ID = "run_[0-9a-f]{32}"
 """What the id of a run is, as a regular expression."""
 
 
-async def caller_of(request: HTTPConnection, access: Access) -> str:
+async def caller_of(request: HTTPConnection, service: Service) -> str:
     """Who asks, by a request or a WebSocket, on which more may be asked for than reading.
 
     Raises:
         ProblemError: nobody who may; or a page of somebody else's wants to change something.
     """
-    if not reads_only(request.scope.get("method")) and not origin_is_this(request):
+    if not reads_only(request.scope.get("method")) and not origin_may(request, service.origins):
         raise ProblemError(WRONG_ORIGIN)
-    caller = await access(request)
+    caller = await service.access(request)
     if caller is None:
         raise ProblemError(NO_ACCESS)
     if not isinstance(caller, str):  # pyright: ignore[reportUnnecessaryIsInstance]

@@ -105,6 +105,8 @@ class Service:
     supervisor: Supervisor
     agents: AgentBook
     access: Access
+    origins: frozenset[str]
+    """Origins of pages that may change something here, besides the server's own."""
     clock: Clock
     heartbeat: float
     """Seconds of silence after which a stream says that it is alive."""

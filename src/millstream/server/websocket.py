@@ -69,7 +69,7 @@ async def _let_in(websocket: WebSocket, service: Service) -> _Session:
         LogError: the store cannot be used.
     """
     await service.start()
-    caller = await caller_of(websocket, service.access)
+    caller = await caller_of(websocket, service)
     if service.is_stopping:
         raise ServerStoppingError("This server is stopping and takes no connections.")
     close: Any = websocket.query_params.get("close")
