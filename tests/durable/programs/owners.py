@@ -63,6 +63,15 @@ async def pays(line: Line, address: str, effects: str, kind: str) -> None:
     await store.aclose()
 
 
+async def blocks(line: Line, address: str, effects: str, lease: float) -> None:
+    """Begin a run whose tool blocks the event loop; say its id before, and then how it ends here."""
+    store = open_log(address)
+    _say_run_id(store, line)
+    config = RunConfig(log=store, lease=lease, ahead="free")
+    line.say(await _outcome(Runner.run(work.payer(effects, kind="blocks"), "Pay", run_config=config)))
+    await store.aclose()
+
+
 async def _outcome(run: Any) -> tuple[str, str]:
     """How a run ends in this process: its output, or the class of what it raises."""
     try:

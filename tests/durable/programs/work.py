@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,11 +50,14 @@ def payer(effects: str, kind: str = "plain") -> Agent[Any]:
 
     Args:
         effects: the file that its effects are written to.
-        kind: "plain", "never" (it must not be started twice) or "approval" (somebody has to say yes).
+        kind: "plain", "never" (it must not be started twice), "approval" (somebody has to say yes) or "blocks" (nothing
+            else goes on in its process meanwhile).
     """
 
     async def pay(ctx: ToolContext[Any]) -> str:
         _take_effect(effects, "pay", ctx)
+        while kind == "blocks" and not Path(f"{effects}.go").exists():
+            time.sleep(0.01)
         try:
             while not Path(f"{effects}.go").exists():  # another process makes it
                 await asyncio.sleep(0.01)
@@ -64,6 +68,7 @@ def payer(effects: str, kind: str = "plain") -> Agent[Any]:
 
     options: dict[str, Callable[[Any], Any]] = {
         "plain": tool,
+        "blocks": tool,
         "never": tool(retry="never"),
         "approval": tool(needs_approval=True),
     }
