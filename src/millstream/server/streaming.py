@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
@@ -88,8 +89,8 @@ class _Pieces:
             if self._is_over or not self._service.is_stopping:
                 raise
             self._is_over = True
-            return COME_BACK
+            return b"retry: %d\n\n" % random.randint(SOONEST, LATEST)
 
 
-COME_BACK = b"retry: %d\n\n" % 1000
-"""Sent at the end of a stream whose server stops: milliseconds after which there should be another one."""
+SOONEST, LATEST = 1000, 3000
+"""Milliseconds after which there should be another server, where one stops: a thousand readers do not all come back at once."""
