@@ -11,11 +11,11 @@ import openai.types.responses  # noqa: F401  # when first imported it reads file
 import pytest
 
 from millstream import Agent, MemoryLog, tool
-from millstream.log import RunRecord
 from millstream.server import OPEN, create_app
 from millstream.server.table import ENDPOINTS
-from millstream.testing import ScriptedModel, function_call
+from millstream.testing import function_call
 from tests.server.kit import hosting
+from tests.support.by_history import ByHistory
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -28,10 +28,10 @@ async def pay(amount: int) -> str:
     return f"paid {amount}"
 
 
-def asking(record: RunRecord) -> Agent[Any]:
+def asking() -> Agent[Any]:
     """An agent whose runs wait for a decision, and end."""
     calls = [function_call("pay", {"amount": 1}, call_id="c1")]
-    return Agent(name=record.agent, model=ScriptedModel([calls, "Paid."]), tools=[pay])
+    return Agent(name="A", model=ByHistory({(): calls, ("c1",): "Paid."}), tools=[pay])
 
 
 class Seen:
@@ -62,7 +62,7 @@ def name_of(method: str, path: str) -> str:
 
 
 async def test_what_a_server_answers_to_anything_is_what_its_document_says() -> None:
-    app = Seen(create_app(asking, access=OPEN, log=MemoryLog()))
+    app = Seen(create_app(asking(), access=OPEN, log=MemoryLog()))
     async with hosting(app) as url:
         program = [sys.executable, "-m", "schemathesis.cli", "--config-file", str(CONFIG)]
         stranger = await asyncio.create_subprocess_exec(

@@ -79,9 +79,13 @@ def query_of(request: Request, form: type[T]) -> T:
 
 
 def headers_of(request: Request, form: type[T]) -> T:
-    """The headers of a request, as `query_of`. One that is empty is not there."""
-    named = {field.encode_name for field in msgspec.structs.fields(form)}
-    return _of_texts({name: [text] for name in named if (text := request.headers.get(name))}, form)
+    """The headers of a request, as `query_of`. One that is empty, where a number should be, is not there."""
+    given: dict[str, list[str]] = {}
+    for field in msgspec.structs.fields(form):
+        text: str | None = request.headers.get(field.encode_name)
+        if text or (text is not None and isinstance(_kind(field), msgspec.inspect.StrType)):
+            given[field.encode_name] = [text]
+    return _of_texts(given, form)
 
 
 def _of_texts(given: dict[str, list[str]], form: type[T]) -> T:
@@ -105,7 +109,7 @@ def _kind(field: msgspec.structs.FieldInfo) -> msgspec.inspect.Type:
     kind = msgspec.inspect.type_info(field.type)
     if isinstance(kind, msgspec.inspect.UnionType):
         (kind,) = [each for each in kind.types if not isinstance(each, msgspec.inspect.NoneType)]
-    return kind
+    return kind.type if isinstance(kind, msgspec.inspect.Metadata) else kind
 
 
 def _wanted(kind: msgspec.inspect.Type) -> str:
