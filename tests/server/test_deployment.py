@@ -47,7 +47,9 @@ async def test_several_workers_that_are_stopped_send_clients_away_and_hand_their
             workers.process.send_signal(signal.SIGTERM)
             stream.until()
         code = workers.process.wait(DEADLINE)
-    record = await SQLiteLog(tmp_path / "millstream.db").record(stream.run_id)
+    store = SQLiteLog(tmp_path / "millstream.db")
+    record = await store.record(stream.run_id)
+    await store.aclose()
 
     assert code == 0
     assert stream.parser.retry is not None
