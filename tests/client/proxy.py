@@ -15,6 +15,7 @@ class Proxy:
     def __init__(self, port: int | None) -> None:
         self._port = port
         self._is_there = asyncio.Event()
+        self._passed = asyncio.Event()
         self.url = ""
         self.answers: list[bytes] = []
         """What was passed on to the client, for each connection."""
@@ -45,6 +46,12 @@ class Proxy:
     def cut_at(self, *offsets: int) -> None:
         self.cuts = list(offsets)
 
+    async def until_passed(self, text: bytes, times: int = 1) -> None:
+        """Wait until so many connections were sent `text`."""
+        while sum(text in answer for answer in self.answers) < times:
+            self._passed.clear()
+            await self._passed.wait()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connected += 1
         cut = self.cuts.pop(0) if self.cuts else None
@@ -62,6 +69,7 @@ class Proxy:
                     before, whole = len(self.answers[place]), self.answers[place] + data
                     end = self._end(whole, cut)
                     self.answers[place] = whole[:end]
+                    self._passed.set()
                     writer.write(whole[before:end])
                     await writer.drain()
                     if end is not None:

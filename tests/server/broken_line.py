@@ -54,8 +54,7 @@ class BrokenLine:
 
     async def until(self, text: bytes, times: int = 1) -> None:
         """Wait until so many clients were sent `text`."""
-        while sum(text in answer for answer in self._between.answers) < times:
-            await asyncio.sleep(0.02)
+        await self._between.until_passed(text, times)
 
     @property
     def statuses(self) -> list[int]:

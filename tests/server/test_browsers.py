@@ -24,7 +24,7 @@ from tests.server.shown import shown
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300), pytest.mark.requires_program("chromium")]
 
 SERVED = """
-from starlette.responses import HTMLResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse
 from starlette.routing import Route
 
 from millstream.server import LOCAL, create_app
@@ -37,9 +37,8 @@ async def page(request):
 
 
 async def saw(request):
-    Path("saw.part").write_bytes(await request.body())
-    Path("saw.part").rename("saw.json")
-    return Response()
+    Path("saw.json").write_bytes(await request.body())
+    return PlainTextResponse("That is what it saw.")
 
 
 app.router.routes += [Route("/page", page), Route("/saw", saw, methods=["POST"])]
@@ -122,8 +121,7 @@ async def test_a_browser_follows_runs_as_the_pages_show_through_a_cut_and_anothe
             await line.stop()
             (tmp_path / "go").touch()
             await line.start()
-            while not (tmp_path / "saw.json").exists():
-                await asyncio.sleep(0.05)
+            await line.until(b"That is what it saw.")
             output = await told
     saw = json.loads((tmp_path / "saw.json").read_text())
 
