@@ -51,6 +51,7 @@ SLEEPERS = {
     "log/test_redis.py": _ELSEWHERE,
     "log/test_redis_faults.py": f"{_ELSEWHERE}; and a server is held still for longer than it may say nothing",
     "log/test_redis_processes.py": _ELSEWHERE,
+    "server/test_every_store.py": "a tool that blocks its loop, to see what that costs",
     "server/test_nginx.py": _ELSEWHERE,
     "server/test_processes.py": _ELSEWHERE,
     "support/keepers.py": "a lease in Redis ends by the server's clock, which no test can move",
