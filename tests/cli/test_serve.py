@@ -17,6 +17,7 @@ import pytest
 
 from millstream.client import SseEvent, SseParser
 from tests.cli.program import DEADLINE, PROGRAM, environment, millstream
+from tests.support.ports import free_port
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -84,12 +85,6 @@ class Stream:
             self.events += self.parser.feed(piece)
             if kind is not None and any(f'"type":"{kind}"' in event.data for event in self.events):
                 return
-
-
-def free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        return free.getsockname()[1]
 
 
 @contextlib.contextmanager
@@ -346,6 +341,34 @@ def test_a_program_that_shows_its_log_itself_is_left_to_it(tmp_path: Path) -> No
 
     begun, *_ = [line for line in lines if stream.run_id in line]
     assert begun == f"OWN {stream.run_id} run {stream.run_id}: begins"
+
+
+COUNTING = """
+import os
+from opentelemetry import metrics
+from opentelemetry.sdk.metrics import MeterProvider
+from opentelemetry.sdk.metrics.export import ConsoleMetricExporter, PeriodicExportingMetricReader
+
+exporter = ConsoleMetricExporter(out=open(f"numbers.{os.getpid()}", "w"))
+metrics.set_meter_provider(MeterProvider([PeriodicExportingMetricReader(exporter, export_interval_millis=1e9)]))
+"""
+
+
+@pytest.mark.parametrize("more", [[], ["--workers", "2"]], ids=["one process", "two"])
+def test_what_exports_at_the_end_of_a_process_does_so_when_it_is_stopped(
+    tmp_path: Path, more: list[str]
+) -> None:
+    (tmp_path / "app.py").write_text(COUNTING + FAILING)
+
+    with (
+        printing(tmp_path, *more) as (served, lines),
+        served.stream("POST", "/runs", {"input": "Hi", "stream": True}) as stream,
+    ):
+        stream.until()
+
+    numbers = [file.read_text() for file in tmp_path.glob("numbers.*")]
+    assert sum("millstream.run.duration" in each for each in numbers) == 1
+    assert "not allowed" not in "".join(lines)  # the program was run once in each process
 
 
 def test_an_agent_without_a_model_or_a_key_is_told_at_the_start(tmp_path: Path) -> None:

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import inspect
 import os
-import signal
 import socket
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,7 +16,6 @@ from millstream.cli.problem import Problem
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from types import FrameType
 
 NAME = "serve"
 HELP = "serve an agent over HTTP: runs that survive refresh, drop and restart"
@@ -121,10 +119,11 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
     import uvicorn
     from uvicorn.supervisors import ChangeReload, Multiprocess
 
+    from millstream.cli.served import ServerConfig
     from millstream.server.frame_limits import FrameLimit
     from millstream.server.slow_headers import HeaderLimit
 
-    config = uvicorn.Config(
+    config = ServerConfig(
         "millstream.cli.served:application",
         factory=True,
         workers=None if args.reload else args.workers,
@@ -139,8 +138,6 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
         ws=FrameLimit,
     )
     server = uvicorn.Server(config)
-    # The HTTP server sends itself the signal again that it was stopped by, when all is done.
-    signal.signal(signal.SIGTERM, _is_done)
     try:
         if args.reload:
             ChangeReload(config, target=server.run, sockets=[listening]).run()
@@ -156,10 +153,6 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
     except SystemExit as end:  # it has told why it cannot serve
         return exits.FAILED if end.code else exits.OK
     return exits.OK
-
-
-def _is_done(number: int, frame: FrameType | None) -> None:
-    """Stopped as it was told to: that is no failure."""
 
 
 def _check(args: argparse.Namespace, environment: Mapping[str, str]) -> None:

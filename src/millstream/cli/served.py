@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from dataclasses import asdict, dataclass
 from types import FrameType
 from typing import TYPE_CHECKING, Any, cast
 
+import uvicorn
 from starlette.applications import Starlette
 
 from millstream.cli.collector import relieve_collector
@@ -61,8 +63,31 @@ class Served:
         return cls(**json.loads(os.environ[VARIABLE]))
 
 
+class ServerConfig(uvicorn.Config):
+    """How uvicorn serves, in each of its processes."""
+
+    def configure_logging(self) -> None:
+        """Also see to it that a process that is stopped comes to its end: called first of all in each of them."""
+        super().configure_logging()
+        signal.signal(signal.SIGTERM, _stop)
+
+
+_is_serving = False
+
+
+def _stop(number: int, frame: FrameType | None) -> None:
+    """Stopped before it served, or when all is done: uvicorn sends itself the signal again that it was stopped by.
+
+    It is not to die of that: what exports traces and numbers has its last word at the end of the process.
+    """
+    if not _is_serving:
+        raise SystemExit
+
+
 def application() -> Any:
     """The application, as this process was told. Its streams end at once when the process is told to stop."""
+    global _is_serving
+    _is_serving = True
     served = Served.from_environment()
     show_log(served.log_level, served.log_format)
     found = load(served.app)
@@ -77,6 +102,7 @@ def application() -> Any:
     return found
 
 
+@functools.cache  # a program that is run twice would set up its logs and exporters twice
 def load(app: str) -> Any:
     """The agent that `app` names, or an application of Starlette's; checked as far as it can be without a request.
 
