@@ -18,6 +18,7 @@ from millstream.errors import MCPServerError
 from millstream.mcp import MCPServerSse, MCPServerStreamableHttp
 from millstream.mcp.client import PROGRESS, MCPServerWithClient
 from tests.mcp.kit import PATIENCE, PROGRAMS, Host, hosting, text_of
+from tests.support.ports import free_port
 
 
 class Way:
@@ -213,12 +214,6 @@ class Sessions:
         if method == "tools/list":
             return 200, {"tools": [{"name": "count", "inputSchema": {"type": "object"}}]}
         return {"GET": 405, "DELETE": 200}.get(verb, 202), None
-
-
-def free_port() -> int:
-    with socket.socket() as looking:
-        looking.bind(("127.0.0.1", 0))
-        return looking.getsockname()[1]
 
 
 def progress_sets(event: asyncio.Event) -> Any:

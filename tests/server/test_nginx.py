@@ -20,11 +20,12 @@ from millstream.client import Client, SseEvent, SseParser
 from millstream.server import LOCAL, OPEN, create_app
 from millstream.testing import ScriptedModel, function_call
 from tests.cli.program import DEADLINE
-from tests.cli.test_serve import APP, free_port
+from tests.cli.test_serve import APP
 from tests.cli.test_serve import serving as serving_process
 from tests.server.kit import PATIENCE, events_of, serving
 from tests.server.nginx import nginx
 from tests.server.shown import npm_eventsource, shown
+from tests.support.ports import free_port
 
 pytestmark = [
     pytest.mark.slow,

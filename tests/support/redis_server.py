@@ -2,11 +2,12 @@
 
 import contextlib
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+
+from tests.support.ports import free_port
 
 
 class RedisServer:
@@ -15,7 +16,7 @@ class RedisServer:
     def __init__(self, folder: str, *options: str, on_port: bool = False) -> None:
         self._folder = Path(folder)
         self._options = options
-        self._port = _free_port() if on_port else 0
+        self._port = free_port() if on_port else 0
         self._process: subprocess.Popen[bytes] | None = None
 
     @property
@@ -83,8 +84,3 @@ def redis_server(*options: str) -> Iterator[str]:
     """The URL of a server that lives as long as the block."""
     with own_server(*options) as server:
         yield server.url
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return free.getsockname()[1]
