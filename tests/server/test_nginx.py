@@ -277,14 +277,12 @@ async def test_without_heartbeats_a_client_comes_back_as_often_as_nginx_cuts_its
 
 async def test_behind_the_nginx_of_the_page_a_visitor_is_not_local(tmp_path: Path, certificate: Path) -> None:
     app = create_app(Agent(name="A", model=ScriptedModel([])), access=LOCAL, log="memory:")
-    visitor = {"host": "agents.example.com"}
-
     async with serving(app) as direct:
         port = direct.base_url.port or 0
         with nginx(tmp_path / "nginx", site(port, certificate)) as proxy:
             async with asking(f"https://127.0.0.1:{proxy.port}", verify=trusting(certificate)) as client:
-                refused = await client.get("/runs", headers=visitor)
-        # And so is everybody whom a proxy names, who comes from elsewhere.
+                refused = await client.get("/runs", headers={"host": "agents.example.com"})
+        # Nor is whoever asks for a local name, but from elsewhere: a proxy says so, as that of the page does.
         from_elsewhere = await direct.get("/runs", headers={"x-forwarded-for": "203.0.113.9"})
 
     assert refused.status_code == 401
