@@ -381,7 +381,7 @@ class Recovery:
         if self.session_from is not None:
             return await _made(self.session_from, record)
         if record.conversation:
-            return ConversationSession(self.log, record.caller, record.conversation)
+            return ConversationSession(self.log, record)
         raise NotResumableError(
             f"Run {record.run_id} has a session: pass session_from=, which makes it anew of the run's record."
         )

@@ -334,9 +334,9 @@ class Mortal(MemoryLog):
         self._write()
         await super().append(run_id, batch, epoch=epoch)
 
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
         self._write()
-        await super().add_items(caller, conversation, items)
+        await super().add_items(run_id, items, epoch=epoch)
 
 
 def adder() -> Agent[Any]:
@@ -375,7 +375,7 @@ async def three_runs(writes: int | None) -> tuple[list[str], bool]:
             await again
         assert (await log.record(run.run_id)).status == "completed"
         died = died or has_died
-    session = ConversationSession(log, "ann", "chat")
+    session = ConversationSession(log, await log.record(run.run_id))
     return said(await session.get_items()), died
 
 

@@ -540,8 +540,9 @@ class JoinsTheNames(MemoryLog):
     async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
         return self.kept.get(f"{caller}:{conversation}", [])
 
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
-        self.kept.setdefault(f"{caller}:{conversation}", []).extend(items)
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        run = await self.record(run_id)
+        self.kept.setdefault(f"{run.caller}:{run.conversation}", []).extend(items)
 
 
 class ForgetsConversationsWithTheirRuns(MemoryLog):
@@ -568,17 +569,41 @@ class GivesTheFirstItems(MemoryLog):
         return (await super().items(caller, conversation))[:limit]
 
 
+class Added(MemoryLog):
+    """One that adds in a way of its own."""
+
+    def added_to(self, run_id: str) -> list[bytes]:
+        run = self._runs[run_id]
+        return self._conversations[run.caller, run.conversation].items
+
+
 class AddsOneByOne(MemoryLog):
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
         for item in items:
             await asyncio.sleep(0)
-            await super().add_items(caller, conversation, [item])
+            await super().add_items(run_id, [item], epoch=epoch)
+
+
+class AddsBehindTheEnd(Added):
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        try:
+            await super().add_items(run_id, items, epoch=epoch)
+        except RunClosedError:
+            self.added_to(run_id).extend(items)
+
+
+class AddsForAnybody(Added):
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        try:
+            await super().add_items(run_id, items, epoch=epoch)
+        except StaleOwnerError:
+            self.added_to(run_id).extend(items)
 
 
 class TakesWhatIsAddedToNothing(MemoryLog):
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
         with contextlib.suppress(UnknownConversationError):
-            await super().add_items(caller, conversation, items)
+            await super().add_items(run_id, items, epoch=epoch)
 
 
 ROWS = [
@@ -644,6 +669,8 @@ ROWS = [
     (KeepsTheRunsOfWhatIsForgotten, "a_forgotten_conversation_leaves_nothing"),
     (GivesTheFirstItems, "items_are_kept_in_order"),
     (AddsOneByOne, "items_stand_side_by_side"),
+    (AddsBehindTheEnd, "a_run_adds_while_it_is_going"),
+    (AddsForAnybody, "a_stale_owner_adds_nothing"),
     (TakesWhatIsAddedToNothing, "nothing_is_added_to_what_is_not_there"),
 ]
 

@@ -10,7 +10,7 @@ from millstream.sessions import rows
 
 if TYPE_CHECKING:
     from millstream.items import TResponseInputItem
-    from millstream.log.store import RunStore
+    from millstream.log.store import RunRecord, RunStore
 
 CONVERSATION_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}$"
 """What the id of a conversation is made of. It stands in paths, where `.` and `..` would lead elsewhere."""
@@ -37,23 +37,24 @@ class ConversationSession:
 
     Args:
         store: where the conversation is, which its first run began.
-        caller: whose.
-        conversation: its id.
+        run: the record of the run that reads and adds. Who only reads has no use for one that is going.
 
-    Every method may raise what the store does: an `UnknownConversationError`, where the conversation was
-    forgotten, and a `LogUnavailableError` or `LogDamagedError`.
+    Every method may raise what the store does: a `LogUnavailableError` or `LogDamagedError`, and where the
+    run or its conversation is not there any more, an `UnknownRunError` or `UnknownConversationError`.
     """
 
     session_settings = None
 
-    def __init__(self, store: RunStore, caller: str, conversation: str) -> None:
-        self.session_id = conversation
+    def __init__(self, store: RunStore, run: RunRecord) -> None:
+        self.session_id = run.conversation
+        self.epoch = run.epoch
+        """Under which the run is held: of whoever was taken over from, nothing is taken any more."""
         self._store = store
-        self._caller = caller
+        self._run = run
 
     async def get_items(self, limit: int | None = None) -> list[TResponseInputItem]:
         """The items in order; with a limit the latest so many. What is no item is left out, and logged."""
-        kept = await self._store.items(self._caller, self.session_id, limit)
+        kept = await self._store.items(self._run.caller, self.session_id, limit)
         items = [item for each in kept if (item := rows.read(each)) is not None]
         rows.log_unreadable(self.session_id, len(kept) - len(items), "the store")
         return items
@@ -63,6 +64,8 @@ class ConversationSession:
 
         Raises:
             InputItemError: one is no dict, or not to be written as JSON.
+            StaleOwnerError: another process has taken the run over.
+            RunClosedError: the run has ended.
         """
         added = [text.encode() for text in rows.written(items)]
-        await self._store.add_items(self._caller, self.session_id, added)
+        await self._store.add_items(self._run.run_id, added, epoch=self.epoch)

@@ -204,9 +204,11 @@ class MemoryLog(RunStore):
         items = self._conversation(caller, conversation).items
         return items[max(len(items) - limit, 0) :] if limit is not None else items.copy()
 
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
-        """Put `items` at the end of a conversation."""
-        self._conversation(caller, conversation).items += items
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        """Put `items` at the end of the conversation of a run."""
+        run = self._known(run_id)
+        conversation = self._conversation(run.caller, run.conversation)
+        run.add_to(conversation.items, items, epoch)
 
     async def forget(self, caller: str, conversation: str) -> None:
         """Forget a conversation with its items and its runs."""
@@ -367,6 +369,15 @@ class _Run:
                 woken += self._mail_readers.called()
         for future in woken:
             wake(future)
+
+    def add_to(self, kept: list[bytes], items: Sequence[bytes], epoch: int) -> None:
+        """Add `items` to those of its conversation."""
+        with self._lock:
+            self._must_be_there()
+            if epoch != self._epoch:
+                raise self._stale(epoch)
+            self._must_not_have_ended("nothing more can be added to its conversation")
+            kept += items
 
     def _follow(self, batch: Batch) -> None:
         """Let the record say what `batch` says of the run."""

@@ -249,11 +249,14 @@ class RunStore(EventLog):
         """
 
     @abstractmethod
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
-        """Put `items` at the end of a conversation: all of them, side by side, or none.
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        """Put `items` at the end of the conversation of a run that is going: all of them, side by side, or none.
 
         Raises:
-            UnknownConversationError: this caller has none of that id, or it is forgotten by now.
+            UnknownRunError: there is no such run.
+            UnknownConversationError: it belongs to none.
+            StaleOwnerError: `epoch` is not the present one, as of `append`.
+            RunClosedError: it has ended: what it leaves is there.
         """
 
     @abstractmethod

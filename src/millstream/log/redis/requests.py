@@ -273,17 +273,31 @@ def _conversation(caller: str, row: Sequence[Any], now: int) -> ConversationReco
 
 def items(caller: str, conversation: str, limit: int | None) -> Request:
     """The items of a conversation, the latest so many."""
-    arguments = (caller, conversation, -(limit or 0))
-    return _request(scripts.ITEMS, "", arguments, lambda reply: list(_known(reply, conversation)[0]))
+
+    def outcome(reply: Reply) -> list[bytes]:
+        word, *rest = reply
+        if word == b"gone":
+            raise UnknownConversationError(conversation)
+        return list(rest[0])
+
+    return _request(scripts.ITEMS, "", (caller, conversation, -(limit or 0)), outcome)
 
 
-def add_items(caller: str, conversation: str, added: Sequence[bytes]) -> Request:
-    """Put items at the end of a conversation; None."""
+def add_items(run_id: str, added: Sequence[bytes], epoch: int) -> Request:
+    """Put items at the end of the conversation of a run; None."""
 
     def outcome(reply: Reply) -> None:
-        _known(reply, conversation)
+        word, *rest = reply
+        if word == b"gone":
+            raise UnknownRunError(run_id)
+        if word == b"none":
+            raise UnknownConversationError("")
+        if word == b"stale":
+            raise stale(run_id, epoch, int(rest[0]))
+        if word == b"closed":
+            raise RunClosedError(f"Run {run_id} has ended; nothing more can be added to its conversation.")
 
-    return _request(scripts.ADD_ITEMS, "", (caller, conversation, _once(), *added), outcome)
+    return _request(scripts.ADD_ITEMS, run_id, (epoch, _once(), *added), outcome)
 
 
 def forget(caller: str, conversation: str) -> Request:
@@ -300,13 +314,6 @@ def forget(caller: str, conversation: str) -> Request:
             tails.deleted(run_id, wakes)
 
     return _request(scripts.FORGET, "", (caller, conversation), outcome, tell=tell)
-
-
-def _known(reply: Reply, conversation: str) -> Sequence[Any]:
-    word, *rest = reply
-    if word == b"gone":
-        raise UnknownConversationError(conversation)
-    return rest
 
 
 # --- owners ------------------------------------------------------------------------------------

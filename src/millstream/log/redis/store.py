@@ -213,9 +213,9 @@ class RedisLog(RunStore):
             return []
         return await self._worker.ask(requests.items(caller, conversation, limit))
 
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
-        """Put `items` at the end of a conversation."""
-        await self._worker.ask(requests.add_items(caller, conversation, items))
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        """Put `items` at the end of the conversation of a run."""
+        await self._worker.ask(requests.add_items(run_id, items, epoch))
 
     async def forget(self, caller: str, conversation: str) -> None:
         """Forget a conversation with its items and its runs."""

@@ -240,9 +240,14 @@ class Change:
 
     # --- conversations -----------------------------------------------------------------------
 
-    def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
+    def add_items(self, run_id: str, items: Sequence[bytes], epoch: int) -> None:
         """As `RunStore.add_items`."""
-        conversations.add(self.connection, conversations.known(self.connection, caller, conversation), items)
+        row = self._known(run_id)
+        conversation = conversations.known(self.connection, row.caller, row.conversation)
+        if epoch != row.epoch:
+            raise _stale(row, epoch)
+        self._must_not_have_ended(row, "nothing more can be added to its conversation")
+        conversations.add(self.connection, conversation, items)
 
     def forget(self, caller: str, conversation: str) -> None:
         """As `RunStore.forget`."""

@@ -159,10 +159,10 @@ class SQLiteLog(RunStore):
         """The items of a conversation."""
         return await self._reader.ask(lambda look: look.items(caller, conversation, limit))
 
-    async def add_items(self, caller: str, conversation: str, items: Sequence[bytes]) -> None:
-        """Put `items` at the end of a conversation."""
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        """Put `items` at the end of the conversation of a run."""
         added = list(items)
-        await self._writer.ask(lambda change: change.add_items(caller, conversation, added))
+        await self._writer.ask(lambda change: change.add_items(run_id, added, epoch))
 
     async def forget(self, caller: str, conversation: str) -> None:
         """Forget a conversation with its items and its runs."""

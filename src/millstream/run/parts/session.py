@@ -29,6 +29,7 @@ from millstream.errors import (
     UserError,
 )
 from millstream.items import ItemHelpers, MessageOutputItem, as_input_item
+from millstream.log.conversation import ConversationSession
 from millstream.run.input import check_input
 from millstream.run.parts.history import whole
 from millstream.run.seams import Seams
@@ -91,7 +92,7 @@ class SessionPart(Seams):
     async def run_input(self, run: ActiveRun) -> None:
         """Put the history before the input, and store the input."""
         progress, combine = run.progress, self._config.session_input_callback
-        self._store.context = progress.context_wrapper
+        self._store.serve(run)
         if progress.stored_items is not None:
             return  # of a run whose process died before its first answer: the session has the input already
         new = ItemHelpers.input_to_new_input_list(progress.input)
@@ -111,7 +112,7 @@ class SessionPart(Seams):
     async def run_resumed(self, run: ActiveRun) -> None:
         """Go on storing where the run that was left has stopped."""
         progress = run.progress
-        self._store.context = progress.context_wrapper
+        self._store.serve(run)
         if run.root.attempt is not None:
             self._store.is_unsure()
         if progress.stored_items is None and progress.current_turn == 0:
@@ -179,6 +180,12 @@ class _Store:
         """Whether an append has failed, so that some of it may be there."""
         self.failure: BaseException | None = None
         """What the session raised first instead of taking something."""
+
+    def serve(self, run: ActiveRun) -> None:
+        """Be used by `run`, which is held by now, where others could have it."""
+        self.context = run.progress.context_wrapper
+        if isinstance(self.session, ConversationSession):
+            self.session.epoch = run.trunk.epoch
 
     async def read(self, limit: int | None) -> list[TResponseInputItem]:
         """The items of the session, the latest so many.

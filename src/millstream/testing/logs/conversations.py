@@ -4,11 +4,26 @@ from __future__ import annotations
 
 import asyncio
 
-from millstream.errors import ConversationBusyError, UnknownConversationError, UnknownRunError
+from millstream.errors import (
+    ConversationBusyError,
+    RunClosedError,
+    StaleOwnerError,
+    UnknownConversationError,
+    UnknownRunError,
+)
 from millstream.events import RunPaused, Stamp
 from millstream.log.promise import Batch
 from millstream.log.store import RunStore
-from millstream.testing.logs.clause import OTHER, RUN, PassTime, StoreClause, batch, refused
+from millstream.testing.logs.clause import (
+    OTHER,
+    RUN,
+    PassTime,
+    StoreClause,
+    batch,
+    hold_lease,
+    lose_lease,
+    refused,
+)
 from millstream.testing.logs.records import new_run
 
 
@@ -16,9 +31,11 @@ async def _end(store: RunStore, run_id: str = RUN) -> None:
     await store.append(run_id, batch(1, run_id=run_id, ends=True))
 
 
-async def _talk(store: RunStore, run_id: str, caller: str, conversation: str) -> None:
-    """A run of a conversation, from its beginning to its end."""
+async def _talk(store: RunStore, run_id: str, caller: str, conversation: str, *items: bytes) -> None:
+    """A run of a conversation, from its beginning to its end, and what it leaves there."""
     await store.create(new_run(run_id, caller=caller, conversation=conversation))
+    if items:
+        await store.add_items(run_id, items)
     await _end(store, run_id)
 
 
@@ -123,7 +140,7 @@ async def conversations_are_their_callers(store: RunStore, _: PassTime) -> None:
     whose = [("", "c"), ("ann", "c"), ("ann:c", "d"), ("ann", "c:d"), ("3:ann", "c"), ("ann", "c:runs")]
     for number, (caller, conversation) in enumerate(whose):
         await store.create(new_run(f"run_{number}", caller=caller, conversation=conversation))
-        await store.add_items(caller, conversation, [b'"%d"' % number])
+        await store.add_items(f"run_{number}", [b'"%d"' % number])
     for number, (caller, conversation) in enumerate(whose):
         items = await store.items(caller, conversation)
         assert items == [b'"%d"' % number], f"({caller!r}, {conversation!r}: {items})"
@@ -134,8 +151,7 @@ async def conversations_are_their_callers(store: RunStore, _: PassTime) -> None:
 
 async def a_conversation_outlives_its_runs(store: RunStore, pass_time: PassTime) -> None:
     """Its items stay when its runs are deleted or swept, and it goes on."""
-    await _talk(store, RUN, "ann", "c")
-    await store.add_items("ann", "c", [b"1"])
+    await _talk(store, RUN, "ann", "c", b"1")
     await pass_time(0.1)
     assert await store.sweep(0.05) == 1
     (left,) = await store.conversations("ann")
@@ -151,9 +167,8 @@ async def a_conversation_outlives_its_runs(store: RunStore, pass_time: PassTime)
 
 async def a_conversation_that_is_going_is_not_forgotten(store: RunStore, _: PassTime) -> None:
     """`forget` is refused with the id of the run, and nothing is lost."""
-    await _talk(store, OTHER, "ann", "c")
+    await _talk(store, OTHER, "ann", "c", b"1")
     await store.create(new_run(caller="ann", conversation="c"))
-    await store.add_items("ann", "c", [b"1"])
     error = await refused(store.forget("ann", "c"), ConversationBusyError)
     assert isinstance(error, ConversationBusyError)
     assert error.run_id == RUN
@@ -165,11 +180,9 @@ async def a_forgotten_conversation_leaves_nothing(store: RunStore, _: PassTime) 
     """Its items and its runs are gone, with the keys of these, and no others; its id begins another one. Twice is no error."""
     await store.create(new_run(caller="ann", conversation="c", idempotency_key="k"))
     await _end(store)
-    await _talk(store, OTHER, "ann", "c")
-    await _talk(store, "run_bob", "bob", "c")
+    await _talk(store, OTHER, "ann", "c", b"1")
+    await _talk(store, "run_bob", "bob", "c", b"1")
     await _talk(store, "run_alone", "ann", "")
-    for caller in ("ann", "bob"):
-        await store.add_items(caller, "c", [b"1"])
     for _again in range(2):
         await store.forget("ann", "c")
     await refused(store.conversation("ann", "c"), UnknownConversationError)
@@ -187,10 +200,10 @@ async def a_forgotten_conversation_leaves_nothing(store: RunStore, _: PassTime) 
 async def items_are_kept_in_order(store: RunStore, _: PassTime) -> None:
     """As they were added, byte for byte; with a limit the latest so many."""
     items = [b'{"n":1}', b"\x00\xff\n", b"", b'{"n":4}']
+    await _talk(store, OTHER, "ann", "c", items[0])
     await store.create(new_run(caller="ann", conversation="c"))
-    await store.add_items("ann", "c", items[:1])
-    await store.add_items("ann", "c", [])
-    await store.add_items("ann", "c", items[1:])
+    await store.add_items(RUN, [])
+    await store.add_items(RUN, items[1:])
     assert await store.items("ann", "c") == items
     for limit in (0, 1, 3, 4, 9):
         found = await store.items("ann", "c", limit)
@@ -201,19 +214,40 @@ async def items_stand_side_by_side(store: RunStore, _: PassTime) -> None:
     """Those of one call, whatever others add at the same time; each once."""
     await store.create(new_run(conversation="c"))
     added = [[b"%d" % number, b"and"] for number in range(50)]
-    await asyncio.gather(*[store.add_items("", "c", each) for each in added])
+    await asyncio.gather(*[store.add_items(RUN, each) for each in added])
     items = await store.items("", "c")
     pairs = [items[place : place + 2] for place in range(0, len(items), 2)]
     assert sorted(pairs) == sorted(added)
 
 
+async def a_run_adds_while_it_is_going(store: RunStore, _: PassTime) -> None:
+    """Behind its end it is refused, and nothing is added."""
+    await _talk(store, RUN, "ann", "c", b"1")
+    await refused(store.add_items(RUN, [b"2"]), RunClosedError)
+    assert await store.items("ann", "c") == [b"1"]
+
+
+async def a_stale_owner_adds_nothing(store: RunStore, pass_time: PassTime) -> None:
+    """Who was taken over from is refused, and so is who never claimed a run that has an owner."""
+    await store.create(new_run(caller="ann", conversation="c"))
+    stale = await lose_lease(store, "one", pass_time)
+    await store.add_items(RUN, [b"1"], epoch=stale)
+    epoch = await hold_lease(store, "two")
+    for wrong in (stale, 0, epoch + 1):
+        await refused(store.add_items(RUN, [b"2"], epoch=wrong), StaleOwnerError)
+    await store.add_items(RUN, [b"3"], epoch=epoch)
+    assert await store.items("ann", "c") == [b"1", b"3"]
+
+
 async def nothing_is_added_to_what_is_not_there(store: RunStore, _: PassTime) -> None:
-    """It is refused, and makes no conversation; so is what comes after it was forgotten."""
+    """It is refused, and makes no conversation: for a run that is not there, or is forgotten, or belongs to none."""
     await refused(store.items("ann", "c"), UnknownConversationError)
-    await refused(store.add_items("ann", "c", [b"1"]), UnknownConversationError)
+    await refused(store.add_items(RUN, [b"1"]), UnknownRunError)
+    await store.create(new_run(OTHER, caller="ann"))
+    await refused(store.add_items(OTHER, [b"1"]), UnknownConversationError)
     await _talk(store, RUN, "ann", "c")
     await store.forget("ann", "c")
-    await refused(store.add_items("ann", "c", [b"1"]), UnknownConversationError)
+    await refused(store.add_items(RUN, [b"1"]), UnknownRunError)
     assert await store.conversations("ann") == []
 
 
@@ -231,5 +265,7 @@ CONVERSATION_CLAUSES: tuple[StoreClause, ...] = (
     a_forgotten_conversation_leaves_nothing,
     items_are_kept_in_order,
     items_stand_side_by_side,
+    a_run_adds_while_it_is_going,
+    a_stale_owner_adds_nothing,
     nothing_is_added_to_what_is_not_there,
 )
