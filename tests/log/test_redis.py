@@ -74,16 +74,21 @@ async def positions(log: RedisLog, after: int, into: list[int]) -> None:
 
 async def test_all_keys_begin_with_the_prefix_and_go_with_their_runs(redis_url: str, server: Any) -> None:
     async with opened(redis_url, "keys", retention=None) as log:
-        await log.create(new_run(caller="ann", idempotency_key="once"))
+        await log.create(new_run(caller="ann", idempotency_key="once", conversation="chat"))
         epoch = await log.claim(RUN, owner="me", lease=60)
         await log.append(RUN, batch(1, "a"), epoch=epoch)
+        await log.add_items(RUN, [b"1"], epoch=epoch)
         await log.tell(RUN, Command("send", b"hi", key="k"))
         await log.append(RUN, batch(2, ends=True), epoch=epoch)
 
         before = set(server.keys("keys*"))
         await log.delete(RUN)
+        left = {key for key in server.keys("keys*") if b"conversation" not in key}
+        await log.forget("ann", "chat")
 
         assert {b"keys:run:" + RUN.encode() + b":log", b"keys:ended"} < before
+        assert {b"keys:conversation:items:3:ann:chat", b"keys:conversations:ann"} < before
+        assert left == {b"keys:store", b"keys:number"}
         assert set(server.keys("keys*")) == {b"keys:store", b"keys:number"}
 
 
@@ -114,7 +119,8 @@ async def test_a_log_may_be_used_from_several_event_loops(redis_url: str) -> Non
 
 async def test_a_run_is_forgotten_by_the_server_after_its_time(redis_url: str, server: Any) -> None:
     async with opened(redis_url, "dies", retention=0.2) as log:
-        await log.create(new_run(caller="ann", idempotency_key="once"))
+        await log.create(new_run(caller="ann", idempotency_key="once", conversation="chat"))
+        await log.add_items(RUN, [b"1"])
         await log.append(RUN, batch(1, ends=True))
         while await is_known(log):
             await asyncio.sleep(0.05)
@@ -125,9 +131,13 @@ async def test_a_run_is_forgotten_by_the_server_after_its_time(redis_url: str, s
             key for key in server.keys("dies*") if server.type(key) != b"zset" and RUN.encode() in key
         ]
         assert await log.runs() == []
-        assert (await log.create(new_run("run_2", caller="ann", idempotency_key="once"))).run_id == "run_2"
+        assert (await log.conversation("ann", "chat")).run is None
+        assert await log.items("ann", "chat") == [b"1"]
+        again = new_run("run_2", caller="ann", idempotency_key="once", conversation="chat")
+        assert (await log.create(again)).run_id == "run_2"
         await log.append("run_2", batch(1, run_id="run_2", ends=True))
-        assert server.zcard("dies:ended") == server.zcard("dies:runs") == server.zcard("dies:caller:ann") == 1
+        for index in ("ended", "runs", "caller:ann", "conversation:runs:3:ann:chat"):
+            assert server.zcard(f"dies:{index}") == 1, index
 
 
 async def test_what_waits_is_written_in_order_in_one_go(redis_url: str) -> None:

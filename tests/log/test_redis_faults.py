@@ -375,17 +375,19 @@ async def test_row_20_what_was_done_before_its_answer_was_lost_is_done_once() ->
                 assert line.cuts == 0, "nothing was cut off"
                 return result
 
-            run = NewRun(run_id=RUN, agent="A", request=b"{}")
+            run = NewRun(run_id=RUN, agent="A", request=b"{}", conversation="chat")
             made = await losing_answers(log._worker.ask(_create(run)))
             epoch = await losing_answers(log.claim(RUN, owner="me", lease=60))
             told = await losing_answers(log.tell(RUN, Command("send", b"hi")))
             await losing_answers(log.append(RUN, batch(1, "a", "b"), epoch=epoch))
+            await losing_answers(log.add_items(RUN, [b"1", b"2"], epoch=epoch))
             await losing_answers(log.append(RUN, batch(3, ends=True), epoch=epoch))
 
             assert (made, epoch, told) == (RUN, 1, 1)
             assert [position for position, _ in await positions_and_names(log)] == [1, 2, 3]
             assert [command.body for command in await log.mail(RUN)] == [b"hi"]
             assert len(await log.runs()) == 1
+            assert await log.items("", "chat") == [b"1", b"2"]
 
 
 def _create(run: NewRun) -> Any:

@@ -253,6 +253,39 @@ async def test_what_others_have_changed_is_damaged_and_other_runs_are_not(
     assert len(await log.mail("other")) == 1
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE items SET body = x'33' WHERE conversation = 1 AND number = 1",
+        "DELETE FROM items WHERE conversation = 1 AND number = 1",
+        "UPDATE conversations SET items = 1 WHERE number = 1",
+    ],
+)
+async def test_a_conversation_that_others_have_changed_is_damaged_and_no_other_one_is(
+    path: Path, opened: Open, statement: str
+) -> None:
+    log = opened()
+    for conversation in ("chat", "other"):
+        await log.create(NewRun(run_id=conversation, agent="A", request=b"{}", conversation=conversation))
+        await log.add_items(conversation, [b"1", b"2"])
+        await log.append(conversation, end(conversation, 1))
+    change(path, statement)
+
+    with pytest.raises(LogDamagedError, match="conversation 'chat'"):
+        await log.items("", "chat")
+    assert await log.items("", "other") == [b"1", b"2"]
+    await log.forget("", "chat")
+    assert [each.id for each in await log.conversations("")] == ["other"]
+
+
+async def test_a_file_of_an_older_version_is_refused(path: Path, opened: Open) -> None:
+    await closed(path, "r")
+    change(path, "PRAGMA user_version = 1")
+
+    with pytest.raises(LogDamagedError, match=r"version 1 of its tables, .* delete it, or give another path"):
+        await opened().check()
+
+
 async def test_a_damaged_run_can_be_forgotten_and_keeps_no_other_from_being(path: Path, opened: Open) -> None:
     await closed(path, "r", "other", "third")
     change(path, "UPDATE runs SET last = 7 WHERE run_id IN ('r', 'third')")

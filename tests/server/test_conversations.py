@@ -402,6 +402,46 @@ async def test_wherever_its_process_dies_a_conversation_has_all_that_was_said_on
     assert deaths > 10
 
 
+class Freezing(MemoryLog):
+    """Has its first owner wait before it adds more than his input, as a process that is stopped, until `thaw`."""
+
+    def __init__(self, clock: ManualClock) -> None:
+        super().__init__(clock=clock)
+        self.frozen, self.thaw = asyncio.Event(), asyncio.Event()
+
+    async def add_items(self, run_id: str, items: Sequence[bytes], *, epoch: int = 0) -> None:
+        if epoch == 1 and b'"user"' not in items[0]:
+            self.frozen.set()
+            await self.thaw.wait()
+        await super().add_items(run_id, items, epoch=epoch)
+
+
+async def test_who_wakes_to_a_run_that_others_went_on_with_adds_nothing_to_its_conversation() -> None:
+    clock = ManualClock()
+    log, config = Freezing(clock), RunConfig(clock=clock, ahead="free")
+    run = await Runner.submit(log, adder(), "Hi", conversation="chat")
+    sleeper = await Recovery(log=log, agent=adder(), run_config=config).one(run.run_id)
+    assert sleeper is not None
+    await log.frozen.wait()
+    tenure = sleeper._run.tenure
+    assert tenure is not None
+    tenure._tasks[0].cancel()  # a process that is stopped renews nothing
+    clock.advance(config.lease + 1)
+    [other] = await Recovery(log=log, agent=adder(), run_config=config).all(10)
+    await other
+    log.thaw.set()
+    with pytest.raises(StaleOwnerError):
+        await sleeper
+
+    items = await ConversationSession(log, await log.record(run.run_id)).get_items()
+    assert said(items) == [
+        "user: Hi",
+        "function_call: c1",
+        "function_call_output: c1",
+        "assistant: Answer 1.",
+    ]
+
+
 APP = """
 import asyncio
 from pathlib import Path
