@@ -29,6 +29,7 @@ from millstream.errors import (
     AttemptsExhaustedError,
     HandedBackError,
     LogDamagedError,
+    LogUnavailableError,
     NotResumableError,
     RunCancelledError,
     RunInterruptedError,
@@ -486,6 +487,64 @@ async def test_a_run_at_whose_agent_the_process_dies_each_time_is_not_tried_for_
     assert asked == 3 - has_begun
     assert (await log.record(run_id)).code == "attempts_exhausted"
     assert check_stream(await entries_of(log, run_id)).ok
+
+
+async def test_a_run_that_waits_at_whose_agent_the_process_dies_each_time_is_left_waiting() -> None:
+    clock, log, asked = ManualClock(), MemoryLog(), 0
+
+    @tool(needs_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    agent = Agent(
+        name="A", tools=[pay], model=ByHistory({(): [function_call("pay", {}, call_id="p")], ("p",): "Done."})
+    )
+    run_id = (await Runner.run(agent, "Pay", run_config=RunConfig(log=log))).run_id
+    attached = Runner.attach(run_id, log=log)
+    await attached.approve("p")
+
+    def kills(record: RunRecord) -> Any:
+        nonlocal asked
+        asked += 1
+        raise Dies
+
+    for _ in range(5):  # each a process
+        with contextlib.suppress(Dies):
+            recovery = Recovery(log=log, agent=kills, run_config=RunConfig(clock=clock), max_attempts=3)
+            assert await recovery.resume(run_id) is None
+
+    assert asked == 3
+    assert await attached.status() == "paused"
+    assert (await (await attached.resume(agent))).final_output == "Done."
+
+
+async def test_what_is_no_fault_of_a_run_is_not_counted_against_it() -> None:
+    log, work = MemoryLog(), Work()
+    run_id = (await queued(log, work)).run_id
+
+    async def takes_for_ever(record: RunRecord) -> Any:
+        await asyncio.Event().wait()
+
+    async def store_is_away(record: RunRecord) -> Any:
+        raise LogUnavailableError("It is away.")
+
+    def raises(record: RunRecord) -> Any:
+        raise ModuleNotFoundError
+
+    for make in [takes_for_ever, store_is_away, raises] * 3:
+        recovering = asyncio.create_task(Runner.recover(log, make))
+        while not (await log.record(run_id)).is_owned and not recovering.done():
+            await asyncio.sleep(0)
+        if make is takes_for_ever:
+            for _ in range(10):
+                await asyncio.sleep(0)
+            recovering.cancel()
+        await asyncio.wait([recovering])
+        assert not (await log.record(run_id)).is_owned
+        if not recovering.cancelled():
+            recovering.exception()
+
+    assert (await (await recover(log, work.agent()))).final_output == "All done."
 
 
 async def queued(log: RunStore, work: Work) -> RunRecord:

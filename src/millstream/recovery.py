@@ -163,22 +163,23 @@ class Recovery:
             return None
         except LogDamagedError as error:  # nothing can be written to it, and the others are still to be had
             return self._cannot_be_had(run_id, error)
+        trying = _Trying()
         try:
             claimed = await self._claimed(run_id, owner)
-            claimed.is_new = is_new
+            claimed.trying = None if is_new else trying
             run = await self._go_on(claimed)
             self.left.forget(run_id)
             return RunResultStreaming(run)
         except _NotNow as left:
-            await self._leave(run_id, epoch, left.why)
+            await self._leave(run_id, epoch, trying)
+            self.put_off(run_id, left.why)
             return None
         except UnknownRunError:  # deleted at this very moment
             return None
         except LogDamagedError as error:
             return self._cannot_be_had(run_id, error)
-        except LogUnavailableError:  # which is no fault of the run's
-            with contextlib.suppress(LogError):
-                await self.log.let_go(run_id, epoch=epoch)
+        except (LogUnavailableError, asyncio.CancelledError):  # which is no fault of the run's
+            await self._leave(run_id, epoch, trying)
             raise
 
     async def _is_known(self, run_id: str) -> bool:
@@ -202,14 +203,14 @@ class Recovery:
         if self.left.add(run_id, self.run_config, quietly=True):
             logger.warning("run %s: it is left to a program that has its agent: %s", run_id, why)
 
-    async def _leave(self, run_id: str, epoch: int, why: Exception) -> None:
+    async def _leave(self, run_id: str, epoch: int, trying: _Trying) -> None:
         """Let go of a run which this program cannot go on with now."""
         with contextlib.suppress(LogError):
-            await self.log.tell(run_id, mail.leave_command())
+            await self._survived(run_id, trying)
             await self.log.let_go(run_id, epoch=epoch)
-        self._note(run_id, why)
 
-    def _note(self, run_id: str, why: Exception) -> None:
+    def put_off(self, run_id: str, why: Exception) -> None:
+        """Let a run be for some time, for that reason, which is told in the log."""
         if isinstance(why, UnknownAgentError):
             self._has_no_agent(run_id, str(why))
             return
@@ -249,23 +250,32 @@ class Recovery:
         """
         if not await self._is_known(run_id):
             return None
-        waiting = AttachedRun(run_id, self.log)
+        waiting, trying = AttachedRun(run_id, self.log), _Trying()
         record = await waiting.record()
         try:
+            if await self._try(run_id, 0 if record.checkpoint is None else _document(record).heard, trying):
+                _Past(died_asking=trying.died).check(run_id, self.max_attempts)
             agent = await _asked(_agent(self.agent, record))
             context = None if self.context_from is None else await _asked(_made(self.context_from, record))
-            session = await _asked(self.session(record))
-        except _NotNow as left:
-            self._note(run_id, left.why)
-            return None
-        return await waiting.resume(
-            agent,
-            context=context,
-            run_config=replace(self.run_config, log=None, caller=record.caller),
-            hooks=self.hooks,
-            error_handlers=self.error_handlers,
-            session=session,
-        )
+            return await waiting.resume(
+                agent,
+                context=context,
+                run_config=replace(self.run_config, log=None, caller=record.caller),
+                hooks=self.hooks,
+                error_handlers=self.error_handlers,
+                session=await _asked(self.session(record)),
+            )
+        except (
+            AttemptsExhaustedError
+        ) as error:  # it goes on waiting, and may be resumed where that does no harm
+            self.put_off(run_id, error)
+        except (Exception, asyncio.CancelledError) as error:
+            with contextlib.suppress(LogError):
+                await self._survived(run_id, trying)
+            if not isinstance(error, _NotNow):
+                raise
+            self.put_off(run_id, error.why)
+        return None
 
     async def _go_on(self, claimed: _Claimed) -> ActiveRun:
         """The run, which goes on; or ends, and says in its log why it cannot."""
@@ -285,7 +295,9 @@ class Recovery:
             if claimed.damage is not None:
                 raise claimed.damage
             document = _document(record)
-            await self._try(claimed, document.heard)
+            if claimed.trying is not None and await self._try(record.run_id, document.heard, claimed.trying):
+                claimed.past.died_asking = claimed.trying.died
+                claimed.past.check(record.run_id, self.max_attempts)
             agent = await _asked(_agent(self.agent, record))
             if record.checkpoint is None and agent is not self.agent:
                 # It was asked for by a name that the program may have given it, which makes the agent of that.
@@ -297,13 +309,14 @@ class Recovery:
         except LogUnavailableError:
             raise
         except _NotNow as left:
-            if claimed.is_to_stop:  # which takes nothing of the program's
+            if claimed.trying is None:
+                error = left.why
+            elif claimed.trying.is_to_stop:  # which takes nothing of the program's
                 return self._take_over(
                     claimed, progress.current_agent, progress, error=asyncio.CancelledError()
                 )
-            if not claimed.is_new:
+            else:
                 raise
-            error = left.why
         except Exception as raised:
             error = raised
         if not isinstance(error, RecoveryError | LogError):
@@ -314,22 +327,20 @@ class Recovery:
         logger.error("run %s: it cannot be gone on with: %s", record.run_id, error)
         return self._take_over(claimed, progress.current_agent, progress, error=error)
 
-    async def _try(self, claimed: _Claimed, heard: int) -> None:
-        """Leave word in the run's mail that its functions are asked now. One that is begun for the first time is not doubted.
-
-        Raises:
-            AttemptsExhaustedError: too many came that far, and no further.
-        """
-        run_id = claimed.record.run_id
-        if claimed.is_new:
-            return
+    async def _try(self, run_id: str, heard: int, trying: _Trying) -> bool:
+        """Leave word in the run's mail that its functions are asked now; whether processes have died of that before."""
         kinds = Counter(command.kind for command in await self.log.mail(run_id, heard))
-        claimed.is_to_stop = kinds["cancel"] > 0
-        claimed.past.died_asking = max(kinds["try"] - kinds["leave"], 0)
-        if claimed.past.died_asking:
-            claimed.past.check(run_id, self.max_attempts)
-        if not self.left.has(run_id):  # else it has answered before
+        trying.is_to_stop = kinds["cancel"] > 0
+        trying.died = max(kinds["try"] - kinds["leave"], 0)
+        if trying.died < self.max_attempts and not self.left.has(run_id):  # else it has answered before
             await self.log.tell(run_id, mail.try_command())
+            trying.is_told = True
+        return trying.died > 0
+
+    async def _survived(self, run_id: str, trying: _Trying) -> None:
+        """Take that word back."""
+        if trying.is_told:
+            await self.log.tell(run_id, mail.leave_command())
 
     def _take_over(
         self,
@@ -469,10 +480,20 @@ class _Claimed:
     past: _Past = field(default_factory=_Past)
     damage: LogDamagedError | None = None
     """Why its record cannot be read, where that is so."""
-    is_new: bool = False
-    """Whether it is begun for the first time, for somebody who waits for that."""
+    trying: _Trying | None = None
+    """What its mail says of those who wanted to go on with it; None where it is begun for the first time, for somebody who waits."""
+
+
+@dataclass
+class _Trying:
+    """What the mail of a run says of those who ask their program for what it needs to go on."""
+
+    died: int = 0
+    """How many did not survive that."""
+    is_told: bool = False
+    """Whether it says so of this process."""
     is_to_stop: bool = False
-    """Whether its mail says so."""
+    """Whether the run was told to stop."""
 
 
 class LeftAlone:
@@ -492,7 +513,7 @@ class LeftAlone:
     def add(self, run_id: str, config: RunConfig, *, quietly: bool = False) -> float:
         """Let a run be for some time, each time for longer; how many seconds. 0 where it is `quietly` done again."""
         tries, _ = self._tries.get(run_id, (0, 0.0))
-        pause = min(config.lease * 2**tries, max(MOST_PATIENCE, config.lease))
+        pause = min(config.lease * 2.0 ** min(tries, 20), max(MOST_PATIENCE, config.lease))
         self._tries[run_id] = tries + 1, config.clock.monotonic() + pause
         if len(self._tries) > MOST_LEFT:  # those of the longest ago may be over by now
             del self._tries[next(iter(self._tries))]

@@ -210,6 +210,27 @@ async def test_a_run_whose_mail_makes_no_sense_keeps_no_other_from_going_on(
     assert (await store.record(run_ids[1])).status == "paused"
 
 
+async def test_a_run_whose_agent_cannot_work_keeps_no_other_from_going_on(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    desk, store = Desk(), MemoryLog()
+    run_ids = [await paused(store, caller) for caller in ("ann", "bob")]
+    for run_id in run_ids:
+        await decide(store, run_id, "a", "b")
+
+    def agent_for(record: RunRecord) -> Agent[Any]:
+        agent = desk.agent()
+        agent.tools = agent.tools * (2 if record.caller == "bob" else 1)  # two of one name
+        return agent
+
+    async with served(store, agent_for) as server:
+        assert await ended(store, run_ids[0]) == "run.completed"
+        await server.look(LOOKS)
+
+    assert (await store.record(run_ids[1])).status == "paused"
+    assert f"run {run_ids[1]}: what it needs to go on could not be made" in caplog.text
+
+
 # --- what is not its own ----------------------------------------------------------------------
 
 

@@ -227,7 +227,13 @@ class Supervisor:
         now = self._recovery.run_config.clock.monotonic()
         left = self._recovery.left
         for record in await self._waiting.decided(lambda run_id: left.has(run_id, now)):
-            await self.resume(record.run_id)
+            try:
+                if not await self.resume(record.run_id):
+                    left.add(record.run_id, self._recovery.run_config, quietly=True)
+            except LogError:
+                raise
+            except Exception as error:  # of this program's making: the others are still to be gone on with
+                self._recovery.put_off(record.run_id, error)
 
     async def _recover(self) -> None:
         # A loop that was blocked may come to this before it renews its leases.
