@@ -135,7 +135,7 @@ def answer(value: Any, status: int = 200, **headers: str) -> Response:
     )
 
 
-class Told(msgspec.Struct, kw_only=True):
+class ErrorDetails(msgspec.Struct, kw_only=True):
     """What was wrong."""
 
     code: str
@@ -155,13 +155,15 @@ class Told(msgspec.Struct, kw_only=True):
 class ErrorAnswer(msgspec.Struct):
     """An error."""
 
-    error: Told
+    error: ErrorDetails
 
 
 def problem_fields(problem: Problem, facts: Mapping[str, Any]) -> dict[str, Any]:
     """`problem`, for a client, with `facts` about it."""
     retryable = problem.retry_after is not None
-    return msgspec.to_builtins(Told(code=problem.code, message=problem.message, retryable=retryable, **facts))
+    return msgspec.to_builtins(
+        ErrorDetails(code=problem.code, message=problem.message, retryable=retryable, **facts)
+    )
 
 
 def problem_answer(problem: Problem, facts: Mapping[str, Any] | None = None) -> Response:

@@ -84,16 +84,17 @@ def _operation(
     endpoints: Sequence[Endpoint[Any, Any, Any]],
 ) -> dict[str, Any]:
     words = inspect.getdoc(endpoint.handler) or ""
+    responses = {
+        **_problems(endpoint),
+        **{str(status): _answer(each, endpoints) for status, each in endpoint.answers.items()},
+    }
     operation: dict[str, Any] = {
         "operationId": endpoint.name,
         "tags": [endpoint.tag],
         "summary": words.partition("\n")[0].partition(". ")[0].rstrip("."),
         "description": words,
         "parameters": list(_parameters(endpoint, of_texts)),
-        "responses": {
-            **_problems(endpoint),
-            **{str(status): _answer(each, endpoints) for status, each in endpoint.answers.items()},
-        },
+        "responses": dict(sorted(responses.items())),
     }
     if endpoint.body is not None:
         content = {"application/json": {"schema": ref(endpoint.body.__name__)}}
@@ -176,7 +177,7 @@ def _problems(endpoint: Endpoint[Any, Any, Any]) -> dict[str, Any]:
     by_status: dict[int, list[Problem]] = {}
     for problem in chain(_usual(endpoint), endpoint.problems):
         by_status.setdefault(problem.status, []).append(problem)
-    return {str(status): _refusal(by_status[status]) for status in sorted(by_status)}
+    return {str(status): _refusal(each) for status, each in by_status.items()}
 
 
 def _usual(endpoint: Endpoint[Any, Any, Any]) -> Iterator[Problem]:

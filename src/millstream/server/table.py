@@ -105,7 +105,7 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         tag="runs",
         handler=acting.cancel,
         body=commands.Cancel,
-        answers={202: acting.Taken},
+        answers={202: acting.Accepted},
     ),
     Endpoint(
         method="POST",
@@ -124,7 +124,7 @@ ENDPOINTS: tuple[Endpoint[Any, Any, Any], ...] = (
         tag="runs",
         handler=acting.give_input,
         body=commands.Input,
-        answers={202: acting.Taken},
+        answers={202: acting.Accepted},
         problems=(BAD_INPUT, CONFLICT, RUN_OVER, NOT_POSSIBLE),
     ),
     Endpoint(

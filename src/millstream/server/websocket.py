@@ -28,7 +28,7 @@ from millstream.errors import ServerStoppingError
 from millstream.server import commands, messages
 from millstream.server.answers import ProblemError, invalid, problem_answer, problem_fields, problem_of
 from millstream.server.reading import caller_of, record_of
-from millstream.server.routes.acting import Decided, Taken
+from millstream.server.routes.acting import Accepted, Decided
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -237,14 +237,14 @@ class _Session:
             case messages.Cancel():
                 record = await self._record(said.run_id)
                 await commands.cancel(service, record, said)
-                done = Taken(record.run_id)
+                done = Accepted(record.run_id)
             case messages.Decide():
                 record = await self._record(said.run_id)
                 done = Decided(record.run_id, await commands.decide(service, record, said))
             case messages.Input():
                 record = await self._record(said.run_id)
                 await commands.give_input(service, record, said)
-                done = Taken(record.run_id)
+                done = Accepted(record.run_id)
         return "command.done", {"command": said.__struct_config__.tag} | msgspec.to_builtins(done)
 
     async def _record(self, run_id: str | None) -> RunRecord:

@@ -15,13 +15,13 @@ if TYPE_CHECKING:
     from millstream.server.endpoint import Asked
 
 
-class Taken(msgspec.Struct):
+class Accepted(msgspec.Struct):
     """What was said is kept with the run, which does it."""
 
     run_id: str
 
 
-class Decided(Taken):
+class Decided(Accepted):
     """The decision is kept with the run."""
 
     waiting: list[str]
@@ -32,7 +32,7 @@ async def cancel(asked: Asked[commands.Cancel]) -> Response:
     """Stop a run. May be said any number of times."""
     record = await asked.run()
     await commands.cancel(asked.service, record, asked.body)
-    return answer(Taken(record.run_id), 202)
+    return answer(Accepted(record.run_id), 202)
 
 
 async def decide(asked: Asked[commands.Decide]) -> Response:
@@ -46,4 +46,4 @@ async def give_input(asked: Asked[commands.Input]) -> Response:
     """Give a run more input."""
     record = await asked.run()
     await commands.give_input(asked.service, record, asked.body)
-    return answer(Taken(record.run_id), 202)
+    return answer(Accepted(record.run_id), 202)

@@ -109,7 +109,10 @@ class Deleted(msgspec.Struct):
 
 
 async def start(asked: Asked[commands.Start, Following, StartHeaders]) -> Response:
-    """Begin a run. The answer is its record (202), or its stream."""
+    """Begin a run. The answer is its record (202), with its address as `Location`.
+
+    It is its stream (200) where the body says so, or an `Accept` header of `text/event-stream`.
+    """
     service = asked.service
     streams = asked.body.stream or _wants_stream(asked.request)
     if streams:  # what may be wrong with that, before a run is begun that is then not told of
