@@ -32,6 +32,7 @@ from millstream.events import Entry, RawResponsesStreamEvent, Stamp
 from millstream.items import ModelResponse
 from millstream.models.promise import RawBatch
 from millstream.server import LOCAL, create_app
+from millstream.server.slow_headers import HeaderLimit
 
 
 @dataclass(frozen=True)
@@ -197,7 +198,12 @@ class Host(uvicorn.Server):
 
 async def main(plan: Plan) -> None:
     gates = Gates()
-    config = uvicorn.Config(await application(plan, gates), log_level="warning", timeout_graceful_shutdown=1)
+    config = uvicorn.Config(
+        await application(plan, gates),
+        http=HeaderLimit if plan.address else "auto",  # as `millstream serve` has it
+        log_level="warning",
+        timeout_graceful_shutdown=1,
+    )
     server = Host(config)
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
