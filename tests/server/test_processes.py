@@ -6,8 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
-from tests.cli.test_serve import serving
+from tests.cli.program import DEADLINE
+from tests.cli.test_serve import Served, serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 
@@ -73,3 +76,36 @@ def test_a_follower_at_another_process_sees_a_run_through_the_death_of_its_own(f
     assert json.loads(follower.events[-1].data)["event"]["type"] == "run.completed"
     positions = [int(event.id) for event in follower.events]
     assert positions == list(range(1, len(positions) + 1))
+
+
+def talking(server: Served) -> ClientConnection:
+    return connect(f"ws://127.0.0.1:{server.port}/ws", max_size=None, ping_interval=None)
+
+
+def test_a_server_that_is_stopped_closes_its_websockets_and_the_next_one_tells_the_rest(folder: Path) -> None:
+    with serving(folder) as stopped, talking(stopped) as socket:
+        socket.send('{"type":"start","input":"Hi"}')
+        run_id, seen = json.loads(socket.recv())["run_id"], list[str]()
+        while not seen or "tool.started" not in seen[-1]:
+            seen.append(str(socket.recv(DEADLINE)))
+        stopped.process.terminate()
+        with contextlib.suppress(ConnectionClosed):
+            while True:
+                seen.append(str(socket.recv(DEADLINE)))
+        code = stopped.process.wait(DEADLINE)
+    (folder / "second").touch()
+    (folder / "go").touch()
+    if "stopping" in seen[-1]:  # what the HTTP server leaves time for, on most days
+        seen.pop()
+    with serving(folder) as again, talking(again) as resumed:
+        resumed.send(json.dumps({"type": "follow", "run_id": run_id, "after": len(seen)}))
+        resumed.recv()
+        while "run.completed" not in seen[-1]:
+            seen.append(str(resumed.recv(DEADLINE)))
+        with talking(again) as replay:
+            replay.send(json.dumps({"type": "follow", "run_id": run_id}))
+            replay.recv()
+            whole = [str(replay.recv(DEADLINE)) for _ in seen]
+
+    assert (code, socket.protocol.close_code) == (0, 1012)
+    assert seen == whole

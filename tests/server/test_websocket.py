@@ -596,6 +596,14 @@ async def test_a_server_that_gives_bytes_or_nothing_is_understood() -> None:
     assert json.loads(error["text"])["code"] == "bad_json"
 
 
+async def test_a_server_that_raises_where_a_client_is_gone_is_understood() -> None:
+    at = Handshake()  # which has nothing to receive
+
+    await app_of(access=OPEN)(at.scope, at.receive, at.send)
+
+    assert [message["type"] for message in at.sent] == ["websocket.accept"]
+
+
 # --- ends -------------------------------------------------------------------------------------
 
 
