@@ -549,7 +549,7 @@ class ForgetsConversationsWithTheirRuns(MemoryLog):
     async def delete(self, run_id: str) -> None:
         await super().delete(run_id)
         self._conversations = {
-            whose: each for whose, each in self._conversations.items() if each.run.run_id != run_id
+            whose: each for whose, each in self._conversations.items() if each.run_id != run_id
         }
 
 

@@ -125,9 +125,7 @@ class MemoryLog(RunStore):
                 if run.idempotency_key is not None:
                     self._keys[run.caller, run.idempotency_key] = made
                 if run.conversation:
-                    self._conversations.setdefault(
-                        (run.caller, run.conversation), _Conversation(made)
-                    ).run = made
+                    self._go_on(made)
         return made.record()
 
     def _made_by_key(self, run: NewRun) -> _Run | None:
@@ -194,10 +192,10 @@ class MemoryLog(RunStore):
         self, caller: str, *, limit: int = 100, before: str | None = None
     ) -> list[ConversationRecord]:
         """The conversations of a caller, that of the newest run first."""
-        end = None if before is None else self._conversation(caller, before).run.number
+        end = None if before is None else self._conversation(caller, before).last
         found = [each for (whose, _), each in list(self._conversations.items()) if whose == caller]
-        found.sort(key=lambda each: each.run.number, reverse=True)
-        return [self._told(each) for each in found if end is None or each.run.number < end][:limit]
+        found.sort(key=lambda each: each.last, reverse=True)
+        return [self._told(each) for each in found if end is None or each.last < end][:limit]
 
     async def items(self, caller: str, conversation: str, limit: int | None = None) -> list[bytes]:
         """The items of a conversation."""
@@ -212,12 +210,21 @@ class MemoryLog(RunStore):
 
     async def forget(self, caller: str, conversation: str) -> None:
         """Forget a conversation with its items and its runs."""
+        whose = (caller, conversation)
         with self._lock:
-            self._must_not_be_busy(caller, conversation)
-            self._conversations.pop((caller, conversation), None)
-        for run in self._in_order():
-            if (run.caller, run.conversation) == (caller, conversation):
-                await self.delete(run.run_id)
+            self._must_not_be_busy(*whose)
+            if self._conversations.pop(whose, None) is None:
+                return
+            runs = [run.run_id for run in self._in_order() if (run.caller, run.conversation) == whose]
+        for run_id in runs:
+            await self.delete(run_id)
+
+    def _go_on(self, run: _Run) -> None:
+        """Have a conversation go on with that run, which is new; make it where there is none."""
+        created = run.record().created
+        whose = (run.caller, run.conversation)
+        conversation = self._conversations.setdefault(whose, _Conversation(*whose, created))
+        conversation.updated, conversation.last, conversation.run_id = created, run.number, run.run_id
 
     def _conversation(self, caller: str, conversation: str) -> _Conversation:
         found = self._conversations.get((caller, conversation))
@@ -227,17 +234,23 @@ class MemoryLog(RunStore):
 
     def _must_not_be_busy(self, caller: str, conversation: str) -> None:
         found = self._conversations.get((caller, conversation))
-        if found is not None and found.run.ended_at is None and found.run.run_id in self._runs:
-            raise ConversationBusyError(conversation, found.run.run_id)
+        run = None if found is None else self._last_of(found)
+        if run is not None and run.ended_at is None:
+            raise ConversationBusyError(conversation, run.run_id)
+
+    def _last_of(self, conversation: _Conversation) -> _Run | None:
+        """Its last run, unless that is forgotten, and its id perhaps used again."""
+        run = self._runs.get(conversation.run_id)
+        return run if run is not None and run.number == conversation.last else None
 
     def _told(self, conversation: _Conversation) -> ConversationRecord:
-        last = conversation.run.listed()
+        run = self._last_of(conversation)
         return ConversationRecord(
-            id=last.conversation,
-            caller=last.caller,
+            id=conversation.id,
+            caller=conversation.caller,
             created=conversation.created,
-            updated=last.created,
-            run=last if last.run_id in self._runs else None,
+            updated=conversation.updated,
+            run=None if run is None else run.listed(),
         )
 
     # --- owners ------------------------------------------------------------------------------
@@ -309,13 +322,14 @@ class MemoryLog(RunStore):
 
 @dataclass
 class _Conversation:
-    run: _Run
-    """Its last run, also where that is forgotten."""
+    caller: str
+    id: str
+    created: float
+    updated: float = 0.0
+    last: int = 0
+    """The number of its last run, which may be forgotten; and its id."""
+    run_id: str = ""
     items: list[bytes] = field(default_factory=list[bytes])
-    created: float = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.created = self.run.record().created
 
 
 class _Run:
