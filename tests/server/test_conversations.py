@@ -22,6 +22,7 @@ from millstream.server import LOCAL, create_app
 from millstream.testing import ManualClock, ModelCall, ModelStep, ScriptedModel, function_call
 from tests.cli.test_serve import serving as serving_alone
 from tests.server.kit import events_of, serving
+from tests.server.talk import talking
 
 
 def said(items: Any) -> list[str]:
@@ -181,6 +182,25 @@ async def test_a_paused_run_keeps_its_conversation_busy_until_it_was_decided_ove
         "user: Did you?",
         "assistant: Yes.",
     ]
+
+
+async def test_a_conversation_is_the_same_one_over_a_websocket() -> None:
+    @tool(needs_approval=True)
+    async def pay() -> str:
+        return "paid"
+
+    asked = agent("Hello.", [function_call("pay", {}, call_id="p")], tools=[pay])
+    async with serving(create_app(asked, access=LOCAL, log=MemoryLog())) as client:
+        await talk(client, "Hi")
+        async with talking(client) as line:
+            begun = await line.say("start", input="Pay", conversation="chat", stream=False)
+            refused = await line.say("start", input="And?", conversation="chat")
+        items = await items_of(client)
+
+    assert begun["conversation"] == "chat"
+    assert (refused["type"], refused["code"]) == ("command.error", "conversation_busy")
+    assert refused["run_id"] == begun["run_id"]
+    assert items[:2] == ["user: Hi", "assistant: Hello."]
 
 
 @pytest.mark.parametrize("how", ["cancelled", "failed"])
