@@ -170,8 +170,8 @@ class _Session:
         while not self._service.is_stopping:
             await self._changed.wait()
             self._changed.clear()
-            if self._followed is not None:
-                followed = self._followed
+            followed = self._followed
+            if followed is not None:
                 with self._service.reading(followed.feed, "websocket"):
                     code = await self._line.send_all(followed.feed)
                 followed.is_told.set()
