@@ -15,6 +15,8 @@ from millstream.server.answers import BAD_JSON, ProblemError, invalid
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from millstream.codec import BadField
+
 T = TypeVar("T", bound=msgspec.Struct)
 
 
@@ -22,12 +24,17 @@ def json_of(data: bytes | str, what: str = "The body") -> Any:
     """The JSON value that `data` is. `what` names it for its client.
 
     Raises:
-        ProblemError: it is none.
+        ProblemError: it is none, or one that could not be kept whole.
     """
     try:
-        return codec.decode(data)
+        value = codec.decode(data)
     except (DecodeError, RecursionError):
         raise ProblemError(replace(BAD_JSON, message=f"{what} is no JSON.")) from None
+    lost: list[BadField] = []
+    codec.encode(value, bad=lost)
+    if lost:
+        raise ProblemError(invalid(what, "JSON that is not nested so deeply, nor so long"))
+    return value
 
 
 def formed(plain: Any, form: type[T], what: str = "The body") -> T:
@@ -91,7 +98,7 @@ def headers_of(request: Request, form: type[T]) -> T:
 def _of_texts(given: dict[str, list[str]], form: type[T]) -> T:
     kinds = {field.encode_name: _kind(field) for field in msgspec.structs.fields(form)}
     plain: dict[str, Any] = {
-        name: [each for text in texts for each in text.split(",") if each]
+        name: [each for text in texts for each in text.split(",")]
         if isinstance(kinds.get(name), msgspec.inspect.ListType)
         else texts[-1].strip()
         for name, texts in given.items()

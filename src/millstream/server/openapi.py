@@ -111,7 +111,10 @@ def _parameters(
         yield {"name": name, "in": "path", "required": True, "description": words, "schema": schema}
     for place, form in (("query", endpoint.query), ("header", endpoint.headers)):
         for name, schema in of_texts.get(form, {}).items():
-            yield {"name": name, "in": place, **_of_text(schema)}
+            parameter = _of_text(schema)
+            if place == "header" and parameter["schema"].get("type") != "string":  # see `headers_of`
+                parameter["schema"] = {"anyOf": [parameter["schema"], {"const": ""}]}
+            yield {"name": name, "in": place, **parameter}
 
 
 def _of_text(schema: Schema) -> dict[str, Any]:

@@ -115,9 +115,9 @@ async def start(asked: Asked[commands.Start, Following, StartHeaders]) -> Respon
     """
     service = asked.service
     streams = asked.body.stream or _wants_stream(asked.request)
-    if streams:  # what may be wrong with that, before a run is begun that is then not told of
-        commands.wanted_by(asked.query)
-        service.places.check(asked.caller)
+    commands.wanted_by(asked.query)
+    if streams:
+        service.places.check(asked.caller)  # before a run is begun that is then not told of
     record = await commands.start(service, asked.caller, asked.body, asked.headers.key)
     if streams:
         feed = commands.feed_of(service, record, msgspec.structs.replace(asked.query, after=0))
