@@ -82,7 +82,8 @@ def create_app(
         log: where runs are kept: a store, or its address.
         run_config: how runs run; its log is not asked.
         context_from: makes a run's context object of its record; None for what the client sent.
-        session_from: makes a run's session of its record.
+        session_from: makes the session of a run, with its conversation, of its record; None for the one that the
+            log keeps.
         hooks: as of `Runner.run`.
         error_handlers: as of `Runner.run`.
         max_attempts: as of `Runner.recover`.
@@ -158,6 +159,8 @@ def _application(service: Service) -> Starlette:
         exception_handlers={HTTPException: _not_here},
         middleware=_told_to(service.origins),
     )
+    # A path with a slash too many is no path: to send its client elsewhere is to believe its `Host` header.
+    app.router.redirect_slashes = False
     app.state.service = service
     return app
 
