@@ -1,27 +1,53 @@
 """What strangers, other callers and curious clients get of a server: nothing that is not theirs."""
 
 import asyncio
+import json
 import logging
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, get_args
 
 import httpx2
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
+from fastapi import FastAPI
 from starlette.requests import HTTPConnection
 
 from millstream import Agent, MemoryLog, RunHooks, input_guardrail, tool
 from millstream.errors import ModelResponseError, UserError
-from millstream.server import LOCAL, OPEN, create_app
+from millstream.server import LOCAL, OPEN, create_app, messages
 from millstream.server.table import ENDPOINTS
 from millstream.testing import CANARY, ScriptedModel, function_call
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked
+from tests.server.talk import talking
 
 ANN, BOB = {"x-user": "ann"}, {"x-user": "bob"}
+ASKING: ContextVar[str | None] = ContextVar("ASKING", default=None)
+"""Who asks for what is done at the moment."""
 
 
 async def by_header(connection: HTTPConnection) -> str | None:
-    return connection.headers.get("x-user")
+    caller = connection.headers.get("x-user")
+    ASKING.set(caller)
+    return caller
+
+
+class Watched(MemoryLog):
+    """A store that knows what it was asked for by Bob."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.for_bob: list[str] = []
+
+    def __getattribute__(self, name: str) -> Any:
+        if not name.startswith("_") and name != "for_bob" and ASKING.get() == "bob":
+            self.for_bob.append(name)
+        return super().__getattribute__(name)
+
+    def taken(self) -> list[str]:
+        """What he asked for since this was called last."""
+        asked_for, self.for_bob = self.for_bob, []
+        return asked_for
 
 
 def agent(*steps: Any, **options: Any) -> Agent[Any]:
@@ -74,7 +100,7 @@ def asking() -> Agent[Any]:
 
 
 async def test_no_route_tells_another_caller_of_a_run_or_lets_him_touch_it() -> None:
-    log = MemoryLog()
+    log = Watched()
     async with serving(create_app(asking(), access=by_header, log=log)) as client:
         run_id = await paused_run(client)
         before = await log.record(run_id)
@@ -82,8 +108,11 @@ async def test_no_route_tells_another_caller_of_a_run_or_lets_him_touch_it() -> 
         for method, path, name in ROUTES:
             if name in OF_NO_RUN:
                 continue
-            hers, nobodys = [
-                await client.request(method, path.format(**named), json=BODIES[name], headers=BOB)
+            (hers, for_hers), (nobodys, for_nobodys) = [
+                (
+                    await client.request(method, path.format(**named), json=BODIES[name], headers=BOB),
+                    log.taken(),
+                )
                 for named in (
                     {"run_id": run_id, "conversation": "c"},
                     {"run_id": of_none, "conversation": "none"},
@@ -91,6 +120,8 @@ async def test_no_route_tells_another_caller_of_a_run_or_lets_him_touch_it() -> 
             ]
             assert (hers.status_code, hers.content) == (404, nobodys.content), name
             assert hers.headers.keys() == nobodys.headers.keys(), name
+            assert for_hers == for_nobodys, name  # nor do they take another time
+            assert for_hers, "the store was not asked at all: is it watched?"
         listed = await client.get("/runs", headers=BOB)
         paged = await client.get(f"/runs?before={run_id}", headers=BOB)
 
@@ -98,6 +129,54 @@ async def test_no_route_tells_another_caller_of_a_run_or_lets_him_touch_it() -> 
         assert await log.record(run_id) == before
         assert await log.mail(run_id) == []
         assert (await client.post(f"/runs/{run_id}/cancel", json={}, headers=ANN)).status_code == 202
+
+
+COMMANDS: dict[str, dict[str, Any]] = {
+    "start": {"input": "Hi", "agent": "A", "max_turns": 1},
+    "follow": {},
+    "cancel": {},
+    "decide": {"call_id": "c1", "approved": True},
+    "input": {"input": "mine"},
+    "unfollow": {},
+    "ping": {},
+}
+"""By its type, what is said with a command."""
+OF_RUNS = {
+    struct.__struct_config__.tag
+    for struct in get_args(messages.Command)
+    if "run_id" in struct.__struct_fields__
+}
+"""Commands that name a run."""
+
+
+def test_every_command_has_its_row_here() -> None:
+    assert {struct.__struct_config__.tag for struct in get_args(messages.Command)} == set(COMMANDS)
+    assert set(COMMANDS) - OF_RUNS == {"start", "unfollow", "ping"}
+
+
+async def test_no_command_tells_another_caller_of_a_run_or_lets_him_touch_it() -> None:
+    log = Watched()
+    async with serving(create_app(asking(), access=by_header, log=log)) as client:
+        run_id = await paused_run(client)
+        before = await log.record(run_id)
+        async with talking(client, additional_headers=BOB) as bob:
+            assert (await bob.say("ping"))["type"] == "pong"
+            log.taken()
+            for kind in sorted(OF_RUNS):
+                answers = list[tuple[bytes, list[str]]]()
+                for named in (run_id, f"run_{'0' * 32}"):
+                    await bob.socket.send(json.dumps({"type": kind, "run_id": named, **COMMANDS[kind]}))
+                    answers.append((await bob.socket.recv(decode=False), log.taken()))
+                (told, asked_for), nobodys = answers
+                assert (told, asked_for) == nobodys, kind
+                assert json.loads(told)["code"] == "unknown_run", kind
+                assert asked_for, "the store was not asked at all: is it watched?"
+            for kind in sorted(OF_RUNS - {"follow"}):  # nor is there one that he followed last
+                assert (await bob.say(kind, **COMMANDS[kind]))["code"] == "bad_request"
+
+        assert bob.heard == []
+        assert await log.record(run_id) == before
+        assert await log.mail(run_id) == []
 
 
 async def test_the_key_of_one_caller_is_not_the_key_of_another() -> None:
@@ -134,7 +213,8 @@ async def test_a_page_of_another_origin_changes_nothing() -> None:
         before = await log.record(run_id)
         for origin in ("https://evil.example", "null", "", str(client.base_url) + ".evil.example"):
             for method, path, name in ROUTES:
-                where, query = path.format(run_id=run_id, conversation="c"), {"until": "pause"}
+                where = path.format(run_id=run_id, conversation="c")
+                query = {"until": "pause", "every": "0"}
                 headers = ANN | {"origin": origin}
                 answer = await client.request(method, where, params=query, json=BODIES[name], headers=headers)
                 assert "access-control-allow-origin" not in answer.headers
@@ -329,6 +409,34 @@ async def test_local_keeps_out_what_is_called_otherwise(host: bytes | None) -> N
     assert await LOCAL(connection(host, "127.0.0.1")) is None
 
 
+async def test_local_keeps_out_who_names_two_machines() -> None:
+    for first, second in ((b"localhost", b"evil.example"), (b"evil.example", b"localhost")):
+        scope = connection(first, "127.0.0.1").scope
+        scope["headers"].append((b"host", second))
+        assert await LOCAL(HTTPConnection(scope)) is None
+
+
+async def test_local_takes_the_word_of_a_proxy_for_who_is_behind_it() -> None:
+    async with serving(create_app(agent(), access=LOCAL, log=MemoryLog())) as client:
+        for visitor, status in (("10.0.0.1", 401), ("127.0.0.1, 10.0.0.1", 401), ("127.0.0.1", 200)):
+            answer = await client.get("/runs", headers={"x-forwarded-for": visitor})
+            assert answer.status_code == status, visitor
+        for header in ("x-forwarded-host", "x-real-ip", "forwarded"):
+            answer = await client.get("/runs", headers={header: "localhost", "host": "evil.example"})
+            assert answer.status_code == 401, header
+
+
+async def test_a_target_that_is_a_whole_address_is_no_way_around_the_host() -> None:
+    get = b"GET http://localhost/runs HTTP/1.1\r\nHost: %b\r\n\r\n"
+    async with serving(create_app(agent(), access=LOCAL, log=MemoryLog())) as client:
+        for host in (b"evil.example", b"localhost"):
+            answer = await asked(client, get % host)
+            assert (answer.status, answer.error) == (404, "unknown_path")
+        twice = await asked(client, b"GET /runs HTTP/1.1\r\nHost: localhost\r\nHost: evil.example\r\n\r\n")
+
+    assert twice.status == 400
+
+
 @pytest.mark.parametrize("peer", [None, "", "10.0.0.1", "::2", "::ffff:10.0.0.1", "testclient", "fe80::1%lo"])
 async def test_local_keeps_out_who_is_elsewhere(peer: str | None) -> None:
     assert await LOCAL(connection(b"localhost", peer)) is None
@@ -365,14 +473,92 @@ async def test_what_is_no_id_is_no_run() -> None:
 
 
 async def test_a_body_of_another_type_is_not_read() -> None:
-    # What a page of another origin can send without asking first has one of these types.
+    # What a page of another origin can send without asking first has one of these types, or none.
     log = MemoryLog()
-    async with serving(create_app(agent(), access=OPEN, log=log)) as client:
-        for kind in OTHER_TYPES:
-            answer = await client.post("/runs", content=b'{"input":"x"}', headers={"content-type": kind})
-            assert (answer.status_code, answer.json()["error"]["code"]) == (415, "not_json"), kind
+    posts = [(path, name) for method, path, name in ROUTES if method == "POST"]
+    async with serving(create_app(asking(), access=by_header, log=log)) as client:
+        run_id = await paused_run(client)
+        before = await log.record(run_id)
+        for path, name in posts:
+            body = json.dumps(BODIES[name]).encode()
+            for kind in (None, *OTHER_TYPES):
+                headers = ANN if kind is None else ANN | {"content-type": kind}
+                answer = await client.post(path.format(run_id=run_id), content=body, headers=headers)
+                assert (answer.status_code, answer.json()["error"]["code"]) == (415, "not_json"), (name, kind)
+
+    assert [record.run_id for record in await log.runs()] == [run_id]
+    assert (await log.record(run_id), await log.mail(run_id)) == (before, [])
+
+
+async def test_who_names_no_host_is_no_page_of_the_server() -> None:
+    # "null" is the origin of a page that has none: in a sandbox, or of a file.
+    head = b"POST /runs HTTP/1.0\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"
+    async with serving(create_app(agent(), access=OPEN, log=MemoryLog())) as client:
+        for origin in (b"null", b"", b"://", b"https://"):
+            answer = await asked(client, head + b"Origin: " + origin + b'\r\n\r\n{"input":"x"}')
+            assert (answer.status, answer.error) == (403, "wrong_origin"), origin
+
+
+async def test_nobody_is_sent_to_where_his_host_header_says() -> None:
+    async with serving(create_app(agent(), access=OPEN, log=MemoryLog())) as client:
+        for path in (b"/runs/", b"//evil.example/runs/", b"/health/", b"/ws/"):
+            answer = await asked(client, b"GET " + path + b" HTTP/1.1\r\nHost: evil.example\r\n\r\n")
+            assert (answer.status, answer.error) == (404, "unknown_path"), path
+            assert b"location" not in answer.head.lower()
+
+
+ODD_BODIES: dict[str, tuple[str, int, str]] = {
+    "nested as nothing is": ('{"input":"x","context":' + '{"a":' * 300 + "1" + "}" * 301, 422, "bad_request"),
+    "nested deeper than JSON is read": ("[" * 5000 + "]" * 5000, 400, "bad_json"),
+    "a number that is none": ('{"input":"x","context":{"n":1e999}}', 400, "bad_json"),
+    "a number as long as a book": ('{"input":"x","context":{"n":' + "9" * 9999 + "}}", 400, "bad_json"),
+    "half a character": ('{"input":"\\ud800"}', 400, "bad_json"),
+    "a conversation with a line's end": ('{"input":"x","conversation":"c\\n"}', 422, "bad_request"),
+    "a conversation that is a path": ('{"input":"x","conversation":"../c"}', 422, "bad_request"),
+    "a conversation of one point": ('{"input":"x","conversation":"."}', 422, "bad_request"),
+    "a conversation that is too long": (
+        '{"input":"x","conversation":"%s"}' % ("c" * 129),
+        422,
+        "bad_request",
+    ),
+    "no turns at all": ('{"input":"x","max_turns":0}', 422, "bad_request"),
+    "more turns than there are": ('{"input":"x","max_turns":%s}' % ("9" * 30), 422, "bad_request"),
+}
+
+
+@pytest.mark.hostile
+async def test_a_body_that_cannot_be_kept_as_it_is_begins_nothing() -> None:
+    log = MemoryLog()
+    async with (
+        serving(create_app(agent(), access=OPEN, log=log)) as client,
+        talking(client) as talk,
+    ):
+        for what, (body, status, code) in ODD_BODIES.items():
+            answer = await client.post("/runs", content=body, headers={"content-type": "application/json"})
+            assert (answer.status_code, answer.json()["error"]["code"]) == (status, code), what
+            await talk.socket.send('{"type":"start",' + body[1:])
+            assert (await talk.answer())["code"] == code, what
 
     assert await log.runs() == []
+
+
+@pytest.mark.hostile
+async def test_a_key_may_be_any_bytes_that_a_header_may_have() -> None:
+    head = b"POST /runs HTTP/1.1\r\nHost: h\r\nContent-Type: application/json\r\nContent-Length: 13\r\n"
+    log = MemoryLog()
+    async with serving(create_app(agent(*["x"] * 9), access=OPEN, log=log)) as client:
+        runs = list[str]()
+        for key in (b"\xff\xfe", b"a\tb", b"'; DROP TABLE runs; --", b"\xc3\xa9", b"{}", b"x" * 255):
+            for _ in range(2):
+                sent = head + b"Idempotency-Key: " + key + b'\r\n\r\n{"input":"x"}'
+                runs.append(json.loads((await asked(client, sent)).body)["run_id"])
+            await events_of(client, runs[-1])
+        for key in (b"", b"  ", b"x" * 256):
+            answer = await asked(client, head + b"Idempotency-Key: " + key + b'\r\n\r\n{"input":"x"}')
+            assert (answer.status, answer.error) == (422, "bad_request"), key
+
+    assert runs[::2] == runs[1::2]
+    assert len(set(runs)) == len(await log.runs()) == 6
 
 
 async def test_options_and_head_tell_no_more_than_get() -> None:
@@ -423,6 +609,41 @@ async def test_a_page_of_an_origin_that_was_named_may_do_what_its_user_may() -> 
     assert "access-control-allow-origin" not in stranger.headers
     assert (refused.status_code, refused.json()["error"]["code"]) == (403, "wrong_origin")
     assert "access-control-allow-origin" not in refused.headers
+
+
+@pytest.mark.parametrize("prefix", ["", "/agents/v1"])
+async def test_a_page_of_an_origin_that_was_named_can_read_what_went_wrong_and_no_other_can(
+    prefix: str,
+) -> None:
+    async def hook(connection: HTTPConnection) -> str | None:
+        if connection.headers.get("x-user") == "broken":
+            raise Leaky
+        return await by_header(connection)
+
+    app: Any = create_app(agent(), access=hook, origins=[FRONT], log=MemoryLog())
+    if prefix:
+        inner, app = app, FastAPI()
+        app.mount(prefix, inner)
+    asks: list[tuple[str, str, dict[str, str], int]] = [
+        ("GET", "/runs", {}, 401),
+        ("GET", "/runs/x", ANN, 404),
+        ("GET", "/nothing", ANN, 404),
+        ("PUT", "/runs", ANN, 405),
+        ("POST", "/runs", ANN, 415),
+        ("GET", "/runs?limit=x", ANN, 422),
+        ("GET", "/runs", {"x-user": "broken"}, 500),
+        ("GET", "/probe?every=0", ANN, 200),
+        ("OPTIONS", "/runs", {"access-control-request-method": "DELETE"}, 200),
+    ]
+    async with serving(app) as client:
+        for method, path, headers, status in asks:
+            own = await client.request(method, prefix + path, headers=headers | {"origin": FRONT})
+            assert own.status_code == status, (method, path)
+            assert own.headers["access-control-allow-origin"] == FRONT, (method, path)
+            assert "origin" in own.headers["vary"].lower(), (method, path)
+            for origin in ("https://evil.example", "null", FRONT + ".evil.example", "http://app.example"):
+                other = await client.request(method, prefix + path, headers=headers | {"origin": origin})
+                assert "access-control-allow-origin" not in other.headers, (method, path, origin)
 
 
 @pytest.mark.parametrize(

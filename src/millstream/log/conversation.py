@@ -12,8 +12,11 @@ if TYPE_CHECKING:
     from millstream.items import TResponseInputItem
     from millstream.log.store import RunRecord, RunStore
 
-CONVERSATION_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}$"
-"""What the id of a conversation is made of. It stands in paths, where `.` and `..` would lead elsewhere."""
+CONVERSATION_ID = r"^[A-Za-z0-9_][A-Za-z0-9_.:-]{0,127}(?!\n)$"
+"""What the id of a conversation is made of. It stands in paths, where `.` and `..` would lead elsewhere.
+
+To Python, though to nobody else who reads it, `$` is also in front of a last newline.
+"""
 
 
 def check_conversation_id(conversation: Any, where: str) -> str:

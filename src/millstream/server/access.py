@@ -47,9 +47,11 @@ async def OPEN(connection: HTTPConnection) -> str | None:  # as LOCAL
 
 
 def host_of(connection: HTTPConnection) -> str:
-    """The host that a request is for, as it says, without its port; "" where that cannot be read."""
-    host: str = connection.headers.get("host", "")
-    return "" if _NO_HOST.search(host) else _host(f"//{host}")
+    """The host that a request is for, as it says, without its port; "" where that cannot be read, or is said twice."""
+    hosts: list[str] = connection.headers.getlist("host")
+    if len(hosts) != 1 or _NO_HOST.search(hosts[0]):
+        return ""
+    return _host(f"//{hosts[0]}")
 
 
 def checked_origins(origins: Iterable[str]) -> frozenset[str]:
@@ -76,7 +78,8 @@ def origin_may(connection: HTTPConnection, origins: Collection[str]) -> bool:
         return True  # no browser, or none that was led here by another page
     if origin.lower() in origins:
         return True
-    return origin.partition("://")[2].lower() == connection.headers.get("host", "").lower()
+    where = origin.partition("://")[2].lower()  # "" of "null", which is no origin of anybody
+    return bool(where) and where == connection.headers.get("host", "").lower()
 
 
 def is_loopback(host: str) -> bool:
