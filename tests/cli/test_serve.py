@@ -8,6 +8,7 @@ import re
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -140,6 +141,8 @@ def test_who_stops_a_server_twice_does_not_wait_for_its_runs_and_the_next_one_go
             stream.until()
         first.process.send_signal(signal.SIGINT)
         first.process.wait(DEADLINE)
+        assert first.process.stderr is not None
+        assert "stopping: 1 run(s) have 3600 s to end" in first.process.stderr.read()
 
     (folder / "go").touch()
     with serving(folder) as second:
@@ -231,6 +234,47 @@ def test_a_store_that_cannot_be_used_is_told_before_anything_is_served(folder: P
     assert "error: LogDamagedError" in refused.err
     assert "Traceback" not in refused.err
     assert "serving" not in refused.err
+
+
+def test_a_store_that_is_away_is_waited_for_and_that_is_told(folder: Path) -> None:
+    process = subprocess.Popen(
+        [*PROGRAM, "serve", "app.py", "--store", f"redis://127.0.0.1:{free_port()}/0"],
+        cwd=folder, env=environment(), stderr=subprocess.PIPE, encoding="utf-8",
+    )  # fmt: skip
+    try:
+        assert process.stderr is not None
+        said = process.stderr.readline()
+    finally:
+        process.kill()
+        process.communicate()
+
+    assert re.search(r"waiting for redis://\S+, which does not answer yet", said)
+
+
+def test_a_file_with_an_application_and_an_agent_is_asked_which_of_them(folder: Path) -> None:
+    with (folder / "app.py").open("a") as file:
+        file.write(OWN)
+
+    refused = millstream("serve", "app.py", cwd=folder)
+
+    assert refused.code == 2
+    assert "name it: app.py:app, app.py:agent." in refused.err
+
+
+def test_a_process_of_a_server_whose_file_was_broken_since_says_so_in_a_line(folder: Path) -> None:
+    (folder / "app.py").write_text("def x(:")
+    told = {"app": "app.py", "store": "memory:", "drain": None, "is_open": False}
+    log = {"log_level": "info", "log_format": "text"}
+
+    process = subprocess.run(
+        [sys.executable, "-c", "from millstream.cli.served import application; application()"],
+        cwd=folder, env={**environment(), "MILLSTREAM_SERVE": json.dumps({**told, **log})},
+        capture_output=True, encoding="utf-8", check=False,
+    )  # fmt: skip
+
+    assert process.returncode == 2
+    assert process.stderr.startswith("millstream: error: app.py cannot be imported: SyntaxError")
+    assert "Traceback" not in process.stderr
 
 
 def test_a_port_that_is_taken_is_a_failure(folder: Path) -> None:

@@ -49,14 +49,28 @@ def load_agent(reference: str) -> Agent[Any]:
 def load_app(reference: str) -> Any:
     """As `load_agent`; or the ASGI application that `reference` names.
 
+    Where there is an application, it is not guessed which of the two is meant: an application has its own access.
+
     Raises:
         Problem: it names neither.
     """
     module, where, name = _module_of(reference)
-    found = None if name is None else vars(module).get(name)
-    if hasattr(found, "router"):  # of Starlette, or FastAPI
-        return found
+    values = vars(module)
+    if name is not None and _is_application(values.get(name)):
+        return values[name]
+    applications = [key for key, value in values.items() if _is_application(value)]
+    if name is None and applications:
+        agents = [key for key in values if key == DEFAULT_NAME]
+        raise Problem(
+            f"{where} has an application, and it is not clear what to serve.",
+            f"name it: {', '.join(f'{where}:{key}' for key in applications + agents)}.",
+        )
     return _agent_of(module, where, name)
+
+
+def _is_application(value: object) -> bool:
+    """Whether it is one of Starlette's, or FastAPI's: by names, as it need not be imported."""
+    return any(cls.__name__ == "Starlette" for cls in type(value).__mro__)
 
 
 def _module_of(reference: str) -> tuple[ModuleType, str, str | None]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from millstream.cli import exits
 from millstream.cli.log_lines import FORMS, LEVELS, show_log
-from millstream.cli.problem import Problem
+from millstream.cli.problem import Problem, say
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -41,6 +41,8 @@ BACKLOG = 2048
 """Connections that may wait to be taken."""
 STORE = "sqlite:///millstream.db"
 VARIABLE = "MILLSTREAM_STORE"
+SILENCE = 2.0
+"""Seconds after which it is told what is waited for."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -77,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
 
         raise MissingExtraError("millstream serve", "server") from error
     from millstream.agent import Agent
-    from millstream.log.address import shown, store_of
+    from millstream.log.address import shown
 
     show_log(args.log_level, args.log_format)
     served = Served(
@@ -91,7 +93,7 @@ def run(args: argparse.Namespace) -> int:
     if isinstance(load(served.app), Agent):
         _check_address(args)
         # Says what is wrong with it before anything is started; the server in this process has the same one.
-        asyncio.run(store_of("--store", served.store).check())
+        asyncio.run(_reach(served.store))
         runs = f"runs in {shown(served.store)}"
     else:
         _check_application(args)
@@ -100,6 +102,25 @@ def run(args: argparse.Namespace) -> int:
     url = f"http://{_shown(args.host)}:{listening.getsockname()[1]}"
     replace(served, ready=f"serving {args.app} on {url} ({runs}; Ctrl-C stops)").to_environment()
     return _serve(args, listening)
+
+
+async def _reach(url: str) -> None:
+    """Check the store. One that is away is waited for, which is told."""
+    from millstream.clock import current_clock
+    from millstream.errors import UserError
+    from millstream.log.address import shown, store_of
+
+    try:
+        store = store_of("--store", url)
+    except UserError as error:
+        raise Problem(str(error)) from error
+    waiting = current_clock().call_later(
+        SILENCE, lambda: say(f"waiting for {shown(url)}, which does not answer yet")
+    )
+    try:
+        await store.check()
+    finally:
+        waiting.cancel()
 
 
 def _listening(host: str, port: int) -> socket.socket:

@@ -23,7 +23,7 @@ from starlette.applications import Starlette
 
 from millstream.cli.collector import relieve_collector
 from millstream.cli.log_lines import show_log
-from millstream.cli.problem import say
+from millstream.cli.problem import Problem, say
 from millstream.config import RunConfig
 from millstream.run.prepare import model_of
 from millstream.server.access import LOCAL, OPEN
@@ -90,7 +90,10 @@ def application() -> Any:
     _is_serving = True
     served = Served.from_environment()
     show_log(served.log_level, served.log_format)
-    found = load(served.app)
+    try:
+        found = load(served.app)
+    except Problem as problem:  # it was well when serving began, and a file has changed since
+        raise SystemExit(problem.report()) from problem
     if not isinstance(found, Starlette):
         found = create_app(found, access=OPEN if served.is_open else LOCAL, log=served.store)
     service: Service | None = getattr(found.state, "service", None)
@@ -152,6 +155,13 @@ def _ending_streams_first(lifespan: Any, service: Service) -> Any:
         before: dict[int, Any] = {}
 
         def leave() -> None:
+            if not leaving and (count := service.supervisor.live_runs):
+                logger.info(
+                    "stopping: %d run(s) have %g s to end, then another server goes on; "
+                    "a second Ctrl-C does not wait",
+                    count,
+                    service.drain,
+                )
             leave_what = service.supervisor.stop(0) if leaving else service.leave_streams()
             leaving.append(loop.create_task(leave_what))
 
