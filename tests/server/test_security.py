@@ -1,8 +1,10 @@
 """What strangers, other callers and curious clients get of a server: nothing that is not theirs."""
 
 import asyncio
+import contextlib
 import json
 import logging
+import socket
 from contextvars import ContextVar
 from typing import Any, get_args
 
@@ -11,15 +13,16 @@ import openai.types.responses  # noqa: F401  # when first imported it reads file
 import pytest
 from fastapi import FastAPI
 from starlette.requests import HTTPConnection
+from websockets.exceptions import InvalidStatus
 
-from millstream import Agent, MemoryLog, RunHooks, input_guardrail, tool
-from millstream.errors import ModelResponseError, UserError
+from millstream import Agent, MemoryLog, RedisLog, RunHooks, input_guardrail, output_guardrail, tool
+from millstream.errors import LogUnavailableError, ModelResponseError, UserError
 from millstream.server import LOCAL, OPEN, create_app, messages
 from millstream.server.table import ENDPOINTS
 from millstream.testing import CANARY, ScriptedModel, function_call
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked
-from tests.server.talk import talking
+from tests.server.talk import Talk, talking
 
 ANN, BOB = {"x-user": "ann"}, {"x-user": "bob"}
 ASKING: ContextVar[str | None] = ContextVar("ASKING", default=None)
@@ -272,11 +275,24 @@ async def failing_guardrail(*_: Any) -> Any:
     raise Leaky
 
 
+@output_guardrail
+async def failing_output_guardrail(*_: Any) -> Any:
+    raise Leaky
+
+
+@tool(needs_approval=raise_it)
+async def failing_to_ask() -> str:
+    return "fine"
+
+
 class FailingHooks(RunHooks[Any]):
     async def on_agent_start(self, context: Any, agent: Any) -> None:
         raise Leaky
 
 
+SECRETS = {"authorization": f"Bearer {CANARY}", "cookie": f"s={CANARY}", "x-key": CANARY}
+"""Headers that a client may send."""
+KEY = "canary-of-a-key"
 LEAKS: dict[str, dict[str, Any]] = {
     "tool": {"agents": agent([function_call("failing")], tools=[failing])},
     "tool whose failure is told to the model": {
@@ -285,9 +301,14 @@ LEAKS: dict[str, dict[str, Any]] = {
     "model": {"agents": agent(Leaky())},
     "model of another message": {"agents": agent(ModelResponseError(f"key {CANARY} is wrong"))},
     "guardrail": {"agents": agent(input_guardrails=[failing_guardrail])},
+    "output guardrail": {"agents": agent(output_guardrails=[failing_output_guardrail])},
+    "whether a tool needs approval": {
+        "agents": agent([function_call("failing_to_ask")], tools=[failing_to_ask])
+    },
     "instructions": {"agents": agent(instructions=raise_it)},
     "agent factory": {"agents": raise_it},
     "context factory": {"agents": agent(), "context_from": raise_it},
+    "session factory": {"agents": agent(), "session_from": raise_it},
     "hooks": {"agents": agent(), "hooks": FailingHooks()},
     "access": {"agents": agent(), "access": raise_it},
     "error handler": {
@@ -308,10 +329,34 @@ async def all_answers(client: httpx2.AsyncClient) -> bytes:
         run_id = started.json()["run_id"]
         await events_of(client, run_id)
         got += [
-            await client.request(method, path.format(run_id=run_id, conversation="c"), json=BODIES[name])
+            await client.request(
+                method, path.format(run_id=run_id, conversation="c") + "?every=0", json=BODIES[name]
+            )
             for method, path, name in sorted(ROUTES, key=lambda route: route[0] == "DELETE")
         ]
-    return b"".join(repr(each.headers).encode() + each.content for each in got)
+    answers = b"".join(repr(each.headers).encode() + each.content for each in got)
+    return answers + await all_messages(client)
+
+
+async def all_messages(client: httpx2.AsyncClient) -> bytes:
+    """Every byte that a client can get of a run on a WebSocket, from its start on."""
+    own = {name: text for name, text in client.headers.items() if name in SECRETS or name == "x-user"}
+    try:
+        async with talking(client, additional_headers=own) as talk:
+            told = [await commanded(talk, kind) for kind in COMMANDS]
+            return b"".join([*talk.heard, json.dumps(told).encode()])
+    except InvalidStatus as refused:
+        answer = refused.response
+        assert answer.status_code != 404, "that was no handshake"
+        return repr(answer.headers).encode() + bytes(answer.body or b"")
+
+
+async def commanded(talk: Talk, kind: str) -> dict[str, Any]:
+    """The answer to a command; a run that it has begun is followed to its end."""
+    answer = await talk.say(kind, **COMMANDS[kind])
+    if answer.get("is_followed"):
+        await talk.stream()
+    return answer
 
 
 @pytest.mark.parametrize("leak", LEAKS)
@@ -329,21 +374,127 @@ async def test_what_an_exception_says_stands_in_the_log_of_the_server_alone(
     assert CANARY in caplog.text, "nobody could find out"
 
 
-async def test_the_headers_of_a_request_are_nowhere_to_be_found_again(
+async def test_what_a_request_says_of_its_client_is_nowhere_to_be_found_again(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def closed(connection: HTTPConnection) -> str | None:
+        raise RuntimeError("No directory of users today.")
+
+    caplog.set_level(logging.DEBUG)
+    got = b""
+    for hook in (LOCAL, closed):
+        app = create_app(agent(*["x"] * 9), access=hook, log=MemoryLog())
+        async with serving(app) as client:
+            client.headers.update(SECRETS)
+            client.params = client.params.set("token", CANARY)
+            key = {"idempotency-key": KEY}
+            started = [await client.post("/runs", json={"input": "Hi"}, headers=key) for _ in range(2)]
+            other = await client.post("/runs", json={"input": "Bye"}, headers=key)
+            assert other.status_code == (409 if hook is LOCAL else 500)
+            got += b"".join(repr(each.headers).encode() + each.content for each in [*started, other])
+            got += await all_answers(client)
+            path = f"/ws?token={CANARY}"
+            with contextlib.suppress(InvalidStatus):
+                async with talking(client, path, subprotocols=[CANARY, "millstream"]) as talk:
+                    assert talk.socket.subprotocol == "millstream"
+                    told = [await talk.say("start", input=each, idempotency_key=KEY) for each in "ab"]
+                    got += json.dumps(told).encode()
+
+    assert CANARY.encode() not in got
+    assert KEY.encode() not in got
+    assert CANARY not in said_by_us(caplog)
+    assert KEY not in said_by_us(caplog, logging.INFO)  # no secret, and of use to who looks for a conflict
+
+
+def said_by_us(caplog: pytest.LogCaptureFixture, level: int = logging.DEBUG) -> str:
+    """Our log from a level on, with its exceptions."""
+    ours = [each for each in caplog.records if each.name.startswith("millstream") and each.levelno >= level]
+    return "\n".join(logging.Formatter().format(record) for record in ours)
+
+
+async def test_what_is_said_in_a_run_stands_in_its_stream_and_in_no_log(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    secrets = {"authorization": f"Bearer {CANARY}", "cookie": f"s={CANARY}", "x-key": CANARY}
-    async with serving(create_app(agent(*["x"] * 9), access=LOCAL, log=MemoryLog())) as client:
-        client.headers.update(secrets)
-        got = await all_answers(client)
-    async with serving(create_app(agent(), access=raise_it, log=MemoryLog())) as client:
-        client.headers.update(secrets)
-        got += await all_answers(client)
+    words = {"said": "Hi", "known": CANARY + "1", "argued": CANARY + "2", "given": CANARY + "3"}
 
-    assert CANARY.encode() not in got
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith("millstream")]
-    assert CANARY not in "".join(ours)
+    @tool
+    async def look(name: str) -> str:
+        return words["given"]
+
+    looking = agent([function_call("look", {"name": words["argued"]})], "Done.", tools=[look])
+    body = {"input": words["said"], "context": {"key": words["known"]}, "conversation": "c"}
+    async with serving(create_app(looking, access=by_header, log=MemoryLog())) as client:
+        client.headers.update(ANN)
+        run_id = (await client.post("/runs", json=body)).json()["run_id"]
+        stream = b"".join(event.data.encode() for event in await events_of(client, run_id))
+        kept = await client.get("/conversations/c")
+        standing = [await client.get(path) for path in ("/runs", f"/runs/{run_id}", "/conversations")]
+        client.headers.update(BOB)
+        of_bob = await all_answers(client)
+
+    for word in (words["argued"], words["given"]):
+        assert word.encode() in stream
+        assert word in kept.text
+    assert words["known"].encode() not in stream  # a context is the program's own
+    assert words["known"] not in kept.text
+    assert CANARY.encode() not in b"".join(each.content for each in standing) + of_bob
+    assert CANARY not in said_by_us(caplog)
+
+
+class Troubled(MemoryLog):
+    """A store that says where it is when it cannot be used."""
+
+    is_away = False
+
+    def __getattribute__(self, name: str) -> Any:
+        asked_for = {"create", "record", "runs", "conversation", "conversations"}
+        if name in asked_for and super().__getattribute__("is_away"):
+            raise LogUnavailableError(f"/var/{CANARY}/runs.db cannot be opened.")
+        return super().__getattribute__(name)
+
+
+async def test_where_the_store_is_stands_in_the_log_of_the_server_alone(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    log = Troubled()
+    async with serving(create_app(agent(), access=LOCAL, log=log)) as client:
+        run_id = (await client.post("/runs", json={"input": "Hi", "conversation": "c"})).json()["run_id"]
+        await events_of(client, run_id)
+        log.is_away = True
+        for method, path, name in ROUTES:
+            if name in {"probe", "openapi"}:
+                continue
+            where = path.format(run_id=run_id, conversation="c")
+            answer = await client.request(method, where, json=BODIES[name])
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "log_unavailable"), name
+            assert answer.json()["error"]["error_id"] in caplog.text
+            assert CANARY not in answer.text, name
+        async with talking(client) as talk:
+            for kind in sorted({*OF_RUNS, "start"}):
+                named = {} if kind == "start" else {"run_id": run_id}
+                told = await talk.say(kind, **named, **COMMANDS[kind])
+                assert told["code"] == "log_unavailable", kind
+                assert CANARY not in json.dumps(told), kind
+
+    assert CANARY in caplog.text
+
+
+async def test_the_password_of_a_store_stands_nowhere(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    with socket.socket() as nobodys:
+        nobodys.bind(("127.0.0.1", 0))  # taken, and nobody listens
+        address = f"redis://user:{CANARY}@127.0.0.1:{nobodys.getsockname()[1]}/0?password={CANARY}"
+        app = create_app(agent(), access=LOCAL, log=RedisLog(address, patience=0.1))
+        # A server whose application hears of no start begins with its first request.
+        async with serving(app, lifespan="off") as client:
+            answers = [await client.get(path) for path in ("/runs", "/ready", "/health")]
+            told = await all_messages(client)
+
+    assert [each.status_code for each in answers] == [503, 503, 200]
+    assert CANARY.encode() not in told + b"".join(each.content for each in answers)
+    assert "127.0.0.1" in said_by_us(caplog), "nobody could find out"
+    assert CANARY not in said_by_us(caplog)
 
 
 async def test_an_error_that_nobody_thought_of_has_an_id_that_the_log_has_too(
