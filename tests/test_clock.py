@@ -53,6 +53,7 @@ SLEEPERS = {
     "log/test_redis_processes.py": _ELSEWHERE,
     "server/test_every_store.py": "a tool that blocks its loop, to see what that costs",
     "server/test_nginx.py": _ELSEWHERE,
+    "server/test_cut_processes.py": _ELSEWHERE,
     "server/test_processes.py": _ELSEWHERE,
     "support/keepers.py": "a lease in Redis ends by the server's clock, which no test can move",
     "support/hurry.py": "what a thread's clock waits for is over at once",

@@ -17,7 +17,8 @@ from millstream.client import SseEvent, SseParser
 from millstream.log import RunStore, SQLiteLog
 from millstream.server import LOCAL, create_app
 from millstream.testing import ScriptedModel, check_stream, function_call
-from tests.server.kit import PATIENCE, events_of, serving
+from tests.server.cuts import TRANSPORTS, Sse, cut_places
+from tests.server.kit import PATIENCE, events_of, hosting, serving
 from tests.server.sockets import CutLine, line_to, port_of
 from tests.support.redis_server import redis_server
 
@@ -71,10 +72,12 @@ async def uncut_run(client: httpx2.AsyncClient) -> tuple[str, list[SseEvent]]:
 async def two_servers(stores: Stores) -> AsyncIterator[tuple[httpx2.AsyncClient, httpx2.AsyncClient]]:
     """Two servers that share nothing but their store."""
     async with (
-        serving(create_app(rich, access=LOCAL, log=stores())) as one,
-        serving(create_app(rich, access=LOCAL, log=stores())) as other,
+        hosting(create_app(rich, access=LOCAL, log=stores())) as one,
+        hosting(create_app(rich, access=LOCAL, log=stores())) as other,
+        httpx2.AsyncClient(base_url=one, timeout=PATIENCE, verify=False) as of_one,
+        httpx2.AsyncClient(base_url=other, timeout=PATIENCE, verify=False) as of_other,
     ):
-        yield one, other
+        yield of_one, of_other
 
 
 async def test_a_client_that_is_cut_at_any_byte_resumes_to_the_uncut_stream() -> None:
@@ -109,53 +112,61 @@ async def seen_until_cut(response: httpx2.Response) -> list[SseEvent]:
     return events
 
 
+@pytest.fixture(params=TRANSPORTS)
+def transport(request: pytest.FixtureRequest) -> Any:
+    return TRANSPORTS[request.param]
+
+
+async def test_a_client_that_is_cut_behind_any_event_and_comes_back_misses_none(
+    stores: Stores, transport: Any
+) -> None:
+    async with two_servers(stores) as (one, other):
+        run_id, events = await uncut_run(one)
+        whole = [event.data.encode() for event in events]
+        for cut in range(len(whole)):
+            seen = await transport.until_cut(one, run_id, enough=lambda seen, cut=cut: len(seen) >= cut)
+            assert seen[:cut] == whole[:cut]
+            again = other if cut % 2 else one
+            assert seen[:cut] + await transport.rest(again, run_id, cut) == whole, cut
+
+
 async def test_a_line_that_breaks_behind_any_event_loses_none(stores: Stores) -> None:
     async with two_servers(stores) as (one, other):
         run_id, events = await uncut_run(one)
         wire = await on_the_wire(one, run_id)
         ends = [place + 2 for place in range(len(wire)) if wire.startswith(b"\n\n", place)]
         assert len(ends) == len(events)
-        await cuts_of_a_replay(run_id, events, one, other, cuts=ends)
-
-
-async def test_a_line_that_breaks_at_any_byte_loses_nothing_on_either_server(stores: Stores) -> None:
-    await cuts_of_the_wire(stores, count=60)
+        await cuts_of_a_replay(run_id, Sse(), one, other, cuts=ends)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(300)
-async def test_a_line_that_breaks_at_many_more_bytes_loses_nothing_on_either_server(stores: Stores) -> None:
-    await cuts_of_the_wire(stores, count=200)
-
-
-async def cuts_of_the_wire(stores: Stores, count: int) -> None:
+async def test_a_line_that_breaks_at_any_byte_loses_nothing_on_either_server(
+    stores: Stores, transport: Any
+) -> None:
     async with two_servers(stores) as (one, other):
         run_id, events = await uncut_run(one)
-        length = len(await on_the_wire(one, run_id))
-        places = random.Random(count).sample(range(length), count)
-        await cuts_of_a_replay(run_id, events, one, other, cuts=places)
+        places = cut_places([event.data.encode() for event in events], seed=200)
+        await cuts_of_a_replay(run_id, transport, one, other, cuts=places)
 
 
 async def cuts_of_a_replay(
-    run_id: str, events: list[SseEvent], one: httpx2.AsyncClient, other: httpx2.AsyncClient, cuts: list[int]
+    run_id: str, transport: Any, one: httpx2.AsyncClient, other: httpx2.AsyncClient, cuts: list[int]
 ) -> None:
     """Follow the run through a line that breaks at each of `cuts`, and resume on one server or the other in turn."""
+    whole = await transport.rest(one, run_id)
     line, broken = CutLine(port_of(one)), 0
     async with (
         line.open() as url,
         httpx2.AsyncClient(base_url=url, timeout=PATIENCE, verify=False) as through,
     ):
         for number, line.lets_through in enumerate(cuts):
-            seen = list[SseEvent]()
-            with contextlib.suppress(httpx2.TransportError):
-                async with through.stream("GET", f"/runs/{run_id}/events") as response:
-                    seen = await seen_until_cut(response)
-            assert seen == events[: len(seen)]
-            if len(seen) < len(events):
+            seen = await transport.until_cut(through, run_id)
+            assert seen == whole[: len(seen)]
+            if len(seen) < len(whole):
                 broken += 1
-                again = other if number % 2 else one
-                seen += await events_of(again, run_id, int(seen[-1].id) if seen else 0)
-            assert seen == events, line.lets_through
+                seen += await transport.rest(other if number % 2 else one, run_id, len(seen))
+            assert seen == whole, line.lets_through
     assert broken >= len(cuts) - 1
 
 
