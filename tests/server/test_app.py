@@ -231,6 +231,25 @@ async def test_what_cannot_be_is_told_in_words_of_a_table(
     assert (answer.status_code, answer.json()["error"]["code"]) == (status, code)
 
 
+@pytest.mark.parametrize(
+    ("body", "told"),
+    [
+        ({"inputs": "x"}, "The body has to be made of input, agent, "),
+        ({"input": "x", "conversation": "a b"}, "conversation has to be a text that matches ^[A-Za-z0-9_]"),
+        ({"input": "x"}, "There are several agents here: say in `agent` which one."),
+        ({"input": "x", "agent": "C"}, "There is no agent of that name."),
+    ],
+)
+async def test_who_asks_wrongly_is_told_what_is_right(body: dict[str, str], told: str) -> None:
+    several = {"A": agent(), "B": agent()}
+
+    async with serving(create_app(several, access=LOCAL, log=MemoryLog())) as client:
+        answer = await client.post("/runs", json=body)
+
+    assert answer.status_code == 422
+    assert told in answer.json()["error"]["message"]
+
+
 async def test_an_agent_is_made_for_its_run_by_who_sees_the_caller() -> None:
     seen: list[tuple[str, str]] = []
 

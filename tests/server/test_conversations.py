@@ -493,14 +493,14 @@ app = create_app(agent, access=LOCAL, log="sqlite:///runs.db", run_config=RunCon
 def test_a_conversation_goes_on_where_its_server_was_killed(tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(APP)
     body = {"conversation": "chat", "stream": True}
-    with serving_alone(tmp_path) as first:
+    with serving_alone(tmp_path, app="app.py:app") as first:
         with first.stream("POST", "/runs", body | {"input": "Hello"}) as stream:
             stream.until()
         with first.stream("POST", "/runs", body | {"input": "Wait"}) as stream:
             stream.until("tool.started")
             first.process.kill()
     (tmp_path / "go").touch()
-    with serving_alone(tmp_path) as second:
+    with serving_alone(tmp_path, app="app.py:app") as second:
         with second.stream("GET", f"/runs/{stream.run_id}/events") as rest:
             rest.until()
         with second.stream("POST", "/runs", body | {"input": "And now?"}) as last:

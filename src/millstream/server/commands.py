@@ -15,7 +15,7 @@ from millstream.delivery.feed import Feed
 from millstream.errors import LogGapError, UserError
 from millstream.events import EVENT_TYPES, CancelMode
 from millstream.log.conversation import CONVERSATION_ID
-from millstream.server.answers import NO_AGENT, NO_POSITION, ProblemError, invalid
+from millstream.server.answers import NO_AGENT, NO_AGENT_NAMED, NO_POSITION, ProblemError, invalid
 from millstream.server.supervisor import Order
 from millstream.stream.filter import EntryFilter
 
@@ -98,7 +98,9 @@ async def start(service: Service, caller: str, said: Start, key: str | None) -> 
         ServerStoppingError: nothing is begun any more.
     """
     agent = said.agent or service.only_agent
-    if agent is None or not service.knows(agent):
+    if agent is None:
+        raise ProblemError(NO_AGENT_NAMED)
+    if not service.knows(agent):
         raise ProblemError(NO_AGENT)
     if key is not None and not 0 < len(key) <= 255:
         raise ProblemError(invalid("Idempotency-Key", "a text of 1 to 255 characters"))

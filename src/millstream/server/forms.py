@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -48,7 +49,7 @@ def formed(plain: Any, form: type[T], what: str = "The body") -> T:
     try:
         return msgspec.convert(plain, form)
     except msgspec.ValidationError as error:
-        place, wanted = _told(error, what)
+        place, wanted = _told(error, form, what)
         raise ProblemError(invalid(place, wanted)) from None
 
 
@@ -57,18 +58,20 @@ def _whole(value: Any) -> Any:
     return int(value) if isinstance(value, float) and abs(value) < 2**53 and value.is_integer() else value
 
 
-def _told(error: msgspec.ValidationError, what: str) -> tuple[str, str]:
+def _told(error: msgspec.ValidationError, form: type[msgspec.Struct], what: str) -> tuple[str, str]:
     """The field that is wrong, and what it has to be: types and paths, and nothing of a value."""
     text = str(error)
     if found := re.fullmatch(r"Object missing required field `(\w+)`(?: - at `([^`]*)`)?", text):
         return found[1], "given"
     if found := re.fullmatch(r"Object contains unknown field `.*`(?: - at `([^`]*)`)?", text, re.DOTALL):
-        return what, "without fields that nobody knows"
+        names: tuple[str, ...] = getattr(form, "__struct_fields__", ())  # a union of forms has none
+        return what, f"made of {', '.join(names)} alone" if names else "without fields that nobody knows"
     place = re.search(r"at `\$\.?([\w.\[\]]*)`", text)
     wanted = re.match(r"Expected (`[\w| ]+`.*?)(?:, got| - at|$)", text)
-    return (place[1] if place and place[1] else what), (
-        wanted[1] if wanted else "one of the values that there are"
-    )
+    words = wanted[1] if wanted else "one of the values that there are"
+    if pattern := re.search(r"matching regex ('.*')", words):  # shown as Python would write it
+        words = f"a text that matches {ast.literal_eval(pattern[1])}"
+    return (place[1] if place and place[1] else what), words
 
 
 def query_of(request: Request, form: type[T]) -> T:
