@@ -18,7 +18,7 @@ from millstream.errors import (
 )
 from millstream.events import RunCompleted, Stamp, UserEvent
 from millstream.log import Batch, Command, Cursor
-from millstream.log.tails import KEPT, TAIL_BATCHES, Chunk, Mail, Reach, Tails
+from millstream.log.tails import ALL_BATCHES, KEPT, TAIL_BATCHES, Chunk, Mail, Reach, Tails
 from millstream.log.worker import Wakes
 
 AT_ONCE = 3
@@ -159,6 +159,24 @@ async def test_a_tail_is_bounded_by_bytes_too_and_holds_the_last_batch_in_any_ca
 
     assert cursor.next_nowait() is None
     assert engine.tails.cursor("r", 1).next_nowait() is engine.batches["r"][1]
+
+
+async def test_many_tails_share_what_one_log_holds_and_their_readers_miss_nothing(engine: Engine) -> None:
+    count = 40
+    names = [f"r{number}" for number in range(ALL_BATCHES // 20)]
+    cursors = [engine.tails.cursor(name, 0) for name in names]
+
+    for name in names:
+        engine.write(*[batch(position, position, run=name) for position in range(1, count + 1)])
+
+    held = list[int]()
+    for name in names:
+        cursor = engine.tails.cursor(name, count - 20)
+        held.append(sum(cursor.next_nowait() is not None for _ in range(count)))
+    assert set(held) == {20}
+    assert engine.tails.cursor(names[0], count - 21).next_nowait() is None
+    engine.write(end(count + 1, run=names[0]))
+    assert await rest(cursors[0]) == list(range(1, count + 2))
 
 
 async def test_a_thousand_cursors_that_wait_ask_the_engine_no_more_than_one(engine: Engine) -> None:

@@ -36,6 +36,10 @@ TAIL_BATCHES = 256
 """Batches that a tail holds at most."""
 TAIL_BYTES = 256 * 1024
 """Bytes of them, as far as they are known, beyond which it holds but the last."""
+ALL_BATCHES = 32 * 1024
+"""Batches that the tails of a log hold together: where there are many, each holds its share."""
+FEWEST_BATCHES = 16
+"""Batches that a tail may hold, however many there are."""
 KEPT = 128
 """Tails that are kept although no cursor has them: of the runs that were written last."""
 QUIET = 0.25
@@ -182,6 +186,7 @@ class Tails:
             tail = self._keep(run_id)
             tail.written_at = SYSTEM_CLOCK.monotonic()
             tail.is_known = tail.is_there = True
+            tail.room = max(FEWEST_BATCHES, min(TAIL_BATCHES, ALL_BATCHES // len(self._tails)))
             tail.add(batch, size)
             tail.sealed = tail.sealed or batch.ends(run_id)
             tail.wake(wakes)
@@ -383,6 +388,8 @@ class _Tail:
         """Whether the engine was asked at all how far the run reaches."""
         self.is_there = False
         """Whether there was ever anything of it."""
+        self.room = TAIL_BATCHES
+        """Batches that it may hold."""
         self.is_broken = False
         self.is_gone = False
         self.is_noticed = False
@@ -431,7 +438,7 @@ class _Tail:
         self.sizes.append(size)
         self.size += size
         self.last = batch.last
-        while len(self.batches) > TAIL_BATCHES or (self.size > TAIL_BYTES and len(self.batches) > 1):
+        while len(self.batches) > self.room or (self.size > TAIL_BYTES and len(self.batches) > 1):
             self._drop_first()
 
     def learn(self, chunk: Chunk) -> bool:
