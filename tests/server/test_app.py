@@ -236,7 +236,7 @@ async def test_what_cannot_be_is_told_in_words_of_a_table(
     [
         ({"inputs": "x"}, "The body has to be made of input, agent, "),
         ({"input": "x", "conversation": "a b"}, "conversation has to be a text that matches ^[A-Za-z0-9_]"),
-        ({"input": "x"}, "There are several agents here: say in `agent` which one."),
+        ({"input": "x"}, "It is not clear which agent is meant: name it in `agent`."),
         ({"input": "x", "agent": "C"}, "There is no agent of that name."),
     ],
 )
