@@ -36,6 +36,14 @@ def test_a_line_for_people_is_one_line_whatever_is_in_it() -> None:
     assert line.endswith(r"WARNING a\r\n2030-01-01 ERROR forged")
 
 
+def test_a_line_for_people_tells_their_terminal_nothing() -> None:
+    with stderr() as shown:
+        show_log("info", "text")
+        logger.warning("%s", "/runs/\x1b[2J\x9b2J\x07\u2028ü")
+
+    assert shown.getvalue().endswith("WARNING /runs/\\x1b[2J\\x9b2J\\x07\\u2028ü\n")
+
+
 def test_a_line_that_does_not_name_its_run_is_given_it() -> None:
     with stderr() as shown:
         show_log("info", "text")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,6 +13,7 @@ LEVELS = ("debug", "info", "warning", "error")
 FORMS = ("text", "json")
 
 _HANDLER = "millstream-serve"
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 def show_log(level: str, form: str) -> None:
@@ -42,12 +44,12 @@ class _Text(logging.Formatter):
         super().__init__("%(asctime)s %(levelname)s %(message)s")
 
     def formatMessage(self, record: logging.LogRecord) -> str:
-        """The line, which is one: what came from elsewhere does not make up another."""
+        """The line, which is one: what came from elsewhere makes up no other, and tells the terminal nothing."""
         line = super().formatMessage(record)
         run_id = getattr(record, "run_id", None)
         if run_id is not None and run_id not in line:
             line += f" (run {run_id})"
-        return line.replace("\r", r"\r").replace("\n", r"\n")
+        return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], line)
 
 
 class _Json(logging.Formatter):
