@@ -168,6 +168,45 @@ def test_a_server_that_is_killed_loses_no_run(folder: Path) -> None:
     assert json.loads(rest.events[-1].data)["event"]["output"] == "Done."
 
 
+CHANGED = """
+from pathlib import Path
+
+from millstream import Agent, tool
+from millstream.testing import ScriptedModel
+
+
+@tool
+async def wait() -> str:
+    return "waited no more"
+
+
+agent = Agent(name="A", tools=[wait], model=ScriptedModel(["Done by the new code."]))
+"""
+
+
+def test_a_change_of_a_file_loses_no_run(folder: Path) -> None:
+    with serving(folder, "--reload", "--drain", "0") as served:
+        with served.stream("POST", "/runs", {"input": "Hi", "stream": True}) as stream:
+            stream.until("tool.started")
+            (folder / "app.py").write_text(CHANGED)
+            stream.until()
+        seen = stream.events
+        assert stream.parser.retry is not None
+        while '"run.completed"' not in seen[-1].data:  # as a client does: it comes back until all is told
+            path = f"/runs/{stream.run_id}/events?after={seen[-1].id}"
+            with contextlib.suppress(http.client.HTTPException, OSError), served.stream("GET", path) as rest:
+                rest.until()
+                seen += rest.events
+        served.process.send_signal(signal.SIGTERM)
+        code = served.process.wait(DEADLINE)
+
+    whole = [json.loads(event.data) for event in seen]
+    assert [entry["position"] for entry in whole] == list(range(1, len(whole) + 1))
+    assert [entry["event"]["type"] for entry in whole].count("run.attempt") == 1
+    assert whole[-1]["event"]["output"] == "Done by the new code."
+    assert code == 0
+
+
 def test_another_address_is_not_served_without_a_word_on_who_may_use_it(folder: Path) -> None:
     refused = millstream("serve", "app.py", "--host", "0.0.0.0", cwd=folder)
 

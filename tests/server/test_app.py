@@ -10,7 +10,7 @@ from starlette.requests import HTTPConnection
 
 from millstream import Agent, MemoryLog, tool
 from millstream.errors import UserError
-from millstream.server import LOCAL, OPEN, create_app
+from millstream.server import LOCAL, create_app
 from millstream.testing import ScriptedModel, check_stream, function_call
 from tests.server.kit import events_of, serving
 
@@ -251,18 +251,21 @@ async def test_who_asks_wrongly_is_told_what_is_right(body: dict[str, str], told
 
 
 async def test_an_agent_is_made_for_its_run_by_who_sees_the_caller() -> None:
-    seen: list[tuple[str, str]] = []
+    async def named(connection: HTTPConnection) -> str | None:
+        return connection.headers.get("x-user")
 
     async def make(record: Any) -> Agent[Any]:
-        seen.append((record.agent, record.caller))
-        return agent()
+        return agent(f"{record.agent} of {record.caller}")
 
-    async with serving(create_app(make, access=OPEN, log=MemoryLog())) as client:
-        record = await ended(
-            client, (await client.post("/runs", json={"input": "Hi", "agent": "any"})).json()["run_id"]
-        )
+    async with serving(create_app(make, access=named, log=MemoryLog())) as client:
+        outputs = list[str]()
+        for caller in ("ann", "bob"):
+            client.headers["x-user"] = caller
+            started = await client.post("/runs", json={"input": "Hi", "agent": "any"})
+            events = await events_of(client, started.json()["run_id"])
+            outputs.append(json.loads(events[-1].data)["event"]["output"])
 
-    assert (seen, record["status"]) == ([("any", "")], "completed")
+    assert outputs == ["any of ann", "any of bob"]
 
 
 async def test_a_server_that_stops_hands_its_runs_to_the_next() -> None:

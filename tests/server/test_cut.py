@@ -46,6 +46,9 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Stores]:
             yield lambda: RedisLog(url)
 
 
+ANSWER = "Grüße aus 東京 \U0001f5fc\n\nid: 1 🏁\r\u2028\x85\0"
+
+
 async def rich(record: Any) -> Agent[Any]:
     """An agent whose runs say what parsers like to fall over."""
 
@@ -53,7 +56,7 @@ async def rich(record: Any) -> Agent[Any]:
     async def look_up(city: str) -> dict[str, Any]:
         return {"text": "a\r\nb\u2028c\x85\0: id: 5\n\n", "city": city, "bytes": b"\xff"}
 
-    steps = [function_call("look_up", {"city": "Zürich\n\ndata: x"})], "Grüße aus 東京 \U0001f5fc\n\nid: 1 🏁"
+    steps = [function_call("look_up", {"city": "Zürich\n\ndata: x"})], ANSWER
     return Agent(name="R\u0308ich", model=ScriptedModel(list(steps)), tools=[look_up])
 
 
@@ -65,6 +68,7 @@ async def uncut_run(client: httpx2.AsyncClient) -> tuple[str, list[SseEvent]]:
     run_id = (await client.post("/runs", json=START)).json()["run_id"]
     events = await events_of(client, run_id)
     assert check_stream("\n".join(event.data for event in events)).ok
+    assert json.loads(events[-1].data)["event"]["output"] == ANSWER
     return run_id, events
 
 

@@ -193,6 +193,27 @@ async def test_a_run_that_is_stopped_by_many_while_it_ends_has_one_end(
     assert ends <= {"run.completed", "run.cancelled"}
 
 
+async def test_a_server_that_stops_begins_nothing_more_and_lets_its_runs_end() -> None:
+    held, log = Held(), MemoryLog()
+    app = create_app(held.agent, access=LOCAL, log=log, drain=3600)
+    async with serving(app) as client:
+        run_id = await started(client)
+        await held.begun.wait()
+        stopping = asyncio.create_task(app.state.service.stop())
+        while not app.state.service.is_stopping:
+            await asyncio.sleep(0)
+        refused = await client.post("/runs", json={"input": "Hi"})
+        ready = await client.get("/ready")
+        held.go_on.set()
+        await stopping
+
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "stopping")
+    assert (refused.headers["retry-after"], ready.status_code) == ("2", 503)
+    assert [(each.run_id, each.status, each.is_owned) for each in await log.runs()] == [
+        (run_id, "completed", False)
+    ]
+
+
 # --- trouble amid a stream --------------------------------------------------------------------
 
 
