@@ -111,8 +111,8 @@ def test_a_second_decision_that_differs_is_refused(store: str, apps: Path) -> No
 
     assert (done.code, done.out) == (1, "")
     assert done.errors == [
-        "millstream: error: the call call_a was decided over before, in another way: it was rejected.",
-        "millstream: hint: a call is decided over once: the first decision counts.",
+        "millstream: error: Somebody decided over the call 'call_a' of delete before, in another way than now: a call is "
+        "decided over once, and the first decision counts. It was rejected.",
     ]
 
 

@@ -16,22 +16,21 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, cast
 
-from millstream.approval import Decision, arguments_text, key_that_waits, keys_of_items
+from millstream.approval import Decision, arguments_text, key_that_waits
 from millstream.attach.ending import end_unowned
 from millstream.attach.reading import LogRun
 from millstream.attach.source import AttachedSource, Until
+from millstream.attach.waiting import Pause, decisions, heard, pause_of, tell
 from millstream.config import RunConfig
-from millstream.errors import ApprovalError, CommandConflictError, RunClosedError, RunStateError, UserError
-from millstream.events import CancelMode, Entry, RunPaused
+from millstream.errors import RunClosedError, RunStateError, UserError
+from millstream.events import CancelMode
 from millstream.log.address import store_of
 from millstream.log.store import RunRecord, RunStore
 from millstream.result import RunResultStreaming
 from millstream.run import mail
-from millstream.run.kept.form import read
 from millstream.run.start import resume_run
 from millstream.run_state import RunState
 from millstream.stream.filter import EVERYTHING, EntryFilter
-from millstream.stream.history import approval_items
 
 if TYPE_CHECKING:
     from millstream.agent import Agent
@@ -109,7 +108,7 @@ class AttachedRun(LogRun):
         record = await self.record()
         if record.status != "paused":
             return False
-        told = await self._store.mail(self._run_id, _heard(record))
+        told = await self._store.mail(self._run_id, heard(record))
         said = mail.read([each for each in told if each.kind == "cancel"], self._run_id)
         modes: list[CancelMode] = [each.mode for each in said if isinstance(each, mail.Cancel)]
         if modes:
@@ -185,22 +184,9 @@ class AttachedRun(LogRun):
         await self._decide(approval_item, decision, always=always_reject)
 
     async def _decide(self, item: ToolApprovalItem | str, decision: Decision, *, always: bool) -> None:
-        record = await self.record()
-        pause = await self._pause(record)
-        waiting = [] if pause is None else approval_items(cast("RunPaused", pause.event))
-        decided = {said.key for said in await self._decisions(record)}
-        key = key_that_waits(item, waiting, decided)
-        position = 0 if pause is None else pause.position
-        command = mail.decide_command(key, decision, pause=position, always=always)
-        try:
-            await self._store.tell(self._run_id, command)
-        except CommandConflictError:
-            raise ApprovalError(
-                f"Somebody decided over the call {key.call_id!r} of {key.tool} before, in another way than now: "
-                "a call is decided over once, and the first decision counts."
-            ) from None
-        except RunClosedError:
-            raise ApprovalError(f"Run {self._run_id} has ended by now, and nothing waits.") from None
+        pause = await pause_of(self._store, await self.record()) or Pause(0, [], {})
+        key = key_that_waits(item, pause.items, pause.decided)
+        await tell(self._store, self._run_id, pause.position, key, decision, always=always)
 
     async def waiting(self) -> list[str]:
         """The ids of the calls that wait for a decision, in order; none of a run that does not wait.
@@ -208,29 +194,8 @@ class AttachedRun(LogRun):
         Raises:
             UnknownRunError: there is no such run.
         """
-        record = await self.record()
-        pause = await self._pause(record)
-        if pause is None:
-            return []
-        decided = {said.key for said in await self._decisions(record)}
-        waiting = approval_items(cast("RunPaused", pause.event))
-        return [key.call_id for key in keys_of_items(waiting) if key not in decided]
-
-    async def _pause(self, record: RunRecord) -> Entry | None:
-        """The pause that the run stands at; None where it stands at none."""
-        if record.status != "paused":
-            return None
-        after = (record.checkpoint_at or record.last) - 1
-        batch = await self._store.cursor(self._run_id, after).next()
-        if batch is None:
-            return None
-        return next((entry for entry in batch.entries(after) if isinstance(entry.event, RunPaused)), None)
-
-    async def _decisions(self, record: RunRecord) -> list[mail.Decide]:
-        """What was decided since the run took its last decisions in."""
-        told = await self._store.mail(self._run_id, _heard(record))
-        said = mail.read([each for each in told if each.kind == "decide"], self._run_id)
-        return [each for each in said if isinstance(each, mail.Decide)]
+        pause = await pause_of(self._store, await self.record())
+        return [] if pause is None else [key.call_id for key in pause.keys if key not in pause.decided]
 
     # --- going on ----------------------------------------------------------------------------
 
@@ -266,7 +231,7 @@ class AttachedRun(LogRun):
         progress = state._progress  # pyright: ignore[reportPrivateUsage]
         assert progress.left is not None
         progress.left.log = self._store
-        for said in await self._decisions(record):
+        for said in await decisions(self._store, record):
             progress.context_wrapper.decisions.decide(said.key, said.decision, always=said.always)
         return state
 
@@ -313,11 +278,6 @@ class AttachedRun(LogRun):
 
     def __repr__(self) -> str:
         return f"AttachedRun({self._run_id!r})"
-
-
-def _heard(record: RunRecord) -> int:
-    """How much of its mail the run had acted on where it waits."""
-    return 0 if record.checkpoint is None else read(record.checkpoint).heard
 
 
 def _why_not(record: RunRecord) -> str:

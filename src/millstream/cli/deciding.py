@@ -105,34 +105,23 @@ async def waiting(store: RunStore, record: RunRecord) -> list[Waiting]:
         LogError: its log or its mail cannot be read.
         RunStateError: nor can its checkpoint.
     """
-    from millstream.approval import keys_of_items
-    from millstream.events import RunPaused
-    from millstream.run import mail
-    from millstream.stream.history import approval_items
+    from millstream.attach.waiting import pause_of
 
     if record.status != "paused":
         raise not_waiting(record)
-    batch = await store.cursor(record.run_id, record.last - 1).next()
-    pause = None if batch is None else next(batch.entries(record.last - 1)).event
-    if not isinstance(pause, RunPaused):
+    pause = await pause_of(store, record)
+    if pause is None:
         raise Problem(f"{record.run_id} goes on by now: nothing waits.", code=exits.FAILED)
-    said = mail.read(await store.mail(record.run_id, _heard(record)), record.run_id)
-    decided = {each.key: each.decision for each in said if isinstance(each, mail.Decide)}
-    keys = keys_of_items(approval_items(pause))
-    return [Waiting(number, key, record.last, decided.get(key)) for number, key in enumerate(keys, 1)]
+    return [
+        Waiting(number, key, pause.position, pause.decided.get(key))
+        for number, key in enumerate(pause.keys, 1)
+    ]
 
 
 def not_waiting(record: RunRecord) -> Problem:
     """What is wrong with deciding over a run where nothing waits."""
     status = "decided over by now" if record.status == "paused" else record.status
     return Problem(f"{record.run_id} does not wait for approval: it is {status}.", code=exits.FAILED)
-
-
-def _heard(record: RunRecord) -> int:
-    """How much of its mail the run has acted on before it paused."""
-    from millstream.run.kept.form import read
-
-    return 0 if record.checkpoint is None else read(record.checkpoint).heard
 
 
 def _meant(calls: Sequence[Waiting], verb: str, args: argparse.Namespace) -> Waiting:
@@ -158,34 +147,6 @@ def _meant(calls: Sequence[Waiting], verb: str, args: argparse.Namespace) -> Wai
         "name one of these by its id or its number.",
         code=exits.FAILED,
     )
-
-
-async def tell(
-    store: RunStore, record: RunRecord, call: Waiting, decision: Decision, *, always: bool
-) -> None:
-    """Put a decision into the mail of a run.
-
-    Raises:
-        Problem: another decision was made before, or the run has ended.
-    """
-    from millstream.errors import CommandConflictError, RunClosedError
-    from millstream.run.mail import decide_command
-
-    try:
-        command = decide_command(call.key, decision, pause=record.last, always=always)
-        await store.tell(record.run_id, command)
-    except CommandConflictError:
-        raise Problem(
-            f"the call {call.key.call_id} was decided over before, in another way{_before(call)}.",
-            "a call is decided over once: the first decision counts.",
-            code=exits.FAILED,
-        ) from None
-    except RunClosedError:
-        raise Problem(f"{record.run_id} has ended by now: nothing waits.", code=exits.FAILED) from None
-
-
-def _before(call: Waiting) -> str:
-    return "" if call.decision is None else f": it was {call.state}"
 
 
 def _show(calls: Sequence[Waiting], args: argparse.Namespace) -> None:

@@ -104,9 +104,14 @@ class StorePlace:
 
     async def decide(self, record: RunRecord, call: Waiting, decision: Decision, *, always: bool) -> None:
         """Put a decision into the mail of the run."""
-        from millstream.cli.deciding import tell
+        from millstream.attach.waiting import tell
+        from millstream.errors import ApprovalError
 
-        await tell(self._store, record, call, decision, always=always)
+        try:
+            await tell(self._store, record.run_id, call.pause, call.key, decision, always=always)
+        except ApprovalError as error:
+            before = "" if call.decision is None else f" It was {call.state}."
+            raise Problem(f"{error}{before}", code=exits.FAILED) from error
 
 
 class ServerPlace:
