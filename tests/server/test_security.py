@@ -4,9 +4,12 @@ import asyncio
 import contextlib
 import json
 import logging
+import random
+import re
 import socket
 from contextvars import ContextVar
 from typing import Any, get_args
+from urllib.parse import quote
 
 import httpx2
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
@@ -621,6 +624,43 @@ async def test_what_is_no_id_is_no_run() -> None:
                 answer = await asked(client, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
                 assert answer.status == 404, (path, answer)
                 assert answer.error in ("unknown_run", "unknown_path")
+
+
+async def test_what_is_no_id_is_not_even_looked_for() -> None:
+    log, zeros = Watched(), "0" * 32
+    names = [
+        "",
+        "x",
+        "*",
+        "..",
+        f"run_{zeros}\n",
+        f" run_{zeros}",
+        f"RUN_{zeros}",
+        "run_" + "A" * 32,
+        "run_\x00",
+    ]
+    async with serving(create_app(agent(), access=by_header, log=log)) as client:
+        async with talking(client, additional_headers=BOB) as bob:
+            for kind in sorted(OF_RUNS):
+                for name in names:
+                    told = await bob.say(kind, run_id=name, **COMMANDS[kind])
+                    assert told["code"] == "unknown_run", (kind, name)  # also of "": it is not left out
+        for name in names[1:]:
+            # Space around what a query says is no part of it.
+            for path in (f"/runs/{quote(name, safe='')}", f"/runs?before={quote(name)}x"):
+                assert (await client.get(path, headers=BOB)).status_code == 404
+        assert log.taken() == []
+
+
+async def test_the_ids_of_runs_do_not_follow_from_one_another() -> None:
+    ids = set[str]()
+    async with serving(create_app(agent(*["x"] * 9), access=OPEN, log=MemoryLog())) as client:
+        for _ in range(5):
+            random.seed(0)
+            ids.add((await client.post("/runs", json={"input": "Hi"})).json()["run_id"])
+
+    assert len(ids) == 5
+    assert all(re.fullmatch("run_[0-9a-f]{32}", each) for each in ids)
 
 
 async def test_a_body_of_another_type_is_not_read() -> None:

@@ -254,7 +254,7 @@ class _Session:
             ProblemError: it names none, and none was followed.
             UnknownRunError: as `record_of`.
         """
-        run_id = run_id or self._run_id
+        run_id = self._run_id if run_id is None else run_id
         if run_id is None:
             raise ProblemError(invalid("run_id", "given, where no run is followed"))
         return await record_of(run_id, self._service.store, self.caller)
