@@ -34,6 +34,8 @@ from millstream.server.places import Places
 from millstream.server.waiting import WaitingRuns
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from millstream.log.store import ConversationRecord, RunStore
     from millstream.result import RunResultStreaming
 
@@ -81,6 +83,7 @@ class Supervisor:
         self._waiting = WaitingRuns(recovery.log)
         self._places = Places(max_runs, TOO_MANY_RUNS)
         self._looking: asyncio.Task[None] | None = None
+        self._watching: asyncio.Task[None] | None = None
         self._is_stopping = False
 
     @property
@@ -109,6 +112,7 @@ class Supervisor:
         await self._recover()
         await self._resume_decided()
         self._looking = asyncio.create_task(self._look())
+        self._watching = asyncio.create_task(self._watch())
 
     def refuse(self) -> None:
         """Begin nothing more, from here on."""
@@ -125,10 +129,18 @@ class Supervisor:
             with contextlib.suppress(TimeoutError):
                 async with time_limit(self._recovery.run_config.clock, patience, TimeoutError()):
                     await asyncio.wait(tasks)
-        for run in self._runs:
-            run.hand_back()
+        self._hand_back()
         if tasks:
             await asyncio.wait(tasks)
+        if self._watching is not None:
+            self._watching.cancel()
+
+    def _hand_back(self) -> None:
+        for run in self._runs:
+            run.hand_back()
+
+    async def _watch(self) -> None:
+        await _EndOfLoop(self._hand_back)
 
     async def begin(self, order: Order) -> RunRecord:
         """Keep a run and begin it; its record, or that of the run which the order's key began before.
@@ -239,3 +251,19 @@ class Supervisor:
         # A loop that was blocked may come to this before it renews its leases.
         for run in await self._recovery.all(100, besides={run.run_id for run in self._runs}):
             self._keep(run)
+
+
+class _EndOfLoop(asyncio.Future[None]):
+    """Calls `told` where its event loop ends before anybody stopped the supervisor.
+
+    An application that is mounted without its `lifespan` hears of no stop. When the program ends, asyncio cancels every task,
+    and so what each waits for, before any of them goes on: it is the one moment at which a run can still be handed back.
+    """
+
+    def __init__(self, told: Callable[[], None]) -> None:
+        super().__init__()
+        self._told = told
+
+    def cancel(self, msg: Any = None) -> bool:
+        self._told()
+        return super().cancel(msg)
