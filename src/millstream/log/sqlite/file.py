@@ -24,8 +24,6 @@ VERSION = 2
 """Of the tables. Another one is refused."""
 PATIENCE = 5.0
 """Seconds that a change waits while another process writes to the file."""
-CHECKPOINT_PAGES = 4000
-"""Pages that are written twice, and waited for, in one go: the more, the less often some write takes its time."""
 WAL_TRIES = 100
 """How often others may be in front who open a new file at the same moment."""
 
