@@ -155,6 +155,8 @@ def _serve(args: argparse.Namespace, listening: socket.socket) -> int:
         backlog=BACKLOG,
         timeout_graceful_shutdown=5,
         ws_max_size=1024 * 1024,
+        # Deltas are too short to gain by it, and each connection would hold a window of its own for it.
+        ws_per_message_deflate=False,
         http=HeaderLimit,
         ws=FrameLimit,
     )
