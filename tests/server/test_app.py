@@ -11,12 +11,9 @@ from starlette.requests import HTTPConnection
 from millstream import Agent, MemoryLog, tool
 from millstream.errors import UserError
 from millstream.server import LOCAL, create_app
-from millstream.testing import ScriptedModel, check_stream, function_call
+from millstream.testing import check_stream, function_call
+from tests.server.agents import agent
 from tests.server.kit import events_of, serving
-
-
-def agent(*steps: Any, **options: Any) -> Agent[Any]:
-    return Agent(name="A", model=ScriptedModel(steps or ["Hello there."]), **options)
 
 
 async def ended(client: Any, run_id: str) -> dict[str, Any]:

@@ -21,6 +21,7 @@ from millstream.recovery import Recovery
 from millstream.server import LOCAL, create_app
 from millstream.testing import ManualClock, ModelCall, ModelStep, ScriptedModel, function_call
 from tests.cli.test_serve import serving as serving_alone
+from tests.server.agents import agent
 from tests.server.kit import events_of, serving
 from tests.server.talk import talking
 
@@ -36,10 +37,6 @@ def said(items: Any) -> list[str]:
         else:
             told.append(f"{kind}: {raw_field(item, 'call_id')}")
     return told
-
-
-def agent(*steps: Any, **options: Any) -> Agent[Any]:
-    return Agent(name="A", model=ScriptedModel(steps), **options)
 
 
 async def by_header(connection: HTTPConnection) -> str | None:

@@ -16,6 +16,7 @@ from millstream.log import RunStore, SQLiteLog
 from millstream.log.promise import Batch, Cursor
 from millstream.server import LOCAL, create_app
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
+from tests.server.agents import Held
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked, port_of
 
@@ -26,25 +27,6 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], RunSt
         log = MemoryLog()
         return lambda: log
     return lambda: SQLiteLog(tmp_path / "runs.db")
-
-
-class Held:
-    """An agent whose runs stand still in a tool until they are let go, or stopped."""
-
-    def __init__(self) -> None:
-        self.begun, self.go_on, self.stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
-
-        @tool
-        async def hold() -> str:
-            self.begun.set()
-            try:
-                await self.go_on.wait()
-            except asyncio.CancelledError:
-                self.stopped.set()
-                raise
-            return "held"
-
-        self.agent = Agent(name="A", model=ScriptedModel([[function_call("hold")], "Done."]), tools=[hold])
 
 
 async def started(client: httpx2.AsyncClient) -> str:

@@ -17,6 +17,7 @@ from millstream.client import SseEvent, SseParser
 from millstream.log import RunStore
 from millstream.server import LOCAL, create_app
 from millstream.testing import ManualClock, ScriptedModel, function_call
+from tests.server.agents import Held
 from tests.server.kit import events_of, serving
 from tests.support.redis_server import redis_server
 
@@ -51,21 +52,6 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[..., RunS
 
     address = f"{request.getfixturevalue('redis_address')}?db={next(_databases)}"
     return lambda **options: RedisLog(address, **options)
-
-
-class Held:
-    """An agent whose runs stand still in a tool until they are let go."""
-
-    def __init__(self) -> None:
-        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
-
-        @tool
-        async def hold() -> str:
-            self.begun.set()
-            await self.go_on.wait()
-            return "held"
-
-        self.agent = Agent(name="A", model=ScriptedModel([[function_call("hold")], "Done."]), tools=[hold])
 
 
 async def followed(client: httpx2.AsyncClient, run_id: str, opened: asyncio.Event) -> list[SseEvent]:

@@ -18,6 +18,7 @@ from millstream import Agent, MaxTurnsExceeded, MemoryLog, RunConfig, Runner, me
 from millstream.log import RunStore, SQLiteLog
 from millstream.server import LOCAL, create_app
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
+from tests.server.agents import Held
 from tests.server.kit import events_of, serving
 from tests.server.sockets import port_of
 from tests.server.talk import talking
@@ -27,21 +28,6 @@ RUNS, DURATION = "millstream.run.active", "millstream.run.duration"
 FIRST_EVENT, FIRST_TEXT = "millstream.run.time_to_first_event", "millstream.run.time_to_first_text"
 STREAMS, LAG, DROPPED = "millstream.stream.active", "millstream.stream.lag", "millstream.stream.dropped"
 TAKEOVERS, BAD_FIELDS = "millstream.run.takeovers", "millstream.event.bad_fields"
-
-
-class Held:
-    """An agent whose runs stand still in a tool until they are let go."""
-
-    def __init__(self) -> None:
-        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
-
-        @tool
-        async def hold() -> str:
-            self.begun.set()
-            await self.go_on.wait()
-            return "held"
-
-        self.agent = Agent(name="A", model=ScriptedModel([[function_call("hold")], "Done."]), tools=[hold])
 
 
 async def started(client: httpx2.AsyncClient, **more: Any) -> str:

@@ -23,6 +23,7 @@ from millstream.errors import LogUnavailableError, ModelResponseError, UserError
 from millstream.server import LOCAL, OPEN, create_app, messages
 from millstream.server.table import ENDPOINTS
 from millstream.testing import CANARY, ScriptedModel, function_call
+from tests.server.agents import agent
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked
 from tests.server.talk import Talk, talking
@@ -54,10 +55,6 @@ class Watched(MemoryLog):
         """What he asked for since this was called last."""
         asked_for, self.for_bob = self.for_bob, []
         return asked_for
-
-
-def agent(*steps: Any, **options: Any) -> Agent[Any]:
-    return Agent(name="A", model=ScriptedModel(steps or ["Hello there."]), **options)
 
 
 ROUTES = [(each.method, each.path, each.name) for each in ENDPOINTS if not each.is_open]

@@ -23,6 +23,7 @@ from millstream.errors import LogUnavailableError
 from millstream.server import LOCAL, OPEN, create_app
 from millstream.testing import CANARY, ManualClock, ScriptedModel, check_stream, function_call
 from tests.delivery.serving import nothing_is_left
+from tests.server.agents import Held, agent
 from tests.server.kit import events_of, serving
 from tests.server.talk import Talk, talking, types_of
 
@@ -34,28 +35,8 @@ async def by_header(connection: HTTPConnection) -> str | None:
     return connection.headers.get("x-user")
 
 
-def agent(*steps: Any, **options: Any) -> Agent[Any]:
-    return Agent(name="A", model=ScriptedModel(steps or ["Hello there."]), **options)
-
-
 def app_of(*agents: Agent[Any], log: MemoryLog | None = None, **options: Any) -> Starlette:
     return create_app(agents or agent(), **{"access": LOCAL, "log": log or MemoryLog(), **options})
-
-
-class Held:
-    """An agent whose run stands still in a tool until it is let go."""
-
-    def __init__(self, name: str = "A") -> None:
-        self.begun, self.go_on = asyncio.Event(), asyncio.Event()
-
-        @tool
-        async def hold() -> str:
-            self.begun.set()
-            await self.go_on.wait()
-            return "held"
-
-        model = ScriptedModel([[function_call("hold")], "Done."])
-        self.agent = Agent(name=name, model=model, tools=[hold])
 
 
 def asking() -> Agent[Any]:
@@ -539,7 +520,7 @@ async def test_a_caller_has_so_many_connections_at_a_time_and_streams_among_them
 
 async def test_a_store_that_is_away_lets_nobody_in() -> None:
     class Away(MemoryLog):
-        async def check(self) -> None:
+        async def check(self) -> list[str]:
             raise LogUnavailableError("it is away")
 
     # A server whose application hears of no start begins with its first request.

@@ -1,0 +1,32 @@
+"""The agents that tests of the server serve, where they are like others."""
+
+import asyncio
+from typing import Any
+
+from millstream import Agent, tool
+from millstream.testing import ScriptedModel, function_call
+
+
+def agent(*steps: Any, **options: Any) -> Agent[Any]:
+    """One that answers by a script, or with a greeting."""
+    return Agent(name="A", model=ScriptedModel(steps or ["Hello there."]), **options)
+
+
+class Held:
+    """An agent whose run stands still in a tool until it is let go, or stopped."""
+
+    def __init__(self, name: str = "A") -> None:
+        self.begun, self.go_on, self.stopped = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+        @tool
+        async def hold() -> str:
+            self.begun.set()
+            try:
+                await self.go_on.wait()
+            except asyncio.CancelledError:
+                self.stopped.set()
+                raise
+            return "held"
+
+        model = ScriptedModel([[function_call("hold")], "Done."])
+        self.agent = Agent(name=name, model=model, tools=[hold])
