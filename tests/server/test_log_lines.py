@@ -44,6 +44,7 @@ OF_NO_RUN = {
     "%s failed, and %d items of traces": "an exporter, which all runs share",
     "the trace processor %s failed": "a processor, which all runs share",
     "a client that follows no run": "as it says",
+    "stopping: %d run(s)": "many runs at once",
     "<served.ready>": "the server",
 }
 """How the lines begin that are about no run, and what they are about."""
@@ -67,7 +68,7 @@ def lines_of(file: Path) -> Iterator[str]:
             case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"), attr=level), args=args):
                 if level in LEVELS:
                     text = args[1 if level == "log" else 0]
-                    yield text.value if isinstance(text, ast.Constant) else f"<{ast.unparse(text)}>"
+                    yield str(text.value) if isinstance(text, ast.Constant) else f"<{ast.unparse(text)}>"
 
 
 def test_every_line_about_a_run_begins_with_it(root: Path) -> None:
