@@ -17,7 +17,7 @@ INSTALL := $(BIN)/python -m pip install --quiet --disable-pip-version-check --no
 	--constraint constraints.txt --build-constraint constraints.txt
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test fmt lint types check cov bench bench-logs bench-load deps lock fresh clean programs
+.PHONY: help demo test fmt lint types check cov bench bench-logs bench-load soak deps lock fresh clean programs
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' Makefile
@@ -58,6 +58,9 @@ bench-logs: $(VENV)/.dev ## what logs in memory, SQLite and Redis cost
 
 bench-load: $(VENV)/.dev ## what a server bears: 1,000 readers of a run, 1,000 runs
 	@$(BIN)/python benchmarks/load.py $(ARGS)
+
+soak: $(VENV)/.dev ## servers, lines and clients that break at random (ARGS='--minutes 10 --store both')
+	@$(BIN)/python -m tests.soak $(ARGS)
 
 deps: ## system packages that tests need
 	@sh scripts/deps

@@ -57,6 +57,8 @@ SLEEPERS = {
     "server/test_processes.py": _ELSEWHERE,
     "support/keepers.py": "a lease in Redis ends by the server's clock, which no test can move",
     "support/hurry.py": "what a thread's clock waits for is over at once",
+    "server/soaking.py": f"{_ELSEWHERE}; and clients and faults come at moments that a seed says",
+    "soak.py": f"{_ELSEWHERE}; and faults come at moments that a seed says",
     "test_clock.py": "the lines that are to be found, and the clock of the machine, against real time",
     "test_conftest.py": "programs that block their loop, to see that it is noticed",
     "differential/scenarios/tools.py": "a tool's time limit, in a program for the SDK too, which has no clock to pass in",

@@ -93,17 +93,39 @@ class CutLine:
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[str]:
         """The URL to use."""
-        server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
-        async with server:
+
+        def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            task = asyncio.create_task(self._serve(reader, writer))
+            self._tasks.add(task)
+            task.add_done_callback(self._tasks.discard)
+
+        server = await asyncio.start_server(connected, "127.0.0.1", 0)
+        try:
             yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            server.close()
+            for task in self._tasks:
+                task.cancel()
+            if self._tasks:
+                await asyncio.wait(self._tasks)
+
+    def limit(self) -> int | None:
+        """Bytes that a connection gets that comes now."""
+        return self.lets_through
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        left = self.lets_through
-        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        left = self.limit()
+        try:
+            up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        except OSError:  # there is no server
+            writer.transport.abort()
+            return
 
         async def upwards() -> None:
-            while piece := await reader.read(65536):
-                up_writer.write(piece)
+            with contextlib.suppress(OSError):
+                while piece := await reader.read(65536):
+                    up_writer.write(piece)
+            up_writer.close()
 
         sending = asyncio.create_task(upwards())
         try:
