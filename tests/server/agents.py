@@ -12,6 +12,16 @@ def agent(*steps: Any, **options: Any) -> Agent[Any]:
     return Agent(name="A", model=ScriptedModel(steps or ["Hello there."]), **options)
 
 
+def asking() -> Agent[Any]:
+    """One whose runs wait for a decision."""
+
+    @tool(needs_approval=True)
+    async def delete(name: str) -> str:
+        return f"deleted {name}"
+
+    return agent([function_call("delete", {"name": "x"}, call_id="c1")], "Done.", tools=[delete])
+
+
 class Held:
     """An agent whose run stands still in a tool until it is let go, or stopped."""
 

@@ -19,6 +19,7 @@ from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
 from tests.server.agents import Held
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked, port_of
+from tests.server.talk import TERMINAL
 
 
 @pytest.fixture(params=["memory", "sqlite"])
@@ -31,9 +32,6 @@ def stores(request: pytest.FixtureRequest, tmp_path: Path) -> Callable[[], RunSt
 
 async def started(client: httpx2.AsyncClient) -> str:
     return (await client.post("/runs", json={"input": "Hi"})).json()["run_id"]
-
-
-TERMINAL = {"run.completed", "run.failed", "run.cancelled"}
 
 
 def types_of(events: list[SseEvent]) -> list[str]:

@@ -23,7 +23,7 @@ from millstream.errors import LogUnavailableError, ModelResponseError, UserError
 from millstream.server import LOCAL, OPEN, create_app, messages
 from millstream.server.table import ENDPOINTS
 from millstream.testing import CANARY, ScriptedModel, function_call
-from tests.server.agents import agent
+from tests.server.agents import agent, asking
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked
 from tests.server.talk import Talk, talking
@@ -92,14 +92,6 @@ async def paused_run(client: httpx2.AsyncClient) -> str:
     async with client.stream("GET", f"/runs/{run_id}/events?until=pause", headers=ANN) as response:
         await response.aread()
     return run_id
-
-
-def asking() -> Agent[Any]:
-    @tool(needs_approval=True)
-    async def delete(name: str) -> str:
-        return f"deleted {name}"
-
-    return agent([function_call("delete", {"name": "x"}, call_id="c1")], "Done.", tools=[delete])
 
 
 async def test_no_route_tells_another_caller_of_a_run_or_lets_him_touch_it() -> None:

@@ -17,13 +17,13 @@ from starlette.requests import HTTPConnection
 from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
-from millstream import Agent, MemoryLog, RunConfig, tool
+from millstream import Agent, MemoryLog, RunConfig
 from millstream.client import SseParser
 from millstream.errors import LogUnavailableError
 from millstream.server import LOCAL, OPEN, create_app
 from millstream.testing import CANARY, ManualClock, ScriptedModel, check_stream, function_call
 from tests.delivery.serving import nothing_is_left
-from tests.server.agents import Held, agent
+from tests.server.agents import Held, agent, asking
 from tests.server.kit import events_of, serving
 from tests.server.talk import Talk, talking, types_of
 
@@ -37,16 +37,6 @@ async def by_header(connection: HTTPConnection) -> str | None:
 
 def app_of(*agents: Agent[Any], log: MemoryLog | None = None, **options: Any) -> Starlette:
     return create_app(agents or agent(), **{"access": LOCAL, "log": log or MemoryLog(), **options})
-
-
-def asking() -> Agent[Any]:
-    """An agent whose runs wait for a decision."""
-
-    @tool(needs_approval=True)
-    async def delete(name: str) -> str:
-        return f"deleted {name}"
-
-    return agent([function_call("delete", {"name": "x"}, call_id="c1")], "Done.", tools=[delete])
 
 
 def last_of(talk: Talk) -> Any:
