@@ -36,19 +36,17 @@ from millstream.errors import (
     AttemptsExhaustedError,
     LogDamagedError,
     LogError,
-    LogGapError,
     LogUnavailableError,
     NotResumableError,
     RecoveryError,
     RunClosedError,
-    RunInterruptedError,
     RunOwnedError,
     RunStateError,
     UnknownAgentError,
     UnknownRunError,
     UserError,
 )
-from millstream.events import Entry, ModelCompleted, RunAttempt, ToolFinished, ToolStarted
+from millstream.events import RunAttempt
 from millstream.log.conversation import ConversationSession
 from millstream.log.store import NewRun, RunRecord, RunStore
 from millstream.result import RunResultStreaming
@@ -56,6 +54,7 @@ from millstream.run import mail
 from millstream.run.checkpoint import request_of
 from millstream.run.kept.context import context_from
 from millstream.run.kept.form import agents_by_name, progress_from, read
+from millstream.run.past import Past, past_of
 from millstream.run.start import take_over_run
 from millstream.run.state import Left, RunProgress
 from millstream.run.tenure import new_owner
@@ -254,7 +253,7 @@ class Recovery:
         record = await waiting.record()
         try:
             if await self._try(run_id, 0 if record.checkpoint is None else _document(record).heard, trying):
-                _Past(died_asking=trying.died).check(run_id, self.max_attempts)
+                Past(died_asking=trying.died).check(run_id, self.max_attempts)
             agent = await _asked(_agent(self.agent, record))
             context = None if self.context_from is None else await _asked(_made(self.context_from, record))
             return await waiting.resume(
@@ -290,7 +289,7 @@ class Recovery:
         )
         try:
             # First: also where it cannot go on, its log is told of the attempt, and who acted.
-            claimed.past = await _past(self.log, record)
+            claimed.past = await past_of(self.log, record)
             progress.current_agent = Agent(name=claimed.past.agent or record.agent)
             if claimed.damage is not None:
                 raise claimed.damage
@@ -399,85 +398,12 @@ class Recovery:
 
 
 @dataclass
-class _Past:
-    """What a run's log says that matters to who goes on with it."""
-
-    agent: str = ""
-    """The name of the agent that acted where it goes on from."""
-    attempts: int = 0
-    """How often it was taken over."""
-    in_vain: int = 0
-    """How often of these, last, without a model or a tool having finished since."""
-    died_asking: int = 0
-    """How often a process died since, while it asked its program for what the run needs."""
-    has_begun: bool = False
-    began: Counter[tuple[str, str, str]] = field(default_factory=Counter[tuple[str, str, str]])
-    """How often tools that must not begin twice began and left no result: by run, call and tool, as servers use ids again."""
-
-    def see(self, entry: Entry) -> None:
-        """Take in one entry."""
-        event = entry.event
-        if isinstance(event, RunAttempt):
-            self.attempts += 1
-            self.in_vain += 1
-        elif isinstance(event, ToolStarted) and event.once:
-            self.began[entry.run_id, event.call_id, event.name] += 1
-        elif isinstance(event, ToolFinished):
-            call = entry.run_id, event.call_id, event.name
-            self.began[call] -= self.began[call] > 0
-            self.in_vain = 0
-        elif isinstance(event, ModelCompleted):
-            self.in_vain = 0
-
-    def check(self, run_id: str, max_attempts: int) -> None:
-        """Raise where the run is not to be begun again.
-
-        Raises:
-            AttemptsExhaustedError: it was in vain too often.
-            RunInterruptedError: a tool ran that must not run twice.
-        """
-        begun = self.in_vain + self.died_asking + self.has_begun
-        if begun >= max_attempts:
-            raise AttemptsExhaustedError(
-                f"Run {run_id} was begun {begun} times and its process died each time before anything was "
-                "finished: it is not begun again."
-            )
-        if names := ", ".join(sorted({name for _, _, name in +self.began})):
-            raise RunInterruptedError(
-                f"Run {run_id} was interrupted while {names} ran, which must not be started twice: whether it had its "
-                "effect is not known."
-            )
-
-
-async def _past(log: RunStore, record: RunRecord) -> _Past:
-    """What the log says, as far as it is still held: what was dropped of it, raw deltas, does not matter here."""
-    past, position = _Past(has_begun=record.last > 0), 0
-    cursor = log.cursor(record.run_id, position)
-    while position < record.last:
-        try:
-            batch = await cursor.next()
-        except LogGapError as gap:
-            position = gap.first - 1
-            cursor = log.cursor(record.run_id, position)
-            continue
-        if batch is None:
-            break
-        if not batch.raw_only:
-            for entry in batch.entries(position):
-                past.see(entry)
-            if batch.stamp.depth == 0 and batch.first <= record.checkpoint_at:
-                past.agent = batch.stamp.agent
-        position = batch.last
-    return past
-
-
-@dataclass
 class _Claimed:
     """A run that is ours now."""
 
     record: RunRecord
     owner: str
-    past: _Past = field(default_factory=_Past)
+    past: Past = field(default_factory=Past)
     damage: LogDamagedError | None = None
     """Why its record cannot be read, where that is so."""
     trying: _Trying | None = None
