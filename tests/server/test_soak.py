@@ -19,12 +19,12 @@ async def test_row_50_whatever_breaks_every_client_has_the_whole_of_its_run(
     lines: list[str] = []
     with soak.store_in(tmp_path, store) as address:
         figures = await soak.soak(
-            tmp_path, address, seed=50, rounds=iter("a"), runs=12, faults=2, say=lines.append
+            tmp_path, address, seed=50, rounds=iter("a"), runs=8, faults=2, say=lines.append
         )
 
-    assert [each["runs"] for each in figures] == [12]
+    assert [each["runs"] for each in figures] == [8]
     assert sum(figures[0]["faults"].values()) == 2
-    assert figures[0]["connections"] > 12
+    assert figures[0]["connections"] >= 8
     assert len(lines) == 1
 
 
