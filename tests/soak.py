@@ -17,6 +17,7 @@ import itertools
 import json
 import random
 import secrets
+import shutil
 import sys
 import tempfile
 import time
@@ -306,6 +307,7 @@ def main(arguments: list[str] | None = None) -> int:
                 f"again: make soak ARGS='--seed {seed} --store {name} --runs {asked.runs} --faults {asked.faults}'"
             )
             return 1
+        shutil.rmtree(folder)
         slopes = {each: round(slope(figures, each), 3) for each in ("fds", "rss_kib")}
         say(
             f"all held: {sum(each['runs'] for each in figures)} runs on {name}; growth with each run: {slopes}"
