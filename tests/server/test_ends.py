@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import logging
 import socket
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from millstream.client import SseEvent, SseParser
 from millstream.log import RunStore, SQLiteLog
 from millstream.log.promise import Batch, Cursor
 from millstream.server import LOCAL, create_app
+from millstream.server.slow_headers import HeaderLimit
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
 from tests.server.agents import Held
 from tests.server.kit import events_of, serving
@@ -54,6 +56,11 @@ async def test_a_run_that_nobody_follows_comes_to_its_end() -> None:
         assert await has_ended(client, await started(client)) == "completed"
 
 
+async def read_to_the_end(line: socket.socket) -> None:
+    while await asyncio.get_running_loop().sock_recv(line, 65536):
+        pass
+
+
 async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -67,7 +74,8 @@ async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
         send_timeout=7,
         heartbeat=1000,
     )
-    async with serving(app) as client:
+    async with serving(app, http=HeaderLimit) as client:
+        caplog.set_level(logging.INFO, logger="uvicorn.error")
         run_id = await started(client)
         with socket.socket() as stalled:
             stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
@@ -82,9 +90,12 @@ async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
             clock.advance(7)
             while "took nothing" not in caplog.text:
                 await asyncio.sleep(0)
+            with pytest.raises(ConnectionResetError):  # nothing is kept for it
+                await read_to_the_end(stalled)
         ends = await events_of(client, run_id, types="run.completed")
 
     assert f"run {run_id}: a client took nothing for 7 s and was let go; it may resume" in caplog.text
+    assert [record for record in caplog.records if record.levelno >= logging.ERROR] == []
     assert types_of(ends)[-1] == "run.completed"
 
 

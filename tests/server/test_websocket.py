@@ -21,6 +21,7 @@ from millstream import Agent, MemoryLog, RunConfig
 from millstream.client import SseParser
 from millstream.errors import LogUnavailableError
 from millstream.server import LOCAL, OPEN, create_app
+from millstream.server.frame_limits import FrameLimit
 from millstream.testing import CANARY, ManualClock, ScriptedModel, check_stream, function_call
 from tests.delivery.serving import nothing_is_left
 from tests.server.agents import Held, agent, asking
@@ -678,7 +679,7 @@ async def test_a_client_that_takes_nothing_is_let_go_and_may_come_back(
     app = app_of(
         Agent(name="A", model=model), run_config=RunConfig(clock=clock), send_timeout=7, heartbeat=1000
     )
-    async with serving(app) as client:
+    async with serving(app, ws=FrameLimit) as client:
         async with talking(
             client, max_queue=1, compression=None
         ) as stalled:  # it reads what its buffers hold
@@ -690,6 +691,7 @@ async def test_a_client_that_takes_nothing_is_let_go_and_may_come_back(
             clock.advance(7)
             while "took nothing" not in caplog.text:
                 await asyncio.sleep(0)
+            assert await stalled.close_code() == 1006  # nothing is kept for it
         async with talking(client) as again:
             await again.say("follow", run_id=run_id, types=["run.completed"])
             await again.stream()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from millstream import metrics
@@ -27,6 +28,22 @@ def log_let_go(run_id: str | None, seconds: float, transport: Transport) -> None
         logger.warning(
             "run %s: a client took nothing for %g s and was let go; it may resume", run_id, seconds
         )
+
+
+ABORT = "millstream.abort"
+"""The extension of ASGI by which an HTTP server gives a function that breaks a connection off."""
+
+
+async def break_off(scope: Mapping[str, Any]) -> None:
+    """Break the connection of a client off that takes nothing, where the HTTP server has a way for it.
+
+    What is merely closed is kept by the server, with all that waits to be sent, until its client has taken that.
+    """
+    extensions: Mapping[str, Any] = scope.get("extensions") or {}
+    abort = extensions.get(ABORT)
+    if abort is not None:
+        abort()
+        await asyncio.sleep(0)  # the server hears of it, and does not miss the end of the answer
 
 
 async def first_of(*tasks: asyncio.Task[Any]) -> None:

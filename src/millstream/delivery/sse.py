@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from millstream.clock import time_limit
 from millstream.delivery.frame import HEARTBEAT, Message, sse_frame
-from millstream.delivery.leaving import TookNothingError, first_of, log_let_go
+from millstream.delivery.leaving import TookNothingError, break_off, first_of, log_let_go
 from millstream.delivery.options import (
     HEARTBEAT_SECONDS,
     SEND_SECONDS,
@@ -271,6 +271,7 @@ async def send_stream(
             await send_body(pieces, receive, send, clock=clock, send_timeout=send_timeout)
     except TookNothingError:
         log_let_go(run_id, send_timeout, "sse")
+        await break_off(scope)
     except OSError:  # what servers raise where the client is gone
         pass
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, get_args
 
 from millstream import codec
 from millstream.delivery.frame import PONG, Message, command_error_message
-from millstream.delivery.leaving import TookNothingError, first_of, log_let_go
+from millstream.delivery.leaving import TookNothingError, break_off, first_of, log_let_go
 from millstream.delivery.line import BAD_REQUEST, GoneError, Line, WebSocket
 from millstream.delivery.options import SEND_SECONDS, OnDisconnect, Options, check_handle, clock_of
 from millstream.errors import DecodeError
@@ -88,6 +88,7 @@ async def to_websocket(
         pass
     except TookNothingError:
         log_let_go(run.run_id, send_timeout, "websocket")
+        await break_off(getattr(websocket, "scope", {}))
 
 
 def _is_new(websocket: WebSocket) -> bool:

@@ -185,7 +185,7 @@ def problem_of(error: Exception, asked: str) -> tuple[Problem, dict[str, Any]]:
     if isinstance(error, ClientDisconnect):  # amid its body: nobody is there to be told
         return LEFT, {}
     found = next((problem for kind, problem in _OF_ERRORS.items() if isinstance(error, kind)), None)
-    if found is not None and found.status < 500:
+    if found is not None and (found.status < 500 or found is STOPPING):  # which is no trouble of the server's
         logger.debug("%s: %s", asked, found.code, exc_info=error)
         return found, _facts(error)
     error_id = f"err_{secrets.token_hex(8)}"

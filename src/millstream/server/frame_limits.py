@@ -12,6 +12,8 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from millstream.server.aborting import with_abort
+
 MAX_PIECES = 4096
 """Frames that a message may be sent in."""
 
@@ -22,11 +24,17 @@ _TOO_BIG = 1009
 class FrameLimit(WebSocketsSansIOProtocol):
     """The WebSocket of uvicorn, where a client that takes nothing is not read either."""
 
-    transport: Any  # uvicorn's
+    app: Any  # these two are uvicorn's
+    transport: Any
     _is_full = False
     """Whether as much waits to be sent as may."""
     _pieces = 0
     """Frames that came of a message that is not whole yet."""
+
+    def connection_made(self, transport: Any) -> None:
+        """A client is there, whose connection was an HTTP one so far."""
+        super().connection_made(transport)
+        self.app = with_abort(self.app, transport)
 
     def pause_writing(self) -> None:
         """The client takes less than it is sent."""

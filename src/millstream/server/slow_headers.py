@@ -12,6 +12,8 @@ from typing import Any
 
 from uvicorn.protocols.http.auto import AutoHTTPProtocol
 
+from millstream.server.aborting import with_abort
+
 HEADER_SECONDS = 30.0
 """Seconds that a client may take for the headers of a request, from its connection or its first byte on."""
 
@@ -24,7 +26,8 @@ class HeaderLimit(AutoHTTPProtocol):
     seconds = HEADER_SECONDS
     """How long they may take."""
 
-    transport: Any  # uvicorn's
+    app: Any  # these three are uvicorn's
+    transport: Any
     cycle: Any
     """Uvicorn's last request whose headers came; None where there was none."""
     _timer: asyncio.TimerHandle | None = None
@@ -34,6 +37,7 @@ class HeaderLimit(AutoHTTPProtocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """A client is there."""
         super().connection_made(transport)
+        self.app = with_abort(self.app, transport)
         self._wait()
 
     def data_received(self, data: bytes) -> None:

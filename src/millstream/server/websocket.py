@@ -22,7 +22,7 @@ import msgspec
 
 from millstream.attach import AttachedRun
 from millstream.delivery.frame import error_message
-from millstream.delivery.leaving import TookNothingError, first_of, log_let_go
+from millstream.delivery.leaving import TookNothingError, break_off, first_of, log_let_go
 from millstream.delivery.line import RESTARTS, GoneError, Line
 from millstream.errors import ServerStoppingError
 from millstream.server import commands, messages
@@ -141,6 +141,7 @@ class _Session:
             pass
         except TookNothingError:
             log_let_go(self._run_id, self._service.send_timeout, "websocket")
+            await break_off(self._websocket.scope)
         finally:
             await self._end()
 
