@@ -1,12 +1,10 @@
 """`millstream doctor`: the program in this process, the server on a thread, and once at a terminal."""
 
-import asyncio
+import contextlib
 import json
 import logging
 import socket
-import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import openai.types.responses  # noqa: F401  # reads files when first imported, which no loop may wait for
 import pytest
@@ -15,44 +13,24 @@ from millstream import Agent, MemoryLog
 from millstream.cli import exits, program
 from millstream.server import create_app
 from millstream.testing import ScriptedModel
+from tests.cli.on_thread import TOKEN, OnThread, by_token
 from tests.cli.program import at_terminal
 from tests.client.between import between
 from tests.server.kit import serving
 
-TOKEN = "t0ken"
 
-
-class Served:
+class Served(OnThread):
     """A server, and a proxy before it that buffers."""
 
-    def __init__(self) -> None:
-        self.url = self.buffered = ""
-        self._ready = threading.Event()
-        self._over: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
+    url = buffered = ""
 
-    def __enter__(self) -> "Served":
-        self._thread.start()
-        assert self._ready.wait(50)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._over is not None:
-            loop, over = self._over
-            loop.call_soon_threadsafe(over.set)
-        self._thread.join(50)
-
-    async def _serve(self) -> None:
-        async def access(connection: Any) -> str | None:
-            return "ann" if connection.headers.get("authorization") == f"Bearer {TOKEN}" else None
-
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
         agent = Agent(name="Poet", model=ScriptedModel(["Streams run."]))
-        app = create_app(agent, access=access, log=MemoryLog(), heartbeat=1.0)
+        app = create_app(agent, access=by_token, log=MemoryLog(), heartbeat=1.0)
         async with serving(app) as direct, between(direct.base_url.port, collects=True) as buffered:
             self.url, self.buffered = str(direct.base_url).rstrip("/"), buffered
-            self._over = asyncio.get_running_loop(), asyncio.Event()
-            self._ready.set()
-            await self._over[1].wait()
+            yield
 
 
 @pytest.fixture

@@ -1,11 +1,10 @@
 """The commands for runs, asked of a server: the program in this process, the server on a thread."""
 
 import asyncio
+import contextlib
 import json
 import logging
-import threading
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
 
 import openai.types.responses  # noqa: F401  # reads files when first imported, which no loop may wait for
 import pytest
@@ -14,35 +13,22 @@ from millstream import Agent, MemoryLog, Runner, tool
 from millstream.cli import exits, program
 from millstream.server import create_app
 from millstream.testing import ScriptedModel, check_stream, function_call
+from tests.cli.on_thread import TOKEN, OnThread, by_token
 from tests.server.kit import serving
 
-TOKEN = "t0ken"
 
-
-class Served:
+class Served(OnThread):
     """A server with a run of each kind."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.log = MemoryLog()
         self.url = ""
         self.ids: dict[str, str] = {}
         self.deleted: list[str] = []
-        self._ready = threading.Event()
-        self._over: tuple[asyncio.AbstractEventLoop, asyncio.Event] | None = None
-        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()))
 
-    def __enter__(self) -> "Served":
-        self._thread.start()
-        assert self._ready.wait(50)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._over is not None:
-            loop, over = self._over
-            loop.call_soon_threadsafe(over.set)
-        self._thread.join(50)
-
-    async def _serve(self) -> None:
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[None]:
         @tool
         async def wait() -> None:
             await asyncio.Event().wait()
@@ -52,16 +38,13 @@ class Served:
             self.deleted.append(name)
             return f"deleted {name}"
 
-        async def access(connection: Any) -> str | None:
-            return "ann" if connection.headers.get("authorization") == f"Bearer {TOKEN}" else None
-
         calls = [function_call("delete", {"name": name}, call_id=f"call_{name}") for name in "ab"]
         agents = [
             Agent(name="Poet", model=ScriptedModel(["Streams run."])),
             Agent(name="Waiter", model=ScriptedModel([[function_call("wait", {})]] * 2), tools=[wait]),
             Agent(name="Clerk", model=ScriptedModel([calls, "Done."]), tools=[delete]),
         ]
-        async with serving(create_app(agents, access=access, log=self.log, drain=0)) as direct:
+        async with serving(create_app(agents, access=by_token, log=self.log, drain=0)) as direct:
             direct.headers["authorization"] = f"Bearer {TOKEN}"
             for agent in agents:
                 asked = await direct.post("/runs", json={"input": "Go.", "agent": agent.name})
@@ -75,9 +58,7 @@ class Served:
                     if entry.type == last:
                         break
             self.url = str(direct.base_url)
-            self._over = asyncio.get_running_loop(), asyncio.Event()
-            self._ready.set()
-            await self._over[1].wait()
+            yield
 
 
 @pytest.fixture

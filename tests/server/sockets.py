@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import json
+import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -42,6 +43,19 @@ async def line_to(
         yield reader, writer
     finally:
         writer.transport.abort()
+
+
+@contextlib.asynccontextmanager
+async def stalled(client: httpx2.AsyncClient, path: str) -> AsyncIterator[socket.socket]:
+    """A client that asks and does not read. Its buffer is tiny and its packets small, so that the kernel holds little for it."""
+    loop = asyncio.get_running_loop()
+    with socket.socket() as line:
+        line.setblocking(False)
+        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
+        await loop.sock_connect(line, ("127.0.0.1", port_of(client)))
+        await loop.sock_sendall(line, f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
+        yield line
 
 
 async def asked(client: httpx2.AsyncClient, request: bytes) -> Answer:

@@ -20,7 +20,7 @@ from millstream.server.slow_headers import HeaderLimit
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
 from tests.server.agents import Held
 from tests.server.kit import events_of, serving
-from tests.server.sockets import asked, port_of
+from tests.server.sockets import asked, stalled
 from tests.server.talk import TERMINAL
 
 
@@ -64,7 +64,7 @@ async def read_to_the_end(line: socket.socket) -> None:
 async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock, loop = ManualClock(), asyncio.get_running_loop()
+    clock = ManualClock()
     model = ScriptedModel(["x" * 10_000_000], chunk_size=1_000_000)
     app = create_app(
         Agent(name="A", model=model),
@@ -77,13 +77,7 @@ async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
     async with serving(app, http=HeaderLimit) as client:
         caplog.set_level(logging.INFO, logger="uvicorn.error")
         run_id = await started(client)
-        with socket.socket() as stalled:
-            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            stalled.setblocking(False)
-            await loop.sock_connect(stalled, ("127.0.0.1", port_of(client)))
-            await loop.sock_sendall(
-                stalled, f"GET /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n".encode()
-            )
+        async with stalled(client, f"/runs/{run_id}/events") as line:
             assert await has_ended(client, run_id) == "completed"  # it holds nobody up
             while 7 not in clock.due:
                 await asyncio.sleep(0)
@@ -91,7 +85,7 @@ async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
             while "took nothing" not in caplog.text:
                 await asyncio.sleep(0)
             with pytest.raises(ConnectionResetError):  # nothing is kept for it
-                await read_to_the_end(stalled)
+                await read_to_the_end(line)
         ends = await events_of(client, run_id, types="run.completed")
 
     assert f"run {run_id}: a client took nothing for 7 s and was let go; it may resume" in caplog.text

@@ -3,7 +3,6 @@
 import asyncio
 import contextlib
 import json
-import socket
 import threading
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -22,7 +21,7 @@ from millstream.server import app as server_app
 from millstream.server.streaming import LATEST, SOONEST
 from millstream.testing import ManualClock, ScriptedModel, function_call
 from tests.server.kit import serving
-from tests.server.sockets import line_to, port_of
+from tests.server.sockets import line_to, stalled
 from tests.support.redis_server import own_server
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
@@ -114,17 +113,6 @@ async def followers(
         yield found
 
 
-@contextlib.contextmanager
-def stalled(client: httpx2.AsyncClient, path: str) -> Any:
-    """A client that asks and never reads; its port. Its buffer is tiny and its packets small, so that the kernel holds little for it."""
-    with socket.socket() as line:
-        line.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        line.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, 536)
-        line.connect(("127.0.0.1", port_of(client)))
-        line.sendall(f"GET {path} HTTP/1.1\r\nHost: localhost\r\n\r\n".encode())
-        yield line.getsockname()[1]
-
-
 async def test_row_12_of_many_readers_of_one_run_one_that_stalls_for_ever_costs_the_others_nothing(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -140,7 +128,8 @@ async def test_row_12_of_many_readers_of_one_run_one_that_stalls_for_ever_costs_
     handed = Handed(app)
     async with serving(handed) as client:
         path, last = await standing(client)
-        with stalled(client, path) as port:
+        async with stalled(client, path) as line:
+            port = line.getsockname()[1]
             async with followers(client, READERS, path, last) as readers:
                 while 7 not in clock.due:  # nothing more is taken of what it is sent
                     await asyncio.sleep(0)

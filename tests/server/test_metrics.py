@@ -3,7 +3,6 @@
 import asyncio
 import json
 import re
-import socket
 import subprocess
 import sys
 from collections.abc import Callable
@@ -20,7 +19,7 @@ from millstream.server import LOCAL, create_app
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
 from tests.server.agents import Held
 from tests.server.kit import events_of, serving
-from tests.server.sockets import port_of
+from tests.server.sockets import stalled
 from tests.server.talk import talking
 from tests.support.meters import Numbers, no_provider
 
@@ -188,7 +187,7 @@ async def test_fields_without_json_are_counted_by_event_and_class_and_never_by_v
 async def test_a_stream_that_is_not_taken_falls_behind_and_is_counted_when_it_is_let_go(
     numbers: Numbers,
 ) -> None:
-    clock, loop = ManualClock(), asyncio.get_running_loop()
+    clock = ManualClock()
     model = ScriptedModel(["x" * 10_000_000], chunk_size=1_000_000)
     app = create_app(
         Agent(name="A", model=model),
@@ -200,12 +199,7 @@ async def test_a_stream_that_is_not_taken_falls_behind_and_is_counted_when_it_is
     )
     async with serving(app) as client:
         run_id = await started(client)
-        with socket.socket() as stalled:
-            stalled.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-            stalled.setblocking(False)
-            await loop.sock_connect(stalled, ("127.0.0.1", port_of(client)))
-            request = f"GET /runs/{run_id}/events HTTP/1.1\r\nHost: localhost\r\n\r\n"
-            await loop.sock_sendall(stalled, request.encode())
+        async with stalled(client, f"/runs/{run_id}/events"):
             await until(lambda: numbers.counts(DURATION) == {"completed": 1} and 7 in clock.due)
             behind = numbers.values(LAG), numbers.values(STREAMS), numbers.values(DROPPED)
             clock.advance(7)
