@@ -38,7 +38,7 @@ examples:
   millstream chat                        talk with one, answer by answer
   millstream models                      which model would be used, and why
   millstream check run.jsonl             is this the whole stream of a run?
-  millstream doctor https://example.com  what is wrong between here and a server?
+  millstream doctor https://example.com  what is wrong between here and there?
   millstream runs --store sqlite:///runs.db   what runs, ran or waits there?
   millstream tail run_4f2a --store sqlite:///runs.db
 
