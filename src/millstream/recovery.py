@@ -264,10 +264,8 @@ class Recovery:
                 error_handlers=self.error_handlers,
                 session=await _asked(self.session(record)),
             )
-        except (
-            AttemptsExhaustedError
-        ) as error:  # it goes on waiting, and may be resumed where that does no harm
-            self.put_off(run_id, error)
+        except AttemptsExhaustedError as error:
+            self.put_off(run_id, error)  # it goes on waiting, and may be resumed where that does no harm
         except (Exception, asyncio.CancelledError) as error:
             with contextlib.suppress(LogError):
                 await self._survived(run_id, trying)

@@ -3,8 +3,11 @@
 import asyncio
 from typing import Any
 
-from millstream import Agent, tool
-from millstream.testing import ScriptedModel, function_call
+from starlette.applications import Starlette
+
+from millstream import Agent, MemoryLog, RunConfig, tool
+from millstream.server import OPEN, create_app
+from millstream.testing import ManualClock, ScriptedModel, function_call
 
 
 def agent(*steps: Any, **options: Any) -> Agent[Any]:
@@ -20,6 +23,19 @@ def asking() -> Agent[Any]:
         return f"deleted {name}"
 
     return agent([function_call("delete", {"name": "x"}, call_id="c1")], "Done.", tools=[delete])
+
+
+def flooding(clock: ManualClock) -> Starlette:
+    """A server whose run gives more at once than a line holds. Who takes nothing for 7 seconds by `clock` is let go."""
+    model = ScriptedModel(["x" * 10_000_000], chunk_size=1_000_000)
+    return create_app(
+        Agent(name="A", model=model),
+        access=OPEN,
+        log=MemoryLog(),
+        run_config=RunConfig(clock=clock),
+        send_timeout=7,
+        heartbeat=1000,
+    )
 
 
 class Held:

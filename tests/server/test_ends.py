@@ -11,14 +11,14 @@ import httpx2
 import openai.types.responses  # noqa: F401  # when first imported it reads files, which no loop may wait for
 import pytest
 
-from millstream import Agent, MemoryLog, RunConfig, tool
+from millstream import Agent, MemoryLog, tool
 from millstream.client import SseEvent, SseParser
 from millstream.log import RunStore, SQLiteLog
 from millstream.log.promise import Batch, Cursor
 from millstream.server import LOCAL, create_app
 from millstream.server.slow_headers import HeaderLimit
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
-from tests.server.agents import Held
+from tests.server.agents import Held, flooding
 from tests.server.kit import events_of, serving
 from tests.server.sockets import asked, stalled
 from tests.server.talk import TERMINAL
@@ -65,16 +65,7 @@ async def test_a_reader_that_takes_nothing_is_let_go_and_may_come_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock()
-    model = ScriptedModel(["x" * 10_000_000], chunk_size=1_000_000)
-    app = create_app(
-        Agent(name="A", model=model),
-        access=LOCAL,
-        log=MemoryLog(),
-        run_config=RunConfig(clock=clock),
-        send_timeout=7,
-        heartbeat=1000,
-    )
-    async with serving(app, http=HeaderLimit) as client:
+    async with serving(flooding(clock), http=HeaderLimit) as client:
         caplog.set_level(logging.INFO, logger="uvicorn.error")
         run_id = await started(client)
         async with stalled(client, f"/runs/{run_id}/events") as line:

@@ -17,7 +17,7 @@ from millstream import Agent, MaxTurnsExceeded, MemoryLog, RunConfig, Runner, me
 from millstream.log import RunStore, SQLiteLog
 from millstream.server import LOCAL, create_app
 from millstream.testing import CANARY, ManualClock, ScriptedModel, function_call
-from tests.server.agents import Held
+from tests.server.agents import Held, flooding
 from tests.server.kit import events_of, serving
 from tests.server.sockets import stalled
 from tests.server.talk import talking
@@ -188,16 +188,7 @@ async def test_a_stream_that_is_not_taken_falls_behind_and_is_counted_when_it_is
     numbers: Numbers,
 ) -> None:
     clock = ManualClock()
-    model = ScriptedModel(["x" * 10_000_000], chunk_size=1_000_000)
-    app = create_app(
-        Agent(name="A", model=model),
-        access=LOCAL,
-        log=MemoryLog(),
-        run_config=RunConfig(clock=clock),
-        send_timeout=7,
-        heartbeat=1000,
-    )
-    async with serving(app) as client:
+    async with serving(flooding(clock)) as client:
         run_id = await started(client)
         async with stalled(client, f"/runs/{run_id}/events"):
             await until(lambda: numbers.counts(DURATION) == {"completed": 1} and 7 in clock.due)

@@ -24,7 +24,7 @@ from millstream.server import LOCAL, OPEN, create_app
 from millstream.server.frame_limits import FrameLimit
 from millstream.testing import CANARY, ManualClock, ScriptedModel, check_stream, function_call
 from tests.delivery.serving import nothing_is_left
-from tests.server.agents import Held, agent, asking
+from tests.server.agents import Held, agent, asking, flooding
 from tests.server.kit import events_of, serving
 from tests.server.talk import Talk, talking, types_of
 
@@ -675,11 +675,7 @@ async def test_a_client_that_takes_nothing_is_let_go_and_may_come_back(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock = ManualClock()
-    model = ScriptedModel(["x" * 10_000_000], chunk_size=1_000_000)
-    app = app_of(
-        Agent(name="A", model=model), run_config=RunConfig(clock=clock), send_timeout=7, heartbeat=1000
-    )
-    async with serving(app, ws=FrameLimit) as client:
+    async with serving(flooding(clock), ws=FrameLimit) as client:
         async with talking(
             client, max_queue=1, compression=None
         ) as stalled:  # it reads what its buffers hold

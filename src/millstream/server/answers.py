@@ -150,7 +150,7 @@ class ErrorDetails(msgspec.Struct, kw_only=True):
     first: int | msgspec.UnsetType = msgspec.UNSET
     """The first position that is held, then."""
     run_id: str | msgspec.UnsetType = msgspec.UNSET
-    """The run that the idempotency key belongs to."""
+    """The run that the idempotency key belongs to, or that is going in the conversation."""
 
 
 class ErrorAnswer(msgspec.Struct):
